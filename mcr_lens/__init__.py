@@ -1,0 +1,63 @@
+"""Where attention sinks, massive activations and compression valleys begin, and what causes them.
+
+Everything public is an attribute of this module, imported when first used: ``import mcr_lens as mcr``
+alone loads neither torch nor TransformerLens.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcr_lens import hooks, metrics, phases, viz
+    from mcr_lens.engine import measure, profile
+    from mcr_lens.errors import InputError
+    from mcr_lens.hooks import Observer
+    from mcr_lens.metrics import Estimator
+    from mcr_lens.models import load_model
+    from mcr_lens.prompts import Prompts, load_prompts, word_problems
+    from mcr_lens.result import Profile
+
+__all__ = [
+    "Estimator",
+    "InputError",
+    "Observer",
+    "Profile",
+    "Prompts",
+    "hooks",
+    "load_model",
+    "load_prompts",
+    "measure",
+    "metrics",
+    "phases",
+    "profile",
+    "viz",
+    "word_problems",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Estimator": "mcr_lens.metrics",
+    "InputError": "mcr_lens.errors",
+    "Observer": "mcr_lens.hooks",
+    "Profile": "mcr_lens.result",
+    "Prompts": "mcr_lens.prompts",
+    "load_model": "mcr_lens.models",
+    "load_prompts": "mcr_lens.prompts",
+    "measure": "mcr_lens.engine",
+    "profile": "mcr_lens.engine",
+    "word_problems": "mcr_lens.prompts",
+}
+_MODULES = ("hooks", "metrics", "phases", "viz")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"mcr_lens.{name}")
+    raise AttributeError(f"module 'mcr_lens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

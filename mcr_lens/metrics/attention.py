@@ -1,0 +1,176 @@
+"""What the heads of a layer do: sinks, mixing, identity and previous-token heads.
+
+Every function takes attention patterns ``(batch, head, query, key)``, right-padded, with the real
+``lengths`` of the prompts, and returns one number a prompt and head. ``A`` is one head's pattern, ``s``
+the sink position, ``T`` the number of real tokens. ColSumRate, Mixing Score and Sink-Versus-Identity
+are named in arXiv 2510.06477 without public code: the definitions here are ours.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.attention_state import AttentionState
+from mcr_lens.metrics.rows import full_lengths
+from mcr_lens.metrics.value_state import ValueState
+
+__all__ = [
+    "col_sum_argmax",
+    "col_sum_concentration",
+    "col_sum_max",
+    "col_sum_rate",
+    "identity_score",
+    "learned_sink_mass",
+    "mixing_score",
+    "previous_token_score",
+    "sink_attention",
+    "sink_rate",
+    "sink_score",
+    "sink_value_ratio",
+    "sink_versus_identity",
+    "visible_queries",
+]
+
+Patterns = Float[Tensor, "batch head query key"]
+Lengths = Int[Tensor, "batch"]
+PerHead = Float[Tensor, "batch head"]
+
+
+def sink_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0) -> PerHead:
+    """``(1/T) sum_q A_qs``, the sink's own row included (Gu et al., ICLR 2025).
+
+    Example:
+        >>> import torch
+        >>> sink_score(torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]))
+        tensor([[0.7500]], dtype=torch.float64)
+    """
+    return _state(pattern, lengths, sink_position).column_means()[..., sink_position]
+
+
+def sink_attention(
+    pattern: Patterns,
+    lengths: Lengths | None = None,
+    sink_position: int = 0,
+    window: int | None = None,
+) -> PerHead:
+    """Mean of ``A_qs`` over the queries after the sink that may see it; NaN when there are none.
+
+    Unlike the sink score it does not saturate on short prompts, and is fair to sliding windows.
+    """
+    return _state(pattern, lengths, sink_position, window).mean("sink attention")
+
+
+def visible_queries(
+    pattern: Patterns,
+    lengths: Lengths | None = None,
+    sink_position: int = 0,
+    window: int | None = None,
+) -> Float[Tensor, "batch"]:
+    """Number of queries after the sink that may see it: what ``sink_attention`` averages over."""
+    return _state(pattern, lengths, sink_position, window).result()["visible_queries"]
+
+
+def col_sum_max(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
+    """``max_k C_k`` with ``C_k = (1/T) sum_q A_qk``: how strong a sink is, wherever it sits."""
+    return _state(pattern, lengths).column_means().amax(-1)
+
+
+def col_sum_argmax(pattern: Patterns, lengths: Lengths | None = None) -> Int[Tensor, "batch head"]:
+    """The key position of the largest column mean."""
+    return _state(pattern, lengths).column_means().argmax(-1)
+
+
+def col_sum_concentration(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
+    """``1 - H(C / sum C) / ln T``: how unequally the columns are fed, in [0, 1]."""
+    return _state(pattern, lengths).column_concentration()
+
+
+def mixing_score(
+    pattern: Patterns,
+    lengths: Lengths | None = None,
+    window: int | None = None,
+    *,
+    normalizer: Literal["visible_keys", "length"] = "visible_keys",
+    include_first_row: bool = False,
+) -> PerHead:
+    """Mean over queries ``q >= 1`` of ``H(A_q / sum_k A_qk) / ln(keys q may see)``, in [0, 1].
+
+    1 is a head that averages over everything it sees, 0 one that looks at a single token. A query sees
+    ``min(q + 1, window)`` keys. The plausible variants: ``normalizer="length"`` divides by ln T
+    instead, and ``include_first_row=True`` counts the first row, which has no choice, as 0.
+    """
+    return _state(pattern, lengths, window=window).mixing_score(normalizer, include_first_row)
+
+
+def identity_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0) -> PerHead:
+    """Mean over ``q >= 1``, ``q != s``, of ``A_qq``: attention of a token to itself."""
+    return _state(pattern, lengths, sink_position).mean("identity")
+
+
+def previous_token_score(
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0
+) -> PerHead:
+    """Mean over ``q >= 1`` of ``A_{q,q-1}``, leaving out ``q - 1 = s`` and ``q = s``."""
+    return _state(pattern, lengths, sink_position).mean("previous token")
+
+
+def learned_sink_mass(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
+    """Mean over queries of ``1 - sum_k A_qk``: what a learned sink logit took out of the softmax."""
+    return 1.0 - _state(pattern, lengths).mean("mass")
+
+
+def sink_versus_identity(sink: PerHead, identity: PerHead) -> PerHead:
+    """``(sink_attention - identity_score) / (sink_attention + identity_score)``, in [-1, 1]."""
+    return (sink - identity) / (sink + identity)
+
+
+def sink_rate(scores: Float[Tensor, "*batch head"], threshold: float = 0.3) -> Float[Tensor, "*batch"]:
+    """Fraction of heads whose sink score is above the threshold."""
+    return _fraction_above(scores, threshold)
+
+
+def col_sum_rate(largest: Float[Tensor, "*batch head"], threshold: float = 0.3) -> Float[Tensor, "*batch"]:
+    """Fraction of heads with a sink anywhere: ``col_sum_max`` (or a variant) above the threshold."""
+    return _fraction_above(largest, threshold)
+
+
+def sink_value_ratio(
+    values: Float[Tensor, "batch pos value_head d_head"],
+    lengths: Lengths | None = None,
+    sink_position: int = 0,
+) -> Float[Tensor, "batch value_head"]:
+    """``||v_s||`` over the mean of ``||v_i||`` over all real tokens, per value head.
+
+    Near 0, attending to the sink means doing nothing.
+    """
+    lengths = full_lengths(values.shape[0], values.shape[1], lengths, sink_position)
+    state = ValueState(lengths, sink_position)
+    state.update(values)
+    return state.result()
+
+
+def _fraction_above(scores: Float[Tensor, "*batch head"], threshold: float) -> Float[Tensor, "*batch"]:
+    above: Bool[Tensor, "*batch head"] = scores > threshold
+    return torch.where(scores.isnan().any(-1), torch.nan, above.double().mean(-1))
+
+
+def _state(
+    pattern: Patterns,
+    lengths: Lengths | None = None,
+    sink_position: int = 0,
+    window: int | None = None,
+) -> AttentionState:
+    """The whole pattern taken in as one block."""
+    batch, _, queries, keys = pattern.shape
+    if queries != keys:
+        raise InputError(
+            f"a whole pattern is square, got {queries} queries x {keys} keys; "
+            "feed blocks of rows to AttentionState.update"
+        )
+    lengths = full_lengths(batch, queries, lengths, sink_position)
+    state = AttentionState(lengths, sink_position, window)
+    state.update(pattern[..., : int(lengths.max()), : int(lengths.max())])
+    return state

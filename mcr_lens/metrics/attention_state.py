@@ -1,0 +1,180 @@
+"""Attention patterns of one layer, taken in by blocks of query rows: every quantity, mergeable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+
+__all__ = ["AttentionState"]
+
+
+class AttentionState:
+    """Running sums over the query rows of a batch of prompts in one layer.
+
+    Nothing quadratic in the prompt's length is kept: column sums, and per head a handful of sums over
+    rows. Rows of zeros (left padding) are no distribution and are left out.
+
+    Args:
+        lengths: real tokens of each prompt, all blocks together.
+        sink_position: the column that is watched.
+        window: number of keys a query may see under a sliding window, ``None`` for all before it.
+    """
+
+    def __init__(
+        self, lengths: Int[Tensor, "batch"], sink_position: int = 0, window: int | None = None
+    ) -> None:
+        longest = int(lengths.max())
+        self.lengths = full_lengths(len(lengths), longest, lengths, sink_position)
+        self.sink_position = sink_position
+        if window is not None and window < 1:
+            raise InputError(f"window {window}: a query sees at least its own key, use 1 or more")
+        self.window = window if window is not None else longest
+        self._columns: Float[Tensor, "batch head key"] | None = None
+        self._sums: dict[str, Float[Tensor, "batch head"]] = {}
+
+    def update(
+        self,
+        pattern: Float[Tensor, "batch head query key"],
+        offset: int = 0,
+        first_key: int = 0,
+    ) -> None:
+        """Take in the query rows at positions ``offset, offset + 1, ...``.
+
+        Args:
+            pattern: post-softmax attention; its last query sits at the last key's position.
+            first_key: position of the first key, above 0 where a sliding window has dropped keys.
+        """
+        queries, keys = pattern.shape[-2:]
+        if first_key + keys != offset + queries:
+            raise InputError(
+                f"a block of {queries} queries from position {offset} needs keys up to position "
+                f"{offset + queries - 1}; got {keys} keys from position {first_key}"
+            )
+        pattern = pattern.detach().float()
+        mass = pattern.sum(-1)
+        real = real_rows(self.lengths, queries, offset, pattern.device)[:, None] & (mass > 0)
+        # NaN rows count, so that a broken pattern shows as NaN rather than vanishing.
+        real |= real_rows(self.lengths, queries, offset, pattern.device)[:, None] & mass.isnan()
+        self._add_columns(torch.where(real[..., None], pattern, 0.0).sum(-2), first_key)
+        for name, rows, counted in self._row_statistics(pattern, mass, real, offset, first_key):
+            self._add(name, torch.where(counted, rows, 0.0).sum(-1))
+            self._add(f"{name} rows", counted.expand_as(rows).sum(-1))
+
+    def merge(self, other: AttentionState) -> AttentionState:
+        """Add the sums of another state of the same prompts that saw other rows; returns ``self``."""
+        if other._columns is not None:
+            self._add_columns(other._columns, 0)
+        for name, total in other._sums.items():
+            self._add(name, total)
+        return self
+
+    def column_means(self) -> Float[Tensor, "batch head key"]:
+        """``C_k = (1/T) sum_q A_qk`` for every key position."""
+        if self._columns is None:
+            raise InputError("no block of query rows was seen yet")
+        return self._columns / self._sums["mass rows"][..., None]
+
+    def column_concentration(self) -> Float[Tensor, "batch head"]:
+        """``1 - H(C / sum C) / ln T``: 0 when every column gets the same, 1 when one gets all."""
+        columns = self.column_means()
+        share = columns / columns.sum(-1, keepdim=True)
+        tokens = self.lengths.to(columns.device)[:, None].double()
+        return 1.0 - torch.special.entr(share).sum(-1) / tokens.log()
+
+    def mixing_score(
+        self,
+        normalizer: Literal["visible_keys", "length"] = "visible_keys",
+        include_first_row: bool = False,
+    ) -> Float[Tensor, "batch head"]:
+        """Mean over query rows of the row's entropy over its largest possible value.
+
+        ``normalizer`` chooses that value: ln of the keys the query may see, or ln T for every row.
+        The first row, which has no choice, counts as 0 when it is included.
+        """
+        if normalizer not in ("visible_keys", "length"):
+            raise InputError(f"normalizer {normalizer!r}: use 'visible_keys' or 'length'")
+        total, rows = self._sums["mixing"], self._sums["mixing rows"]
+        if normalizer == "length":
+            tokens = self.lengths.to(total.device)[:, None].double()
+            total = self._sums["row entropy"] / tokens.log()
+        return total / (rows + 1 if include_first_row else rows)
+
+    def mean(self, name: str) -> Float[Tensor, "batch head"]:
+        """Mean of a row statistic over the rows it is defined for; NaN over none."""
+        return self._sums[name] / self._sums[f"{name} rows"]
+
+    def result(self) -> dict[str, Tensor]:
+        """Every variable of the (prompt, layer, head) kind, and ``visible_queries`` (batch,)."""
+        columns = self.column_means()
+        largest = columns.max(-1)
+        return {
+            "sink_score": columns[..., self.sink_position],
+            "sink_attention": self.mean("sink attention"),
+            "visible_queries": self._sums["sink attention rows"].amax(-1),
+            "col_sum_max": largest.values,
+            "col_sum_argmax": largest.indices,
+            "col_sum_concentration": self.column_concentration(),
+            "mixing_score": self.mixing_score(),
+            "identity_score": self.mean("identity"),
+            "previous_token_score": self.mean("previous token"),
+            "learned_sink_mass": 1.0 - self.mean("mass"),
+        }
+
+    def _row_statistics(
+        self,
+        pattern: Tensor,
+        mass: Tensor,
+        real: Bool[Tensor, "batch head query"],
+        offset: int,
+        first_key: int,
+    ) -> list[tuple[str, Tensor, Tensor]]:
+        """``(name, value of each row, rows it is defined for)``, one triple a statistic."""
+        sink, queries = self.sink_position, pattern.shape[-2]
+        position = row_positions(queries, offset, pattern.device)
+        visible = (position + 1).clamp(max=self.window)
+        entropy = torch.special.entr(pattern).sum(-1) / mass + mass.log()
+        sink_column = sink - first_key
+        if 0 <= sink_column < pattern.shape[-1]:
+            to_sink = pattern[..., sink_column]
+        else:
+            to_sink = torch.zeros_like(mass)
+        not_first = real & (position >= 1)
+        sees_sink = (position > sink) & (position - sink < self.window)
+        itself = _shifted_diagonal(pattern, offset - first_key)
+        previous = _shifted_diagonal(pattern, offset - first_key - 1)
+        not_about_sink = (position != sink) & (position - 1 != sink)
+        return [
+            ("mass", mass, real),
+            ("sink attention", to_sink, real & sees_sink),
+            ("row entropy", entropy, not_first),
+            ("mixing", entropy / visible.float().log(), not_first),
+            ("identity", itself, not_first & (position != sink)),
+            ("previous token", previous, not_first & not_about_sink),
+        ]
+
+    def _add(self, name: str, total: Tensor) -> None:
+        total = total.double()
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def _add_columns(self, sums: Tensor, first_key: int) -> None:
+        if self._columns is None:
+            shape = (*sums.shape[:2], int(self.lengths.max()))
+            self._columns = torch.zeros(shape, dtype=torch.float64, device=sums.device)
+        # Columns beyond the longest prompt are padding.
+        last = min(first_key + sums.shape[-1], self._columns.shape[-1])
+        self._columns[..., first_key:last] += sums[..., : last - first_key]
+
+
+def _shifted_diagonal(
+    pattern: Float[Tensor, "batch head query key"], shift: int
+) -> Float[Tensor, "batch head query"]:
+    """``pattern[..., q, q + shift]`` for every query row, 0 where that key is not there."""
+    diagonal = pattern.diagonal(offset=shift, dim1=-2, dim2=-1)
+    missing = pattern.shape[-2] - diagonal.shape[-1]
+    return torch.nn.functional.pad(diagonal, (missing, 0))

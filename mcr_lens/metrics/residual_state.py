@@ -1,0 +1,181 @@
+"""The residual stream of one depth, taken in block by block: every quantity, mergeable."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics import bounds, residual, spectrum
+from mcr_lens.metrics.bounds import Masses
+from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.metrics.spectrum import Estimator, Spectra
+
+__all__ = ["ResidualState"]
+
+
+class ResidualState:
+    """Running statistics of a batch of prompts at one depth.
+
+    Blocks of rows may come in any number (chunked prefill). Between blocks the smaller of the rows
+    and their ``d_model x d_model`` Gram is kept; blocks that come before the sink token are held until
+    it is known, because the Gram is taken in a basis that contains it.
+
+    Args:
+        lengths: real tokens of each prompt, all blocks together.
+        sink_position: position in the prompt of the sink token.
+        estimator: how the entropy is estimated; the bounds always speak of the raw matrix.
+    """
+
+    def __init__(
+        self,
+        lengths: Int[Tensor, "batch"],
+        sink_position: int = 0,
+        estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
+    ) -> None:
+        longest = int(lengths.max())
+        self.lengths = full_lengths(len(lengths), longest, lengths, sink_position)
+        self.sink_position = sink_position
+        self.estimator = estimator
+        self._sink: Float[Tensor, "batch d_model"] | None = None
+        self._pending: list[tuple[int, Tensor]] = []
+        self._blocks: list[tuple[int, Tensor]] = []
+        self._gram: Float[Tensor, "batch d_model d_model"] | None = None
+        self._medians: list[tuple[int, Float[Tensor, "batch rows"]]] = []
+        self._rest_norms: Tensor | float = 0.0
+        self._rest_masses: list[Tensor | float] = [0.0, 0.0, 0.0]
+        self._top: residual.TopActivation | None = None
+        self._d_model = 0
+
+    def update(self, block: Float[Tensor, "batch rows d_model"], offset: int = 0) -> None:
+        """Take in the rows at positions ``offset, offset + 1, ...`` of every prompt.
+
+        Raises:
+            InputError: when the estimator needs the whole prompt and the block is not all of it.
+        """
+        rows = block.shape[1]
+        whole = offset == 0 and rows >= int(self.lengths.max())
+        if self.estimator.needs_whole_prompt and not whole:
+            raise InputError(
+                f"estimator {self.estimator} needs the whole prompt at once; profile without chunk=, "
+                "or use an estimator that does not centre"
+            )
+        self._d_model = block.shape[2]
+        if offset <= self.sink_position < offset + rows:
+            self._sink = block[:, self.sink_position - offset].double()
+        if self._sink is None:
+            self._pending.append((offset, block.clone()))
+            return
+        held, self._pending = self._pending, []
+        for held_offset, held_block in [*held, (offset, block)]:
+            self._take(held_block, held_offset)
+
+    def merge(self, other: ResidualState) -> ResidualState:
+        """Add the rows that another state of the same prompts has seen; returns ``self``."""
+        if self._sink is None and other._sink is not None:
+            return other.merge(self)
+        for offset, block in other._pending:
+            self.update(block, offset)
+        if other._sink is not None:
+            raise InputError("both states hold the sink token: merge states of different rows")
+        return self
+
+    def result(self) -> dict[str, Tensor]:
+        """Every variable of the (prompt, depth) kind, each a tensor ``(batch,)``."""
+        if self._sink is None or self._top is None:
+            raise InputError(f"no block with the sink position {self.sink_position} was seen yet")
+        device = self._sink.device
+        tokens = self.lengths.to(device)
+        sink_norm = torch.linalg.vector_norm(self._sink, dim=-1)
+        rest_norm = torch.as_tensor(self._rest_norms) / (tokens - 1)
+        values = {
+            "sink_norm": sink_norm,
+            "rest_norm": rest_norm,
+            "norm_ratio": sink_norm / rest_norm,
+        }
+        values |= self._spectrum_result()
+        values |= {
+            "top_activation": self._top.value,
+            "top_activation_position": self._top.position,
+            "top_activation_dimension": self._top.dimension,
+            "median_activation": self._median(),
+        }
+        mass = Masses(self._sink.square().sum(-1), *map(torch.as_tensor, self._rest_masses))
+        return values | {
+            "norm_mass_ratio": bounds.norm_mass_ratio(mass),
+            "alignment": bounds.alignment(mass),
+            "anisotropy_bound": bounds.anisotropy_bound(mass),
+            "dominance_bound": bounds.dominance_bound(mass),
+            "entropy_bound": bounds.entropy_bound(mass, tokens, self._d_model),
+        }
+
+    def _take(self, block: Tensor, offset: int) -> None:
+        """Reduce a block whose sink token is known."""
+        assert self._sink is not None
+        keep = real_rows(self.lengths, block.shape[1], offset, block.device)
+        is_rest = row_positions(block.shape[1], offset, block.device) != self.sink_position
+        x = torch.where(keep[..., None], block, 0.0).double()
+        rest = torch.where(is_rest[:, None], x, 0.0)
+        self._rest_norms += torch.linalg.vector_norm(rest, dim=-1).sum(-1)
+        parts = bounds.split_mass(rest, self._sink)
+        self._rest_masses = [old + new for old, new in zip(self._rest_masses, parts, strict=True)]
+        self._medians.append((offset, residual.median_of_last(x.abs())))
+        self._take_top(x, offset)
+        if self._keeps_rows:
+            self._blocks.append((offset, x))
+        else:
+            rest = spectrum.rotate_to_first_axis(self._scaled(rest), self._sink)
+            gram = rest.mT @ rest
+            self._gram = gram if self._gram is None else self._gram + gram
+
+    def _take_top(self, x: Tensor, offset: int) -> None:
+        found = residual.top_activation(x)
+        found = found._replace(position=found.position + offset)
+        if self._top is None:
+            self._top = found
+        else:
+            larger = found.value > self._top.value
+            pairs = zip(found, self._top, strict=True)
+            self._top = residual.TopActivation(*(torch.where(larger, new, old) for new, old in pairs))
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Rows are the smaller thing to keep for short prompts, and all some estimators can use."""
+        short = int(self.lengths.max()) <= self._d_model
+        return short or self.estimator.needs_whole_prompt
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return spectrum.unit_rows(x) if self.estimator.unit_rows else x
+
+    def _spectra(self) -> Spectra:
+        if self._gram is not None:
+            assert self._sink is not None
+            return spectrum.spectra_of_gram(self._scaled(self._sink), self._gram)
+        rows = torch.cat([block for _, block in sorted(self._blocks, key=_offset)], dim=1)
+        return spectrum.spectra(rows, self.lengths, self.sink_position, self.estimator)
+
+    def _spectrum_result(self) -> dict[str, Tensor]:
+        full, without_sink = (kind.to(self.lengths.device) for kind in self._spectra())
+        entropy = spectrum.matrix_entropy(full, self.estimator.alpha)
+        rest_entropy = spectrum.matrix_entropy(without_sink, self.estimator.alpha)
+        d_model = self._d_model
+        normalized_rest = spectrum.normalized_entropy(rest_entropy, self.lengths - 1, d_model)
+        return {
+            "matrix_entropy": entropy,
+            "normalized_entropy": spectrum.normalized_entropy(entropy, self.lengths, d_model),
+            "entropy_without_sink": rest_entropy,
+            "normalized_entropy_without_sink": normalized_rest,
+            "anisotropy": spectrum.anisotropy(full),
+            "dominance": spectrum.dominance(full),
+        }
+
+    def _median(self) -> Tensor:
+        """Median of the tokens' medians, over the real tokens of each prompt."""
+        medians = torch.cat([block for _, block in sorted(self._medians, key=_offset)], dim=1)
+        pairs = zip(medians, self.lengths.tolist(), strict=True)
+        return torch.stack([residual.median_of_last(row[:length]) for row, length in pairs])
+
+
+def _offset(block: tuple[int, Tensor]) -> int:
+    return block[0]

@@ -1,0 +1,273 @@
+"""The spectrum of the residual stream: matrix entropy, anisotropy, dominance, and their estimators.
+
+The eigenvalues meant here are the squared singular values of ``X`` (tokens x d_model), taken from the
+smaller of the two Grams in float64. One Householder tridiagonalisation of the Gram with the sink
+first gives two spectra at once: that of ``X`` and, as its trailing sub-matrix, that of ``X`` without
+the sink token. Nothing is subtracted, so both stay exact when the sink is 10^6 times the rest.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.linalg import eigvalsh_tridiagonal, get_lapack_funcs
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.rows import full_lengths
+
+__all__ = [
+    "Estimator",
+    "Spectra",
+    "anisotropy",
+    "dominance",
+    "matrix_entropy",
+    "normalized_entropy",
+    "rotate_to_first_axis",
+    "spectra",
+    "spectra_of_gram",
+    "unit_rows",
+]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How the matrix entropy is estimated; stored with every result.
+
+    Attributes:
+        center: subtract the mean row first (default: raw, as in the paper).
+        unit_rows: scale every row to norm 1 first.
+        alpha: Renyi order; 1 is the von Neumann (Shannon) entropy.
+        preset: ``"raw"``, or ``"layer-by-layer"`` for the other estimator in the literature
+            (Skean et al. 2025): centre, unit rows, the smaller Gram clamped at 0 elementwise, its
+            positive eigenvalues renormalised.
+
+    Centring needs every row at once, so such estimators refuse chunks (``needs_whole_prompt``).
+    """
+
+    center: bool = False
+    unit_rows: bool = False
+    alpha: float = 1.0
+    preset: Literal["raw", "layer-by-layer"] = "raw"
+
+    def __post_init__(self) -> None:
+        if self.preset not in ("raw", "layer-by-layer"):
+            raise InputError(f"estimator preset {self.preset!r}: use 'raw' or 'layer-by-layer'")
+        if not self.alpha > 0:
+            raise InputError(f"Renyi order alpha = {self.alpha}: use a number above 0")
+
+    @property
+    def is_raw(self) -> bool:
+        """True when the spectrum is that of the untouched ``X``, which the theorem speaks of."""
+        return self.preset == "raw" and not (self.center or self.unit_rows)
+
+    @property
+    def needs_whole_prompt(self) -> bool:
+        """True when the estimator cannot be accumulated over chunks of a prompt."""
+        return self.center or self.preset == "layer-by-layer"
+
+    def as_dict(self) -> dict[str, object]:
+        """The options as plain values, for the attributes of a result."""
+        return asdict(self)
+
+
+class Spectra(NamedTuple):
+    """Squared singular values in descending order, padded with zeros to one width per batch."""
+
+    full: Float[Tensor, "batch rank"]
+    without_sink: Float[Tensor, "batch rank"]
+
+
+def spectra(
+    residual: Float[Tensor, "batch pos d_model"],
+    lengths: Int[Tensor, "batch"] | None = None,
+    sink_position: int = 0,
+    estimator: Estimator = Estimator(),
+) -> Spectra:
+    """Spectrum of each prompt's residual stream, with and without the sink token's row.
+
+    Returns:
+        ``Spectra`` of float64 tensors ``(batch, min(pos, d_model))``; NaN where the residual stream
+        holds a NaN or an infinity.
+
+    Example:
+        >>> import torch
+        >>> spectra(torch.eye(3)[None]).full
+        tensor([[1., 1., 1.]], dtype=torch.float64)
+    """
+    batch, pos, d_model = residual.shape
+    lengths = full_lengths(batch, pos, lengths, sink_position)
+    pairs = []
+    for rows, length in zip(residual.detach().cpu(), lengths.tolist(), strict=True):
+        x = rows[:length].double().numpy()
+        x = np.concatenate([x[sink_position : sink_position + 1], np.delete(x, sink_position, 0)])
+        pairs.append(_spectra_of_prompt(x, estimator))
+    return _stack(pairs, min(pos, d_model))
+
+
+def spectra_of_gram(
+    sink: Float[Tensor, "batch d_model"],
+    rest_gram: Float[Tensor, "batch d_model d_model"],
+) -> Spectra:
+    """The same spectra for prompts longer than ``d_model``, whose rows are no longer at hand.
+
+    Args:
+        sink: the sink token's row.
+        rest_gram: float64 Gram of the other rows, in a basis whose first axis is the sink's direction.
+    """
+    masses = sink.double().square().sum(-1).tolist()
+    grams = rest_gram.cpu().numpy()
+    pairs = [_spectra_of_rest(gram, mass) for gram, mass in zip(grams, masses, strict=True)]
+    return _stack(pairs, rest_gram.shape[-1])
+
+
+def matrix_entropy(eigenvalues: Float[Tensor, "*batch rank"], alpha: float = 1.0) -> Float[Tensor, "*batch"]:
+    """Matrix-based entropy in nats: ``-sum p ln p``, ``p = eigenvalues / their sum``.
+
+    With a Renyi order ``alpha`` other than 1, ``ln(sum p^alpha) / (1 - alpha)`` (``inf``: ``-ln max p``).
+    NaN when every eigenvalue is 0.
+
+    Example:
+        >>> import torch
+        >>> matrix_entropy(torch.tensor([1.0, 1.0])).exp()
+        tensor(2., dtype=torch.float64)
+    """
+    p = eigenvalues.double() / eigenvalues.double().sum(-1, keepdim=True)
+    if alpha == 1.0:
+        return torch.special.entr(p).sum(-1)
+    if alpha == float("inf"):
+        return -p.amax(-1).log()
+    return (p**alpha).sum(-1).log() / (1.0 - alpha)
+
+
+def normalized_entropy(
+    entropy: Float[Tensor, "*batch"],
+    tokens: Int[Tensor, "*batch"] | int,
+    d_model: int,
+) -> Float[Tensor, "*batch"]:
+    """``entropy / ln min(tokens, d_model)``, in [0, 1]; NaN where that logarithm is 0."""
+    rank = torch.as_tensor(tokens, device=entropy.device).clamp(max=d_model).double()
+    return torch.where(rank > 1, entropy / rank.log(), torch.nan)
+
+
+def anisotropy(eigenvalues: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch"]:
+    """Share of the leading direction, ``p_1``, in (0, 1]."""
+    values = eigenvalues.double()
+    return values.amax(-1) / values.sum(-1)
+
+
+def dominance(eigenvalues: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch"]:
+    """``sigma_1^2 / sum_{j>=2} sigma_j^2``; infinite for a matrix of rank one."""
+    values = eigenvalues.double().sort(-1, descending=True).values
+    return values[..., 0] / values[..., 1:].sum(-1)
+
+
+def unit_rows(x: Float[Tensor, "*batch rows d_model"]) -> Float[Tensor, "*batch rows d_model"]:
+    """Every row scaled to norm 1; rows of zeros stay zero."""
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.where(norms == 0, torch.zeros_like(x), x / norms)
+
+
+def _spectra_of_prompt(
+    x: Float[np.ndarray, "pos d_model"], estimator: Estimator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both spectra of one prompt whose first row is the sink token."""
+    if estimator.needs_whole_prompt:
+        return _transformed_spectrum(x, estimator), _transformed_spectrum(x[1:], estimator)
+    if estimator.unit_rows:
+        x = unit_rows(torch.from_numpy(x)).numpy()
+    if len(x) > x.shape[1]:
+        rest = rotate_to_first_axis(torch.from_numpy(x[1:]), torch.from_numpy(x[0])).numpy()
+        return _spectra_of_rest(rest.T @ rest, float(x[0] @ x[0]))
+    diagonal, off_diagonal = _tridiagonalise(x @ x.T)
+    return _eigenvalues(diagonal, off_diagonal), _eigenvalues(diagonal[1:], off_diagonal[1:])
+
+
+def _spectra_of_rest(rest_gram: np.ndarray, sink_mass: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both spectra from the rest's Gram with the sink along the first axis, and ``||x_s||^2``."""
+    diagonal, off_diagonal = _tridiagonalise(rest_gram)
+    without_sink = _eigenvalues(diagonal, off_diagonal)
+    diagonal[0] += sink_mass
+    return _eigenvalues(diagonal, off_diagonal), without_sink
+
+
+def _tridiagonalise(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Diagonal and off-diagonal of an orthogonally similar tridiagonal matrix.
+
+    The lower form leaves the first axis alone, so the trailing sub-matrix of the result is similar to
+    the trailing sub-matrix of ``gram``: the second spectrum costs next to nothing.
+    """
+    if len(gram) == 1 or not np.isfinite(gram).all():
+        fill = gram[0, 0] if len(gram) == 1 else np.nan
+        return np.full(len(gram), fill), np.full(len(gram) - 1, fill)
+    sytrd, work_size = get_lapack_funcs(("sytrd", "sytrd_lwork"), (gram,))
+    # Half of the work is matrix-vector products, on which BLAS threads wait for each other: one thread is
+    # several times as fast as two. A symmetric matrix is its own transpose, so the view saves a copy.
+    with _blas_threads().limit(limits=1):
+        size = int(work_size(len(gram), lower=1)[0])
+        _, diagonal, off_diagonal, _, info = sytrd(gram.T, lower=1, lwork=size, overwrite_a=1)
+    if info != 0:
+        raise RuntimeError(f"LAPACK sytrd failed with info = {info}")
+    return diagonal, off_diagonal
+
+
+@cache
+def _blas_threads() -> Any:
+    """Handle on the thread pools of the BLAS libraries that are loaded; looked up once."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _eigenvalues(diagonal: np.ndarray, off_diagonal: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a tridiagonal Gram, descending, rounding below 0 removed."""
+    if not (np.isfinite(diagonal).all() and np.isfinite(off_diagonal).all()):
+        return np.full(len(diagonal), np.nan)
+    if len(diagonal) <= 1:
+        return np.array(diagonal)
+    values = eigvalsh_tridiagonal(diagonal, off_diagonal, lapack_driver="sterf")
+    return np.clip(values, 0.0, None)[::-1]
+
+
+def rotate_to_first_axis(
+    rows: Float[Tensor, "*batch rows d_model"], sink: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch rows d_model"]:
+    """Rows in a basis whose first axis is the sink's direction (one Householder reflection).
+
+    The identity where the sink row is 0.
+    """
+    norm = torch.linalg.vector_norm(sink, dim=-1, keepdim=True)
+    # The sign avoids cancellation: the reflector never becomes small.
+    mirror = sink.clone()
+    mirror[..., :1] += torch.where(sink[..., :1] >= 0, norm, -norm)
+    length = torch.linalg.vector_norm(mirror, dim=-1, keepdim=True)
+    mirror = torch.where(length > 0, mirror / length, torch.zeros_like(mirror))
+    along = torch.einsum("...rd,...d->...r", rows, mirror)
+    return rows - 2.0 * along[..., None] * mirror[..., None, :]
+
+
+def _transformed_spectrum(x: Float[np.ndarray, "pos d_model"], estimator: Estimator) -> np.ndarray:
+    """Eigenvalues after the centring, scaling and clamping of the estimator."""
+    layer_by_layer = estimator.preset == "layer-by-layer"
+    if estimator.center or layer_by_layer:
+        x = x - x.mean(axis=0, keepdims=True)
+    if estimator.unit_rows or layer_by_layer:
+        x = unit_rows(torch.from_numpy(x)).numpy()
+    gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
+    if layer_by_layer:
+        gram = np.clip(gram, 0.0, None)
+    if not np.isfinite(gram).all():
+        return np.full(len(gram), np.nan)
+    return np.clip(np.linalg.eigvalsh(gram), 0.0, None)[::-1]
+
+
+def _stack(pairs: list[tuple[np.ndarray, np.ndarray]], rank: int) -> Spectra:
+    """One row a prompt, zeros where a prompt has fewer eigenvalues than the longest."""
+    stacked = np.zeros((2, len(pairs), rank))
+    for prompt, pair in enumerate(pairs):
+        for kind, values in enumerate(pair):
+            stacked[kind, prompt, : len(values)] = values
+    full, without_sink = torch.from_numpy(stacked)
+    return Spectra(full, without_sink)

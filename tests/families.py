@@ -1,0 +1,79 @@
+"""Tiny random-weight Hugging Face folders of several decoder families, made offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "mistral", "gemma2")
+VOCABULARY = 64
+WORDS = [f"w{number}" for number in range(VOCABULARY - 3)]
+
+_ATTENTION = {"num_attention_heads": 4, "hidden_size": 32, "num_hidden_layers": 3}
+_GATED = {**_ATTENTION, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "llama": _GATED,
+    "qwen2": {key: value for key, value in _GATED.items() if key != "head_dim"},
+    "mistral": {**_GATED, "sliding_window": 8},
+    "gemma2": {**_GATED, "sliding_window": 8, "query_pre_attn_scalar": 8},
+    "gpt_neox": {**_ATTENTION, "intermediate_size": 64, "use_parallel_residual": True},
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
+}
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Save a fast word-level tokenizer: <pad> 0, <bos> 1 (prepended exactly once), <unk> 2."""
+    entries = ["<pad>", "<bos>", "<unk>", *WORDS]
+    vocabulary = {word: number for number, word in enumerate(entries)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<bos>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        model_max_length=256,
+    ).save_pretrained(folder)
+
+
+def tiny_folder(family: str, tmp_path: Path, *, seed: int = 0, scale: float = 0.25) -> Path:
+    """Save a 3-layer random model of a family with its tokenizer; returns the folder.
+
+    `scale` is the standard deviation of every weight matrix and bias: large enough that attention
+    patterns are far from uniform. Norm gains are 1 + noise, so that none is an identity.
+    """
+    folder = tmp_path / family
+    limits = {} if family == "gpt2" else {"max_position_embeddings": 256}
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=VOCABULARY,
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+        **limits,
+        **OPTIONS[family],
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * scale
+            is_gain = parameter.ndim == 1 and name.endswith("weight") and family != "gemma2"
+            parameter.copy_(1.0 + noise if is_gain else noise)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def eager(folder: Path) -> Any:
+    """Load a saved folder as a Hugging Face model with eager attention, in evaluation mode."""
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
