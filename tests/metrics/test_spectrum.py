@@ -14,7 +14,8 @@ from mcr_lens.metrics import Estimator
 
 def _entropy_of(x: np.ndarray) -> float:
     values = np.linalg.svd(x, compute_uv=False) ** 2
-    share = values[values > 0] / values.sum()
+    share = values / values.sum()
+    share = share[share > 0]
     return float(-(share * np.log(share)).sum())
 
 
@@ -89,7 +90,9 @@ def test_a_broken_residual_stream_is_nan_not_a_number() -> None:
 def test_limits_of_the_entropy() -> None:
     assert float(metrics.matrix_entropy(torch.ones(7))) == pytest.approx(np.log(7))
     assert float(metrics.matrix_entropy(torch.tensor([5.0, 0.0]))) == 0.0
-    assert float(metrics.matrix_entropy(torch.tensor([3.0, 1.0]), float("inf"))) == pytest.approx(np.log(4 / 3))
+    assert float(metrics.matrix_entropy(torch.tensor([3.0, 1.0]), float("inf"))) == pytest.approx(
+        np.log(4 / 3)
+    )
     assert metrics.matrix_entropy(torch.zeros(3)).isnan()
     assert metrics.normalized_entropy(torch.tensor(0.0), 1, 8).isnan()
 

@@ -96,7 +96,9 @@ def test_attention_blocks_equal_the_oracle(
 
 def test_functions_are_the_states() -> None:
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(2, 3, 9, 9, generator=generator).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)
+    scores = torch.randn(2, 3, 9, 9, generator=generator).masked_fill(
+        torch.ones(9, 9).triu(1).bool(), -torch.inf
+    )
     pattern, lengths = scores.softmax(-1), torch.tensor([9, 5])
     state = AttentionState(lengths, 1)
     state.update(pattern)

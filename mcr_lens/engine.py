@@ -1,0 +1,181 @@
+"""The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import xarray as xr
+from tqdm.auto import tqdm
+
+from mcr_lens.errors import InputError
+from mcr_lens.hooks.context import BatchContext, running
+from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
+from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models.backend import as_module, new_cache, run
+from mcr_lens.prompts import Batch, Prompts
+from mcr_lens.result import Profile
+
+__all__ = ["measure", "profile"]
+
+
+def profile(
+    model: Model,
+    prompts: Prompts,
+    *,
+    interventions: Sequence[Hook] = (),
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
+    sink_position: int = 0,
+    progress: bool = True,
+) -> Profile:
+    """Every quantity of every depth, layer and head, in one forward pass a batch.
+
+    Args:
+        model: from ``load_model``.
+        prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
+        interventions: a list of TransformerLens hooks that edit; they run before the observers.
+        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
+            a pattern of prompt x prompt.
+        estimator: how the matrix entropy is estimated.
+        sink_position: the token that is watched; 0 unless you know better.
+        progress: show a progress bar on a terminal or in a notebook.
+
+    Raises:
+        InputError: for prompts the model cannot take, hook names it does not have, or an estimator
+            that needs the whole prompt together with ``chunk``.
+    """
+    if sink_position < 0 or sink_position >= min(prompts.lengths):
+        raise InputError(
+            f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
+            "inside the shortest prompt"
+        )
+    if chunk is not None and estimator.needs_whole_prompt:
+        raise InputError(f"{estimator} needs whole prompts: leave out chunk=, or do not centre")
+    facts = model_facts(model)
+    observers: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
+    # What the self-check found broken is left out; the failed check stands in the attributes.
+    if "residual_sum" not in facts.failed_checks:
+        observers.append(WriteObserver(model, sink_position))
+    if "pattern_rows" not in facts.failed_checks:
+        observers.append(AttentionObserver(model, sink_position))
+    data = measure(
+        model,
+        prompts,
+        observers,
+        interventions,
+        batch_size=batch_size,
+        chunk=chunk,
+        progress=progress,
+    )
+    data.attrs |= {
+        "estimator": estimator.as_dict(),
+        "sink_position": sink_position,
+        "interventions": [name if isinstance(name, str) else "filter" for name, _ in interventions],
+    }
+    return Profile(data)
+
+
+def measure(
+    model: Model,
+    prompts: Prompts,
+    observers: Sequence[Observer],
+    interventions: Sequence[Hook] = (),
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run prompts through a model under hooks and collect what the observers read.
+
+    Interventions come first in the list of hooks, observers after them, in the order given; so
+    observers see what the interventions left. The model's weights, hooks and mode are as they were
+    afterwards, whatever happens.
+
+    Returns:
+        The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
+        prompts described in ``attrs``.
+    """
+    _check(model, prompts, batch_size, chunk)
+    hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
+    _check_hook_names(model, hooks)
+    blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
+    size = None if batch_size == "auto" else batch_size
+    bar = tqdm(total=len(prompts), unit="prompt", desc="profile", disable=None if progress else True)
+    with bar, _evaluation_mode(model):
+        for batch in prompts.batches(size):
+            _run_batch(model, batch, hooks, chunk, blocks_only)
+            bar.update(len(batch.prompts))
+    data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
+    data = data.assign_coords(
+        n_tokens=("prompt", list(prompts.lengths)),
+        first_token=("prompt", list(prompts.first_tokens)),
+    )
+    data.attrs = model_facts(model).attributes() | {"prompts": prompts.attributes()}
+    return data
+
+
+def _run_batch(
+    model: Model, batch: Batch, hooks: Sequence[Hook], chunk: int | None, blocks_only: bool
+) -> None:
+    """One batch, whole or in chunks that share a KV cache."""
+    tokens = batch.tokens.to(model.cfg.device)
+    length = tokens.shape[1]
+    step = length if chunk is None else chunk
+    cache: Any = new_cache(model, len(tokens)) if step < length else None
+    for offset in range(0, length, step):
+        context = BatchContext(offset, batch.lengths, batch.prompts)
+        with running(context):
+            block = tokens[:, offset : offset + step]
+            run(model, block, hooks, cache=cache, blocks_only=blocks_only)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: Model) -> Iterator[None]:
+    """Dropout off for the time being; each module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in as_module(model).modules()]
+    try:
+        for module, training in modes:
+            if training:
+                module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], chunk: int | None) -> None:
+    facts = model_facts(model)
+    if not isinstance(prompts, Prompts):
+        raise InputError(
+            f"prompts is a {type(prompts).__name__}: use load_prompts, Prompts.from_texts or from_tokens"
+        )
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk {chunk}: use a number of tokens from 1, or None for whole prompts")
+    longest = max(prompts.lengths)
+    if longest > facts.n_ctx:
+        raise InputError(
+            f"a prompt has {longest} tokens, the context of {facts.name} is {facts.n_ctx}: "
+            f"load the prompts with max_tokens={facts.n_ctx}"
+        )
+    low = min(min(prompt) for prompt in prompts.tokens)
+    high = max(max(prompt) for prompt in prompts.tokens)
+    if low < 0 or high >= facts.d_vocab:
+        raise InputError(
+            f"token {low if low < 0 else high} is outside the vocabulary 0..{facts.d_vocab - 1} of "
+            f"{facts.name}: were the prompts tokenised for another model?"
+        )
+
+
+def _check_hook_names(model: Model, hooks: Sequence[Hook]) -> None:
+    """TransformerLens 3 ignores unknown hook names, 4 raises: here they are an error on both."""
+    known = model.hook_dict
+    for name, _ in hooks:
+        if isinstance(name, str) and name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
+            raise InputError(f"the model has no hook {name!r}; there are {', '.join(near)} ...")

@@ -1,0 +1,81 @@
+"""A profile in words: each sentence states numbers that the profile holds."""
+
+from mcr_lens.phases import Stage, dissipation_stages, emergence_stages
+from mcr_lens.result import Profile
+
+__all__ = ["findings"]
+
+SINK_THRESHOLD = 0.3
+
+
+def findings(profile: Profile) -> list[str]:
+    """What a profile shows, one sentence a finding."""
+    return [
+        *_norm(profile),
+        _stages(profile),
+        *_sinks(profile),
+        _valley(profile),
+        f"Phases: {profile.phases()}.",
+    ]
+
+
+def _norm(profile: Profile) -> list[str]:
+    ratio = profile["norm_ratio"].mean("prompt")
+    peak = int(ratio.fillna(-float("inf")).argmax())
+    found = [
+        f"The first token's norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
+        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
+        f"{float(ratio[-1]):.1f} times."
+    ]
+    position = int(profile.data.attrs.get("sink_position", 0))
+    if position:
+        found[0] = found[0].replace("The first token", f"The token at position {position}")
+    top = profile["top_activation"].isel(depth=peak)
+    median = profile["median_activation"].isel(depth=peak)
+    massive = float(((top > 100) & (top > 1000 * median)).mean())
+    found.append(
+        f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times the "
+        f"median; massive (above 100 and 1,000 times the median) in {massive:.0%} of the prompts."
+    )
+    return found
+
+
+def _stages(profile: Profile) -> str:
+    if "mlp_write_along" not in profile.data:
+        return "The writes could not be read on this model (see failed_checks)."
+    written, removed = emergence_stages(profile.data), dissipation_stages(profile.data)
+    if not written:
+        return "No layer makes the sink token massive."
+    text = f"It is written by {', '.join(map(_stage, written))}"
+    return text + (f" and taken back by {', '.join(map(_stage, removed))}." if removed else ".")
+
+
+def _stage(stage: Stage) -> str:
+    name = {"mlp": "MLP", "attention": "attention"}[stage.write]
+    return f"the {name} of layer {stage.layer} ({stage.share:+.0%} of the peak norm)"
+
+
+def _sinks(profile: Profile) -> list[str]:
+    if "sink_score" not in profile.data:
+        return ["Attention patterns could not be read on this model (see failed_checks)."]
+    rate = profile.sink_rate(SINK_THRESHOLD).mean("prompt")
+    strongest = profile["sink_score"].mean("prompt")
+    layer, head = divmod(int(strongest.values.argmax()), strongest.sizes["head"])
+    half = [int(i) for i in rate.layer[rate >= 0.5]]
+    where = f"layers {', '.join(map(str, half))}" if half else "no layer"
+    return [
+        f"Sink rate (heads with a sink score above {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
+        f"{int(rate.values.argmax())}); at least half of the heads in {where}. Strongest sink: layer {layer}, head "
+        f"{head}, score {float(strongest.max()):.2f}."
+    ]
+
+
+def _valley(profile: Profile) -> str:
+    entropy = profile["normalized_entropy"].mean("prompt")
+    without = profile["normalized_entropy_without_sink"].mean("prompt")
+    low = int(entropy.fillna(float("inf")).argmin())
+    return (
+        f"Normalized entropy is {float(entropy[0]):.2f} at depth 0 and lowest at depth {low}: "
+        f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "
+        f"{float(without[low]):.2f} at the same depths."
+    )

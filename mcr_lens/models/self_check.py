@@ -1,0 +1,118 @@
+"""What a loaded model must satisfy for its hooks to mean what their names say."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mcr_lens.models.backend import Model, run
+
+__all__ = ["SelfCheck", "self_check"]
+
+_TOKENS = 6
+
+
+class SelfCheck(NamedTuple):
+    """Outcome of the self-check: what failed, by name, and whether a learned sink was seen."""
+
+    failed: Mapping[str, str]
+    learned_sink: bool
+
+
+def self_check(model: Model) -> SelfCheck:
+    """Compare a model's hooks with each other on a few tokens, once, right after it was loaded.
+
+    Four checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
+    ``residual_sum`` (pre + attention write + MLP write = post in every block), ``final_readout`` (the
+    unembedding of the last depth is the logits) and ``pattern_edits`` (an edited pattern changes the
+    logits).
+    """
+    tokens = torch.arange(1, _TOKENS + 1, device=model.cfg.device)[None] % model.cfg.d_vocab
+    seen: dict[str, Tensor] = {}
+    names = [name for name in _names(model) if name in model.hook_dict]
+    logits = run(model, tokens, [(name, _keep(seen, name)) for name in names])
+    assert logits is not None
+    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
+
+    sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
+    learned_sink = bool(sums) and all((rows < 1 - 2 * tolerance).all() for rows in sums[:1])
+    found = {
+        "pattern_rows": _pattern_rows(sums, learned_sink, tolerance),
+        "residual_sum": _residual_sum(model, seen, tolerance),
+        "final_readout": _final_readout(model, seen, logits, tolerance),
+        "pattern_edits": _pattern_edits(model, tokens, logits),
+    }
+    return SelfCheck({name: why for name, why in found.items() if why is not None}, learned_sink)
+
+
+def _names(model: Model) -> list[str]:
+    per_block = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    names = []
+    for layer in range(model.cfg.n_layers):
+        names += [f"blocks.{layer}.{name}" for name in (*per_block, "attn.hook_pattern")]
+    return names
+
+
+def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def hook(tensor: Tensor, hook: object) -> None:
+        seen[name] = tensor.detach().clone()
+
+    return hook
+
+
+def _pattern_rows(sums: list[Tensor], learned_sink: bool, tolerance: float) -> str | None:
+    if not sums:
+        return "no attention pattern fires"
+    worst = max(float((rows - 1).abs().max()) for rows in sums)
+    if worst > tolerance and not learned_sink:
+        return f"rows of a pattern sum to 1 only within {worst:.2g}"
+    return None
+
+
+def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
+    worst = 0.0
+    for layer in range(model.cfg.n_layers):
+        block = f"blocks.{layer}."
+        parts = [seen.get(block + name) for name in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out")]
+        post = seen.get(block + "hook_resid_post")
+        if post is None or any(part is None for part in parts):
+            return f"block {layer} lacks one of resid_pre, attn_out, mlp_out, resid_post"
+        total = torch.stack([part.float() for part in parts if part is not None]).sum(0)
+        worst = max(worst, float((total - post.float()).norm() / post.float().norm()))
+    if worst > tolerance:
+        return f"resid_pre + attn_out + mlp_out differs from resid_post by {worst:.2g}"
+    return None
+
+
+def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tolerance: float) -> str | None:
+    last = seen.get(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    if last is None:
+        return "the last block has no resid_post"
+    with torch.no_grad():
+        read = model.unembed(model.ln_final(last)).float()
+    cap = getattr(model.cfg, "output_logits_soft_cap", -1.0)
+    if cap and cap > 0:
+        read = cap * torch.tanh(read / cap)
+    logits = logits.to(read.device).float()
+    error = float((read - logits).norm() / logits.norm())
+    if error > tolerance:
+        return f"unembed(ln_final(last depth)) differs from the logits by {error:.2g}"
+    return None
+
+
+def _pattern_edits(model: Model, tokens: Tensor, logits: Tensor) -> str | None:
+    name = "blocks.0.attn.hook_pattern"
+    if name not in model.hook_dict:
+        return "no attention pattern fires"
+
+    def only_first_key(pattern: Tensor, hook: object) -> Tensor:
+        edited = torch.zeros_like(pattern)
+        edited[..., 0] = 1.0
+        return edited
+
+    edited = run(model, tokens, [(name, only_first_key)])
+    assert edited is not None
+    if torch.equal(edited, logits):
+        return "edits of attention patterns are discarded by this architecture"
+    return None

@@ -1,0 +1,184 @@
+"""``Prompts``: token lists with their lengths and their origin, and the batches made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+
+__all__ = ["Batch", "Prompts"]
+
+
+class Batch(NamedTuple):
+    """Prompts of similar length, right-padded."""
+
+    tokens: Int[Tensor, "batch pos"]
+    lengths: Int[Tensor, "batch"]
+    prompts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A set of prompts, tokenised once.
+
+    Attributes:
+        tokens: token ids of each prompt, BOS included where the policy says so; at least 2 each.
+        source: where they came from, for the record.
+        bos: what stands first: ``"prepended"``, ``"none"`` or ``"given"`` (tokens came from the user).
+        truncated: how many prompts were cut to ``max_tokens``.
+        dropped: how many texts were left out because they had fewer than 2 tokens.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    source: str = "tokens"
+    bos: str = "given"
+    truncated: int = 0
+    dropped: int = 0
+    _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.tokens:
+            raise InputError(f"no prompts in {self.source}: give at least one of 2 tokens or more")
+        object.__setattr__(self, "_lengths", tuple(len(prompt) for prompt in self.tokens))
+        if min(self._lengths) < 2:
+            short = self._lengths.index(min(self._lengths))
+            raise InputError(
+                f"prompt {short} of {self.source} has {self._lengths[short]} token(s): "
+                "a prompt needs at least 2, leave it out"
+            )
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        model: Any,
+        *,
+        max_tokens: int | None = None,
+        prepend_bos: bool | None = None,
+        source: str = "texts",
+    ) -> Prompts:
+        """Tokenise texts with the model's tokenizer.
+
+        Args:
+            max_tokens: longer prompts are cut to this many tokens, BOS included, and counted.
+            prepend_bos: put the tokenizer's BOS first; ``None``: when the tokenizer has one. A BOS that
+                a text already begins with is not doubled.
+
+        Raises:
+            InputError: for a single string, a model without a tokenizer, a BOS that is asked for and
+                missing, or when no text has 2 tokens.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts is a single string: give a list, [text]")
+        if max_tokens is not None and max_tokens < 2:
+            raise InputError(f"max_tokens = {max_tokens}: a prompt needs at least 2 tokens")
+        tokenizer = getattr(model, "tokenizer", None)
+        if tokenizer is None:
+            raise InputError("the model has no tokenizer: use Prompts.from_tokens")
+        bos = tokenizer.bos_token_id
+        if prepend_bos and bos is None:
+            raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
+        first = [bos] if bos is not None and prepend_bos is not False else []
+        encoded = _encode(tokenizer, list(texts), source)
+        whole = [ids if ids[:1] == first else first + ids for ids in encoded]
+        kept = [tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2]
+        if not kept:
+            raise InputError(f"no text of {source} has 2 tokens or more: nothing to measure")
+        return cls(
+            tuple(kept),
+            source=source,
+            bos="prepended" if first else "none",
+            truncated=sum(max_tokens is not None and len(ids) > max_tokens for ids in whole),
+            dropped=len(whole) - len(kept),
+        )
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[Sequence[int]] | Tensor, source: str = "tokens") -> Prompts:
+        """Token lists as they are, for a model without a tokenizer or a policy of your own.
+
+        Raises:
+            InputError: for anything but lists of whole numbers, or a list of fewer than 2.
+        """
+        try:
+            rows = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+            ids = tuple(tuple(operator.index(token) for token in row) for row in rows)
+        except TypeError as error:
+            raise InputError(f"{source}: give lists of token ids, one a prompt ({error})") from error
+        return cls(ids, source=source)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: slice) -> Prompts:
+        """A slice, as prompts of the same source."""
+        if not isinstance(index, slice):
+            raise TypeError("Prompts takes slices; the token ids of one prompt are .tokens[i]")
+        return replace(self, tokens=self.tokens[index])
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of tokens of each prompt."""
+        return self._lengths
+
+    @property
+    def first_tokens(self) -> tuple[int, ...]:
+        """The token id at position 0 of each prompt."""
+        return tuple(prompt[0] for prompt in self.tokens)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all token ids in order: the same prompts give the same digest."""
+        return hashlib.sha256(json.dumps(self.tokens).encode()).hexdigest()[:16]
+
+    def attributes(self) -> dict[str, Any]:
+        """What a result stores about its prompts."""
+        return {
+            "source": self.source,
+            "digest": self.digest,
+            "bos": self.bos,
+            "truncated": self.truncated,
+            "dropped": self.dropped,
+        }
+
+    def batches(self, batch_size: int | None = None, max_batch_tokens: int = 4096) -> Iterator[Batch]:
+        """Batches of prompts of similar length, longest first, so that padding is small.
+
+        ``batch_size=None`` takes as many prompts as fit ``max_batch_tokens`` padded tokens, at least
+        one. Longest first: if memory does not suffice, that shows at once.
+        """
+        order = sorted(range(len(self)), key=lambda i: -self._lengths[i])
+        start = 0
+        while start < len(order):
+            longest = self._lengths[order[start]]
+            size = batch_size or max(1, max_batch_tokens // longest)
+            chosen = tuple(order[start : start + size])
+            lengths = torch.tensor([self._lengths[i] for i in chosen])
+            # Right padding is never seen by a real token of a causal model; any valid id will do.
+            tokens = torch.zeros(len(chosen), longest, dtype=torch.int64)
+            for row, i in enumerate(chosen):
+                tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
+            yield Batch(tokens, lengths, chosen)
+            start += size
+
+
+def _encode(tokenizer: Any, texts: list[str], source: str) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    if not texts:  # a list that some tokenizers cannot take
+        return []
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
+            ) from error
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

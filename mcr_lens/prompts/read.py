@@ -1,0 +1,177 @@
+"""``load_prompts``: files, lists and Hugging Face data sets of texts, to tokenised prompts."""
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mcr_lens.errors import InputError
+from mcr_lens.prompts.batches import Prompts
+
+__all__ = ["load_prompts", "read_texts"]
+
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+
+
+def load_prompts(
+    source: str | Path | Sequence[str],
+    model: Any,
+    *,
+    field: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    prepend_bos: bool | None = None,
+    config: str | None = None,
+    split: str | None = None,
+) -> Prompts:
+    """Prompts from a file, a list of strings or a Hugging Face data set.
+
+    Args:
+        source: a ``.jsonl``, ``.json``, ``.csv``, ``.parquet`` or ``.txt`` file (a prompt a paragraph when
+            the file has blank lines between them, else a prompt a line), a list of strings, or
+            ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
+        model: whose tokenizer is used.
+        field: the column that holds the text; may be left out where there is only one.
+        n: how many prompts to take: the first ones, or a random sample when ``seed`` is given.
+        max_tokens: longer prompts are cut to this many tokens and counted.
+        prepend_bos: ``None``: the tokenizer's BOS first, where it has one.
+
+    Raises:
+        InputError: one line that names the file, what is wrong with it and what would be right.
+    """
+    if n is not None and n < 1:
+        raise InputError(f"n = {n}: ask for at least one prompt")
+    if isinstance(source, str | Path):
+        texts, name = read_texts(source, field, config=config, split=split), str(source)
+    else:
+        texts, name = list(source), "list of strings"
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("a list of prompts must hold strings only; for ids use Prompts.from_tokens")
+    if seed is not None:
+        random.Random(seed).shuffle(texts)
+    return Prompts.from_texts(texts[:n], model, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name)
+
+
+def read_texts(
+    source: str | Path,
+    field: str | None = None,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+) -> list[str]:
+    """The texts of a file or data set, untokenised; arguments and errors as in ``load_prompts``."""
+    if str(source).startswith("hf:"):
+        return _from_datasets(str(source).removeprefix("hf:"), field, config, split)
+    path = Path(os.path.expanduser(source))
+    if path.suffix not in _SUFFIXES:
+        raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
+        raise InputError(f"{path}: no such file")
+    if path.suffix in (".csv", ".parquet"):
+        return _column(_table(path), field, path)
+    text = _text(path)
+    if path.suffix == ".txt":
+        parts = text.split("\n\n") if "\n\n" in text.strip() else text.split("\n")
+        return [part.strip() for part in parts if part.strip()]
+    return _column(_json_rows(text, path), field, path)
+
+
+def _text(path: Path) -> str:
+    """Contents as text: UTF-8 with or without BOM, any line ends."""
+    try:
+        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _json_rows(text: str, path: Path) -> list[Any]:
+    """The rows of a JSON list, or of a file with one JSON value a line."""
+    if path.suffix == ".json":
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: invalid JSON ({error}); one value a line goes in a .jsonl") from error
+        if not isinstance(rows, list):
+            raise InputError(f"{path}: holds a {type(rows).__name__}; give a list of texts or of objects")
+        return rows
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}: invalid JSON on line {number} ({error})") from error
+    return rows
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    import pandas
+
+    try:
+        if path.suffix == ".parquet":
+            return pandas.read_parquet(path).to_dict("records")  # type: ignore[return-value]
+        # Every cell is a text as it is written. Without a header, a line with too many cells is an
+        # error; with one, pandas would take the first cell for an index.
+        cells = pandas.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except Exception as error:  # pandas and pyarrow raise what they like on a broken file
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable {path.suffix} file ({reason})") from error
+    header, *rows = cells.values.tolist()
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: column {twice[0]!r} stands there twice; rename one")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _from_datasets(name: str, field: str | None, config: str | None, split: str | None) -> list[str]:
+    import datasets
+
+    folder = Path(name).expanduser()
+    try:
+        if (folder.is_dir() and (folder / "dataset_info.json").exists()) or (
+            folder.is_dir() and (folder / "dataset_dict.json").exists()
+        ):
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(name, config)
+    except Exception as error:  # the many errors of a library that reads the hub and the disk
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
+    if isinstance(found, datasets.DatasetDict):
+        chosen = split or ("test" if "test" in found else next(iter(found)))
+        if chosen not in found:
+            raise InputError(f"hf:{name}: no split {chosen!r}; there are {', '.join(map(str, found))}")
+        found = found[chosen]
+    return _column(list(found), field, f"hf:{name}")
+
+
+def _column(rows: list[Any], field: str | None, name: object) -> list[str]:
+    """The text of each row: the row itself, or its field."""
+    if all(isinstance(row, str) for row in rows):
+        return rows
+    for i, row in enumerate(rows):
+        if not isinstance(row, str | dict):
+            raise InputError(f"{name}: row {i} is a {type(row).__name__}, not an object or a text")
+        if not isinstance(row, type(rows[0])):
+            raise InputError(f"{name}: objects and texts are mixed, from row {i} on: give one kind")
+    columns = list(rows[0])
+    if not columns:
+        raise InputError(f"{name}: row 0 has no fields; each object needs one that holds a text")
+    if field is None and len(columns) == 1:
+        field = columns[0]
+    if field is None:
+        raise InputError(f"{name}: choose a field, one of {', '.join(map(str, columns))}")
+    texts = []
+    for i, row in enumerate(rows):
+        text = row.get(field)
+        if field not in row:
+            raise InputError(f"{name}: row {i} has no field {field!r}; it has {', '.join(map(str, row))}")
+        if not isinstance(text, str):
+            raise InputError(f"{name}: field {field!r} of row {i} is a {type(text).__name__}, not a text")
+        texts.append(text)
+    return texts

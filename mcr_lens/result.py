@@ -1,0 +1,259 @@
+"""``Profile``: a labelled dataset with a schema, its derived rates, and one file on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import xarray as xr
+
+from mcr_lens import phases
+from mcr_lens.errors import InputError
+from mcr_lens.netcdf import read_dataset, write_dataset
+from mcr_lens.phases import Phases
+
+__all__ = ["Profile"]
+
+_SUMMARY_DEPTH = (
+    "norm_ratio",
+    "normalized_entropy",
+    "normalized_entropy_without_sink",
+    "anisotropy",
+    "anisotropy_bound",
+)
+_SLACK = {
+    "entropy": ("entropy_bound", "matrix_entropy"),
+    "anisotropy": ("anisotropy", "anisotropy_bound"),
+    "dominance": ("dominance", "dominance_bound"),
+}
+
+
+class Profile:
+    """What was measured of a model on a set of prompts.
+
+    Attributes:
+        data: an ``xarray.Dataset`` with dimensions ``prompt``, ``depth`` (L + 1), ``layer`` (L) and ``head``,
+            coordinates ``n_tokens`` and ``first_token``, and how it was made in ``attrs``. Rates at a
+            threshold are methods, never stored.
+    """
+
+    def __init__(self, data: xr.Dataset) -> None:
+        missing = {"prompt", "depth"} - set(data.dims)
+        if missing:
+            raise InputError(f"not a profile: dimension {', '.join(sorted(missing))} is missing")
+        self.data = data
+
+    def sink_rate(self, threshold: float = 0.3) -> xr.DataArray:
+        """Fraction of heads whose sink score is above the threshold, (prompt, layer)."""
+        return self._rate("sink_score", threshold).rename("sink_rate")
+
+    def col_sum_rate(
+        self, threshold: float = 0.3, statistic: Literal["max", "concentration"] = "max"
+    ) -> xr.DataArray:
+        """Fraction of heads with a sink *anywhere*, (prompt, layer); never below the sink rate.
+
+        ``statistic="concentration"`` asks how unequally the columns are fed instead of the largest.
+        """
+        if statistic not in ("max", "concentration"):
+            raise InputError(f"statistic {statistic!r}: use 'max' or 'concentration'")
+        return self._rate(f"col_sum_{statistic}", threshold).rename("col_sum_rate")
+
+    def sink_versus_identity(self) -> xr.DataArray:
+        """``(sink_attention - identity_score) / (their sum)``, in [-1, 1], (prompt, layer, head)."""
+        sink, identity = self["sink_attention"], self["identity_score"]
+        return ((sink - identity) / (sink + identity)).rename("sink_versus_identity")
+
+    def slack(self, bound: Literal["entropy", "anisotropy", "dominance"]) -> xr.DataArray:
+        """How far a measured value is from the theorem's bound, (prompt, depth); never negative.
+
+        Raises:
+            InputError: when the profile's estimator is not the raw one, which the theorem speaks of.
+        """
+        upper, lower = self._bound_pair(bound)
+        return (upper - lower).rename(f"{bound}_slack")
+
+    def tightness(self, bound: Literal["entropy", "anisotropy", "dominance"]) -> xr.DataArray:
+        """The smaller over the larger of a measured value and its bound: 1 where the bound is met."""
+        upper, lower = self._bound_pair(bound)
+        return (lower / upper).rename(f"{bound}_tightness")
+
+    def phases(self, **thresholds: float) -> Phases:
+        """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``."""
+        return phases.find_phases(self.data, **thresholds)
+
+    def emergence_layers(self, **thresholds: float) -> list[int]:
+        """Layers whose writes make the sink token massive; see ``mcr_lens.phases``."""
+        return phases.emergence_layers(self.data, **thresholds)
+
+    def dissipation_layers(self, **thresholds: float) -> list[int]:
+        """Layers that take the sink token's norm away; see ``mcr_lens.phases``."""
+        return phases.dissipation_layers(self.data, **thresholds)
+
+    def over_prompts(self, name: str, low: float = 0.25, high: float = 0.75) -> xr.Dataset:
+        """``mean``, ``low`` and ``high`` quantile over prompts of a variable or ``"sink_rate"``.
+
+        Head variables are averaged over heads first; what is left is one curve over depth or layer.
+        """
+        values = self.sink_rate() if name == "sink_rate" else self[name]
+        if "head" in values.dims:
+            values = values.mean("head")
+        ends = values.quantile([low, high], dim="prompt")
+        return xr.Dataset(
+            {
+                "mean": values.mean("prompt"),
+                "low": ends.isel(quantile=0, drop=True),
+                "high": ends.isel(quantile=1, drop=True),
+            }
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Means over prompts, a row a depth; what belongs to a layer stands at the depth it reads."""
+        columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY_DEPTH}
+        if "sink_score" in self.data:
+            columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
+            columns["mixing_score"] = self.data.mixing_score.mean(["prompt", "head"]).to_series()
+        table = pd.DataFrame(columns)
+        table.index.name = "depth"
+        return table
+
+    def save(self, path: str | Path) -> Path:
+        """Write one netCDF file: to a temporary file beside it first, renamed when complete.
+
+        Raises:
+            InputError: when the place cannot be written; nothing is left behind.
+        """
+        return write_dataset(self.data, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            InputError: for a file that is missing, truncated, not a profile, or of a newer schema.
+        """
+        return cls(read_dataset(path))
+
+    @classmethod
+    def concat(
+        cls,
+        profiles: Sequence[Profile],
+        dim: Literal["prompt", "model", "step", "arm"],
+        labels: Sequence[object] | None = None,
+    ) -> Profile:
+        """Several profiles as one, along prompts or along a new labelled dimension.
+
+        Along ``"prompt"`` they must be of one model and one estimator; prompts are numbered anew. Along the
+        others the prompts must be the same; models of different depth are padded with NaN.
+
+        Args:
+            labels: coordinate of the new dimension; the models' names by default for ``"model"``.
+        """
+        if dim not in ("prompt", "model", "step", "arm"):
+            raise InputError(f"dim {dim!r}: use 'prompt', 'model', 'step' or 'arm'")
+        if not profiles:
+            raise InputError("no profiles to concatenate: give at least one")
+        _refuse_mixture([profile.data.attrs for profile in profiles], dim)
+        parts = [profile.data for profile in profiles]
+        attributes = [dict(part.attrs) for part in parts]
+        if dim == "prompt":
+            depths = {part.sizes["depth"] for part in parts}
+            if len(depths) > 1:
+                raise InputError(f"profiles of {sorted(depths)} depths are not of one model: use dim='model'")
+            joined = xr.concat(parts, "prompt", combine_attrs="drop")
+            joined = joined.assign_coords(prompt=range(joined.sizes["prompt"]))
+            joined.attrs = attributes[0] | {"prompts": [part for made in attributes for part in _origins(made)]}
+        else:
+            names = labels if labels is not None else [made.get("model") for made in attributes]
+            if len(names) != len(parts) or len(set(names)) != len(parts):
+                raise InputError(f"labels {list(names)}: give one different label a profile, labels=[...]")
+            index = pd.Index(list(names), name=dim)
+            joined = xr.concat(parts, index, join="outer", combine_attrs="drop")
+            joined.attrs = attributes[0] | {"members": attributes}
+        return cls(joined)
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        """A stored variable."""
+        if name not in self.data:
+            raise InputError(
+                f"no variable {name!r} in this profile; there are {', '.join(map(str, self.data))}"
+            )
+        return self.data[name]
+
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self._phase_line()}\n\n{self._table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return (
+            f"<p><b>{html.escape(self._headline())}</b><br>{html.escape(self._phase_line())}</p>"
+            + self._table().to_html(border=0)
+        )
+
+    def _headline(self) -> str:
+        made = self.data.attrs
+        sizes = self.data.sizes
+        extra = [f"{sizes[dim]} {dim}s" for dim in ("model", "step", "arm") if dim in sizes]
+        tokens = int(self.data.n_tokens.max())
+        return ", ".join(
+            [
+                f"Profile of {made.get('model', 'a model')}",
+                *extra,
+                f"{sizes['prompt']} prompts of up to {tokens} tokens",
+                f"{sizes['depth'] - 1} layers x {sizes.get('head', 0)} heads",
+            ]
+        )
+
+    def _phase_line(self) -> str:
+        if self._is_stacked:
+            return "several profiles: select one to read its phases"
+        return str(self.phases())
+
+    def _table(self) -> pd.DataFrame:
+        if self._is_stacked:
+            return self.data.norm_ratio.mean("prompt").to_pandas().T.round(2)
+        return self.summary().round(3)
+
+    @property
+    def _is_stacked(self) -> bool:
+        return bool({"model", "step", "arm"} & set(self.data.dims))
+
+    def _rate(self, name: str, threshold: float) -> xr.DataArray:
+        scores = self[name]
+        return (scores > threshold).where(scores.notnull()).mean("head")
+
+    def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
+        if bound not in _SLACK:
+            raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
+        estimator = self.data.attrs.get("estimator", {})
+        if (
+            estimator.get("preset", "raw") != "raw"
+            or estimator.get("center")
+            or (estimator.get("unit_rows") or estimator.get("alpha", 1.0) != 1.0)
+        ):
+            raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
+        upper, lower = _SLACK[bound]
+        return self[upper], self[lower]
+
+
+def _refuse_mixture(attributes: Sequence[dict], dim: str) -> None:
+    """Refuse to put together what would mean different things in one array."""
+    same = ["estimator", "sink_position"]
+    if dim == "prompt":
+        same += ["model", "revision", "interventions"]
+    for name in same:
+        values = [made.get(name) for made in attributes]
+        if any(value != values[0] for value in values):
+            raise InputError(f"profiles differ in {name}: {values}; they cannot stand along {dim!r}")
+    if dim in ("step", "arm"):
+        digests = [[part.get("digest") for part in _origins(made)] for made in attributes]
+        if any(digest != digests[0] for digest in digests):
+            raise InputError(f"profiles along {dim!r} must be of the same prompts")
+
+
+def _origins(attributes: dict) -> list[dict]:
+    """Where a profile's prompts came from; several places when it was put together along prompts."""
+    prompts = attributes.get("prompts", {})
+    return prompts if isinstance(prompts, list) else [prompts]

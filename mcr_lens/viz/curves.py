@@ -1,0 +1,139 @@
+"""Curves over depth (plotly). Every number comes from a profile; nothing is measured here."""
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mcr_lens.errors import InputError
+from mcr_lens.result import Profile
+
+__all__ = ["depth_curves"]
+
+# Okabe and Ito's palette: told apart with any common colour blindness, readable on white and on black.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_PHASE_FILL = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
+_INK = "#808080"
+
+# Title with unit, and the curves of each panel: (variable, its name in the legend, dash).
+_PANELS = (
+    ("norm of the sink token / mean of the others", (("norm_ratio", "norm ratio", "solid"),)),
+    (
+        "normalized entropy (0 to 1)",
+        (
+            ("normalized_entropy", "with the sink token", "solid"),
+            ("normalized_entropy_without_sink", "without it", "dash"),
+        ),
+    ),
+    ("sink rate (fraction of heads)", (("sink_rate", "sink rate", "solid"),)),
+    ("mixing score (0 to 1)", (("mixing_score", "mixing score", "solid"),)),
+)
+
+
+def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
+    """Norm ratio, normalized entropy, sink rate and mixing score over depth.
+
+    Lines are means over prompts, bands the middle half of the prompts. One profile is drawn over
+    its depths, its phases shaded; several, given by name, over relative depth (0 to 1). What belongs to a
+    layer stands at the depth that the layer reads.
+
+    Raises:
+        InputError: when there is no profile.
+    """
+    several = not isinstance(profiles, Profile)
+    named = dict(profiles) if isinstance(profiles, Mapping) else {"": profiles}
+    if not named:
+        raise InputError("no profile to draw: give one, or a mapping of name to profile")
+    titles = [title for title, _ in _PANELS]
+    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
+    for color, (name, profile) in zip(_cycle(len(named)), named.items(), strict=True):
+        for panel, (_, curves) in enumerate(_PANELS):
+            for variable, label, dash in curves:
+                if variable in profile.data or (variable == "sink_rate" and "sink_score" in profile.data):
+                    # A legend names the models; where a panel has two curves it also tells them apart.
+                    text = " ".join(
+                        part for part in (name, label if not name or dash != "solid" else "") if part
+                    )
+                    shown = panel == 0 if several and dash == "solid" else len(curves) > 1
+                    _add_curve(figure, profile, variable, text, color, dash, panel, shown, several)
+        if not several:
+            _shade_phases(figure, profile)
+    figure.update_yaxes(type="log", row=1, col=1)
+    for row, col in ((1, 2), (2, 1), (2, 2)):
+        figure.update_yaxes(range=[-0.02, 1.02], row=row, col=col)
+    axis = "relative depth" if several else "depth (residual-stream state; 0 = embeddings)"
+    figure.update_xaxes(title_text=axis, row=2)
+    return _styled(figure)
+
+
+def _add_curve(
+    figure: go.Figure,
+    profile: Profile,
+    variable: str,
+    label: str,
+    color: str,
+    dash: str,
+    panel: int,
+    shown: bool,
+    relative: bool,
+) -> None:
+    curve = profile.over_prompts(variable)
+    (along,) = curve["mean"].dims
+    depth = curve[along].values
+    x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
+    place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
+    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=x, y=curve["low"].values, **band, **place)
+    fill = {"fill": "tonexty", "fillcolor": _faded(color)}
+    figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place)
+    figure.add_scatter(
+        x=x,
+        y=curve["mean"].values,
+        mode="lines+markers",
+        name=label,
+        legendgroup=label,
+        showlegend=shown,
+        line={"color": color, "dash": dash, "width": 2},
+        marker={"size": 5},
+        hovertemplate=f"{label}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
+        **place,
+    )
+
+
+def _shade_phases(figure: go.Figure, profile: Profile) -> None:
+    found = profile.phases()
+    for name, fill in _PHASE_FILL.items():
+        span = getattr(found, name)
+        if span is None:
+            continue
+        edges = {"x0": span[0] - 0.5, "x1": span[1] + 0.5, "y0": 0, "y1": 1}
+        look = {"fillcolor": fill, "opacity": 0.12, "line": {"width": 0}, "layer": "below"}
+        for panel in range(len(_PANELS)):
+            axis = str(panel + 1) if panel else ""
+            label = {"label": {"text": name, "textposition": "top left"}} if panel == 0 else {}
+            across = {"xref": f"x{axis}", "yref": f"y{axis} domain"}
+            figure.add_shape(type="rect", **edges, **look, **across, **label)
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    """One look for light and dark pages: no background of its own, grey ink."""
+    figure.update_layout(
+        height=620,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _INK, "size": 13},
+        margin={"l": 60, "r": 20, "t": 60, "b": 60},
+        legend={"orientation": "h", "y": -0.12, "x": 0},
+    )
+    figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
+    figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
+    return figure
+
+
+def _cycle(n: int) -> list[str]:
+    return [_COLORS[i % len(_COLORS)] for i in range(n)]
+
+
+def _faded(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
