@@ -21,7 +21,7 @@ def findings(profile: Profile) -> list[str]:
 
 def _norm(profile: Profile) -> list[str]:
     ratio = profile["norm_ratio"].mean("prompt")
-    peak = int(ratio.fillna(-float("inf")).argmax())
+    peak = int(ratio.fillna(-float("inf")).values.argmax())
     found = [
         f"The first token's norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
         f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
@@ -73,7 +73,7 @@ def _sinks(profile: Profile) -> list[str]:
 def _valley(profile: Profile) -> str:
     entropy = profile["normalized_entropy"].mean("prompt")
     without = profile["normalized_entropy_without_sink"].mean("prompt")
-    low = int(entropy.fillna(float("inf")).argmin())
+    low = int(entropy.fillna(float("inf")).values.argmin())
     return (
         f"Normalized entropy is {float(entropy[0]):.2f} at depth 0 and lowest at depth {low}: "
         f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "

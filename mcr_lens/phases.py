@@ -69,8 +69,7 @@ class Phases:
             )
         named = {"Mix": self.mix, "Compress": self.compress, "Refine": self.refine}
         return ", ".join(
-            f"{name} depth {span[0]}-{span[1]}" if span else f"no {name} phase"
-            for name, span in named.items()
+            f"{name} {_depths(span)}" if span else f"no {name} phase" for name, span in named.items()
         )
 
 
@@ -195,6 +194,11 @@ def _largest(values: np.ndarray) -> float:
 def _peak(values: np.ndarray) -> int:
     """Where the largest value stands, NaN skipped; 0 where all are NaN."""
     return int(np.where(np.isnan(values), -np.inf, values).argmax())
+
+
+def _depths(span: tuple[int, int]) -> str:
+    first, last = span
+    return f"depth {first}" if first == last else f"depths {first}-{last}"
 
 
 def _larger(parts: dict[str, np.ndarray], layer: int) -> Literal["mlp", "attention"]:

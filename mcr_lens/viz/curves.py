@@ -1,6 +1,8 @@
 """Curves over depth (plotly). Every number comes from a profile; nothing is measured here."""
 
+import html
 from collections.abc import Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -22,7 +24,7 @@ _PANELS = (
         "normalized entropy (0 to 1)",
         (
             ("normalized_entropy", "with the sink token", "solid"),
-            ("normalized_entropy_without_sink", "without it", "dash"),
+            ("normalized_entropy_without_sink", "without the sink token", "dash"),
         ),
     ),
     ("sink rate (fraction of heads)", (("sink_rate", "sink rate", "solid"),)),
@@ -46,37 +48,38 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
         raise InputError("no profile to draw: give one, or a mapping of name to profile")
     titles = [title for title, _ in _PANELS]
     figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
-    for color, (name, profile) in zip(_cycle(len(named)), named.items(), strict=True):
+    for number, (name, profile) in enumerate(named.items()):
+        color = _COLORS[number % len(_COLORS)]
         for panel, (_, curves) in enumerate(_PANELS):
             for variable, label, dash in curves:
-                if variable in profile.data or (variable == "sink_rate" and "sink_score" in profile.data):
-                    # A legend names the models; where a panel has two curves it also tells them apart.
-                    text = " ".join(
-                        part for part in (name, label if not name or dash != "solid" else "") if part
-                    )
-                    shown = panel == 0 if several and dash == "solid" else len(curves) > 1
-                    _add_curve(figure, profile, variable, text, color, dash, panel, shown, several)
+                if variable not in profile.data and not (
+                    variable == "sink_rate" and "sink_score" in profile.data
+                ):
+                    continue
+                style = {"line": {"color": color, "dash": dash, "width": 2}}
+                if several:
+                    # The legend names the profiles once, and their dashed curves apart.
+                    style["name"] = name if dash == "solid" else f"{name}, {label}"
+                    style["showlegend"] = panel == 0 or dash != "solid"
+                else:
+                    style |= {"name": label, "showlegend": len(curves) > 1}
+                _add_curve(figure, profile, variable, style, panel, relative=several)
         if not several:
             _shade_phases(figure, profile)
     figure.update_yaxes(type="log", row=1, col=1)
     for row, col in ((1, 2), (2, 1), (2, 2)):
         figure.update_yaxes(range=[-0.02, 1.02], row=row, col=col)
+    if several:
+        figure.update_xaxes(range=[-0.03, 1.03])
     axis = "relative depth" if several else "depth (residual-stream state; 0 = embeddings)"
     figure.update_xaxes(title_text=axis, row=2)
     return _styled(figure)
 
 
 def _add_curve(
-    figure: go.Figure,
-    profile: Profile,
-    variable: str,
-    label: str,
-    color: str,
-    dash: str,
-    panel: int,
-    shown: bool,
-    relative: bool,
+    figure: go.Figure, profile: Profile, variable: str, style: dict[str, Any], panel: int, relative: bool
 ) -> None:
+    """One line with its band in one panel."""
     curve = profile.over_prompts(variable)
     (along,) = curve["mean"].dims
     depth = curve[along].values
@@ -84,35 +87,35 @@ def _add_curve(
     place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     figure.add_scatter(x=x, y=curve["low"].values, **band, **place)
-    fill = {"fill": "tonexty", "fillcolor": _faded(color)}
+    fill = {"fill": "tonexty", "fillcolor": _faded(style["line"]["color"])}
     figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place)
     figure.add_scatter(
         x=x,
         y=curve["mean"].values,
         mode="lines+markers",
-        name=label,
-        legendgroup=label,
-        showlegend=shown,
-        line={"color": color, "dash": dash, "width": 2},
+        legendgroup=style["name"],
         marker={"size": 5},
-        hovertemplate=f"{label}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
+        hovertemplate=f"{html.escape(style['name'])}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
+        **style,
         **place,
     )
 
 
 def _shade_phases(figure: go.Figure, profile: Profile) -> None:
+    """Bands behind every panel, named in the legend, where no curve can run through the name."""
     found = profile.phases()
     for name, fill in _PHASE_FILL.items():
         span = getattr(found, name)
         if span is None:
             continue
         edges = {"x0": span[0] - 0.5, "x1": span[1] + 0.5, "y0": 0, "y1": 1}
-        look = {"fillcolor": fill, "opacity": 0.12, "line": {"width": 0}, "layer": "below"}
+        look = {"fillcolor": fill, "opacity": 0.15, "line": {"width": 0}, "layer": "below"}
         for panel in range(len(_PANELS)):
             axis = str(panel + 1) if panel else ""
-            label = {"label": {"text": name, "textposition": "top left"}} if panel == 0 else {}
             across = {"xref": f"x{axis}", "yref": f"y{axis} domain"}
-            figure.add_shape(type="rect", **edges, **look, **across, **label)
+            figure.add_shape(type="rect", name=name, **edges, **look, **across)
+        key = {"symbol": "square", "size": 12, "color": fill, "opacity": 0.4}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name, row=1, col=1)
 
 
 def _styled(figure: go.Figure) -> go.Figure:
@@ -128,10 +131,6 @@ def _styled(figure: go.Figure) -> go.Figure:
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
     figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
     return figure
-
-
-def _cycle(n: int) -> list[str]:
-    return [_COLORS[i % len(_COLORS)] for i in range(n)]
 
 
 def _faded(color: str) -> str:

@@ -1,0 +1,138 @@
+"""Phases and layers that are known beforehand are read back; nothing is found where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from profiles import made_profile
+
+import mcr_lens as mcr
+from mcr_lens import phases
+
+
+def test_mix_compress_refine() -> None:
+    found = made_profile([1, 1, 200, 300, 290, 280, 3], [0.9, 0.95, 0.2, 0.1, 0.1, 0.2, 0.8]).phases()
+    assert (found.mix, found.compress, found.refine) == ((0, 1), (2, 5), (6, 6))
+    assert found.peak_depth == 3
+    assert found.peak_norm_ratio == pytest.approx(300)
+    assert found.entropy_drop == pytest.approx(0.85)
+    assert str(found) == "Mix depths 0-1, Compress depths 2-5, Refine depth 6"
+
+
+def test_compression_from_the_start_to_the_end() -> None:
+    found = made_profile([50, 60, 55], [0.4, 0.2, 0.2]).phases(min_entropy_drop=0.0)
+    assert (found.mix, found.compress, found.refine) == (None, (0, 2), None)
+    assert str(found) == "no Mix phase, Compress depths 0-2, no Refine phase"
+
+
+def test_compression_that_lasts() -> None:
+    found = made_profile([1, 100, 120, 110], [0.9, 0.3, 0.2, 0.2]).phases()
+    assert (found.mix, found.compress, found.refine) == ((0, 0), (1, 3), None)
+
+
+def test_refinement_begins_where_a_third_is_gone() -> None:
+    """The ratio falls slowly at the end, as in real models: still compressed, but refining."""
+    found = made_profile([1, 300, 290, 201, 199, 50], [0.9, 0.1, 0.1, 0.1, 0.1, 0.3]).phases()
+    assert (found.compress, found.refine) == ((1, 3), (4, 5))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "entropy"),
+    [
+        ([1, 1.2, 1.5, 1.1], [0.9, 0.9, 0.9, 0.9]),  # nothing at all
+        ([1, 200, 300, 5], [0.9, 0.9, 0.85, 0.9]),  # a large norm, and no valley
+        ([1, 2, 3, 2], [0.9, 0.3, 0.2, 0.8]),  # a valley, and no large norm
+        ([1, 200, 1, 1], [0.9, 0.9, 0.1, 0.1]),  # both, but not at one depth
+        ([300, 200, 100, 50], [0.1, 0.3, 0.5, 0.9]),  # entropy that only rises: no fall
+    ],
+)
+def test_no_compression_phase(ratio: list[float], entropy: list[float]) -> None:
+    found = made_profile(ratio, entropy).phases()
+    assert found.mix is found.compress is found.refine is None
+    assert str(found).startswith("no compression phase: the norm ratio peaks at")
+
+
+def test_the_run_around_the_peak_is_taken() -> None:
+    found = made_profile([1, 20, 1, 300, 280, 1, 20], [0.9, 0.3, 0.9, 0.1, 0.1, 0.9, 0.3]).phases()
+    assert (found.mix, found.compress, found.refine) == ((0, 2), (3, 4), (5, 6))
+
+
+def test_prompts_with_nothing_to_measure_are_left_out() -> None:
+    profile = made_profile([1, 200, 300, 5], [0.9, 0.2, 0.1, 0.8], n_prompts=3)
+    expected = made_profile([1, 200, 300, 5], [0.9, 0.2, 0.1, 0.8], n_prompts=1).phases()
+    for name in ("norm_ratio", "normalized_entropy", "sink_norm"):
+        profile.data[name][0] = np.nan
+        profile.data[name][1:] = profile.data[name][1:].mean("prompt")
+    found = profile.phases()
+    assert (found.mix, found.compress, found.refine) == (expected.mix, expected.compress, expected.refine)
+
+
+def test_nothing_defined_at_all_is_no_phase() -> None:
+    profile = made_profile([1, 2, 3])
+    for name in ("norm_ratio", "normalized_entropy", "sink_norm"):
+        profile.data[name][:] = np.nan
+    assert profile.phases().compress is None
+    assert profile.emergence_layers() == []
+    assert profile.dissipation_layers() == []
+    assert "no compression phase" in repr(profile)
+
+
+# Emergence and dissipation
+
+
+def test_one_stage() -> None:
+    profile = made_profile([1, 1, 301, 300, 5], mlp_write=[0, 300, -1, -295])
+    (written,), (removed,) = phases.emergence_stages(profile.data), phases.dissipation_stages(profile.data)
+    assert (written.layer, written.write) == (1, "mlp")
+    assert written.share == pytest.approx(300 / 301)
+    assert (removed.layer, removed.write) == (3, "mlp")
+    assert removed.share == pytest.approx(-295 / 301)
+    assert profile.emergence_layers() == [1]
+    assert profile.dissipation_layers() == [3]
+
+
+def test_several_stages_and_the_larger_write() -> None:
+    profile = made_profile(
+        [1, 101, 101, 301, 151, 1],
+        mlp_write=[100, 0, 60, -20, -150],
+        attention_write=[0, 0, 140, -130, 0],
+    )
+    written = phases.emergence_stages(profile.data)
+    removed = phases.dissipation_stages(profile.data)
+    assert [(stage.layer, stage.write) for stage in written] == [(0, "mlp"), (2, "attention")]
+    assert [(stage.layer, stage.write) for stage in removed] == [(3, "attention"), (4, "mlp")]
+    assert [stage.share for stage in written] == pytest.approx([100 / 301, 200 / 301])
+
+
+def test_small_writes_are_no_stages() -> None:
+    profile = made_profile([1, 31, 301, 281, 1], mlp_write=[30, 270, -20, -280])
+    assert profile.emergence_layers() == [1]
+    assert profile.emergence_layers(min_share=0.05) == [0, 1]
+    assert profile.dissipation_layers() == [3]
+    assert profile.dissipation_layers(min_share=0.05) == [2, 3]
+
+
+def test_what_is_written_after_the_peak_is_no_emergence() -> None:
+    profile = made_profile([1, 301, 101, 201], mlp_write=[300, -200, 100])
+    assert profile.emergence_layers() == [0]
+    assert profile.dissipation_layers() == [1]
+
+
+def test_no_massive_token_no_layers() -> None:
+    profile = made_profile([1, 3, 6, 2], mlp_write=[2, 3, -4])
+    assert profile.emergence_layers() == []
+    assert profile.dissipation_layers() == []
+
+
+def test_massive_embeddings_have_no_emergence_layer() -> None:
+    profile = made_profile([300, 300, 1], mlp_write=[0, -299])
+    assert profile.emergence_layers() == []
+    assert profile.dissipation_layers() == [1]
+
+
+def test_phases_of_several_profiles_at_once_are_refused() -> None:
+    a = made_profile([1, 2, 3])
+    stacked = mcr.Profile.concat([a, a], "step", [0, 1])
+    for call in (stacked.phases, stacked.emergence_layers, stacked.dissipation_layers):
+        with pytest.raises(mcr.InputError, match="select one step"):
+            call()

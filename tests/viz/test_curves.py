@@ -1,0 +1,153 @@
+"""Figures show the profile's numbers, all of them and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from profiles import made_profile
+
+import mcr_lens as mcr
+from mcr_lens.viz import depth_curves
+
+RNG = np.random.default_rng(0)
+PANELS = {
+    "x": ["norm_ratio"],
+    "x2": ["normalized_entropy", "normalized_entropy_without_sink"],
+    "x3": ["sink_rate"],
+    "x4": ["mixing_score"],
+}
+
+
+def valley(seed: int = 0, n_depths: int = 6, **attributes: Any) -> mcr.Profile:
+    ratio = [1.0, *[200.0 + 10 * depth for depth in range(n_depths - 2)], 3.0]
+    entropy = [0.9, *[0.2] * (n_depths - 2), 0.8]
+    scores = np.random.default_rng(seed).uniform(size=(4, n_depths - 1, 4))
+    profile = made_profile(ratio, entropy, sink_score=scores, n_prompts=4, **attributes)
+    profile.data["norm_ratio"][:] += np.random.default_rng(seed).uniform(size=(4, n_depths))
+    return profile
+
+
+def curves(figure: go.Figure, axis: str) -> list[Any]:
+    # Markers alone are the phases' keys in the legend.
+    drawn = [trace for trace in figure.data if trace.mode != "markers"]
+    return [trace for trace in drawn if (trace.xaxis or "x") == axis]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_curve_is_the_profiles(seed: int) -> None:
+    profile = valley(seed)
+    figure = depth_curves(profile)
+    for axis, variables in PANELS.items():
+        traces = curves(figure, axis)
+        assert len(traces) == 3 * len(variables)
+        for i, variable in enumerate(variables):
+            expected = profile.over_prompts(variable)
+            depth = np.arange(6 if variable in profile.data and "depth" in profile.data[variable].dims else 5)
+            low, high, mean = traces[3 * i : 3 * i + 3]
+            for trace, part in ((low, "low"), (high, "high"), (mean, "mean")):
+                np.testing.assert_array_equal(trace.x, depth)
+                np.testing.assert_array_equal(trace.y, expected[part])
+            assert high.fill == "tonexty"
+            assert mean.mode == "lines+markers"
+            assert not low.showlegend
+
+
+def test_a_figure_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its numbers from over_prompts and phases, and leaves the profile as it is."""
+    profile = valley()
+    before = profile.data.copy(deep=True)
+    asked = []
+    original = mcr.Profile.over_prompts
+
+    def over_prompts(self: mcr.Profile, name: str, *args: float) -> Any:
+        asked.append(name)
+        return original(self, name, *args)
+
+    monkeypatch.setattr(mcr.Profile, "over_prompts", over_prompts)
+    depth_curves(profile)
+    assert asked == [variable for variables in PANELS.values() for variable in variables]
+    assert before.identical(profile.data)
+
+
+def test_axes_say_what_they_show() -> None:
+    layout = depth_curves(valley()).layout
+    assert layout.yaxis.type == "log"
+    for axis in (layout.yaxis2, layout.yaxis3, layout.yaxis4):
+        assert axis.range == (-0.02, 1.02)
+    titles = [annotation.text for annotation in layout.annotations]
+    assert titles == [
+        "norm of the sink token / mean of the others",
+        "normalized entropy (0 to 1)",
+        "sink rate (fraction of heads)",
+        "mixing score (0 to 1)",
+    ]
+    assert "0 = embeddings" in layout.xaxis3.title.text
+
+
+def test_phases_are_shaded_where_they_are() -> None:
+    profile = valley()
+    found = profile.phases()
+    assert found.mix == (0, 0)
+    assert found.compress == (1, 4)
+    assert found.refine == (5, 5)
+    shapes = depth_curves(profile).layout.shapes
+    assert len(shapes) == 12  # three phases in four panels
+    first = [shape for shape in shapes if shape.xref == "x"]
+    assert [(shape.x0, shape.x1) for shape in first] == [(-0.5, 0.5), (0.5, 4.5), (4.5, 5.5)]
+    assert [shape.name for shape in first] == ["mix", "compress", "refine"]
+
+
+def test_no_phase_no_shade() -> None:
+    assert not depth_curves(made_profile([1, 1, 1])).layout.shapes
+
+
+def test_two_models_over_relative_depth() -> None:
+    profiles = {"small": valley(0), "large": valley(1, n_depths=9)}
+    figure = depth_curves(profiles)
+    assert not figure.layout.shapes
+    assert figure.layout.xaxis3.title.text == "relative depth"
+    for axis, variables in PANELS.items():
+        traces = curves(figure, axis)
+        assert len(traces) == 6 * len(variables)
+        means = [trace for trace in traces if trace.mode == "lines+markers"]
+        wanted = [(profile, variable) for profile in profiles.values() for variable in variables]
+        for trace, (profile, variable) in zip(means, wanted, strict=True):
+            np.testing.assert_array_equal(trace.y, profile.over_prompts(variable)["mean"])
+            np.testing.assert_allclose(trace.x, np.arange(len(trace.y)) / (profile.data.sizes["depth"] - 1))
+    ratio = [trace for trace in curves(figure, "x") if trace.mode == "lines+markers"]
+    assert [trace.name for trace in ratio] == ["small", "large"]
+    assert ratio[0].line.color != ratio[1].line.color
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert len(legend) == len(set(legend))
+    assert {"small", "large"} <= set(legend)
+
+
+def test_one_profile_by_name_is_drawn_over_relative_depth() -> None:
+    figure = depth_curves({"only": valley()})
+    assert figure.layout.xaxis3.title.text == "relative depth"
+    assert max(figure.data[2].x) == 1
+
+
+def test_what_a_profile_lacks_is_left_out() -> None:
+    data = valley().data
+    kept = [name for name in data.data_vars if set(data[name].dims) == {"prompt", "depth"}]
+    figure = depth_curves(mcr.Profile(data[kept]))
+    assert len(curves(figure, "x")) == 3
+    assert curves(figure, "x3") == curves(figure, "x4") == []
+
+
+def test_more_models_than_colours() -> None:
+    profiles = {f"model {i}": valley(i) for i in range(8)}
+    assert len(depth_curves(profiles).data) == 8 * 15
+
+
+def test_nothing_to_draw() -> None:
+    with pytest.raises(mcr.InputError, match="no profile to draw"):
+        depth_curves({})
+
+
+def test_the_figure_can_be_written() -> None:
+    assert "<div" in depth_curves(valley()).to_html(include_plotlyjs=False, full_html=False)
