@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import hooks, metrics, phases, viz
+    from mcr_lens import hooks, metrics, models, phases, viz
     from mcr_lens.engine import measure, profile
     from mcr_lens.errors import InputError
     from mcr_lens.hooks import Observer
@@ -28,6 +28,7 @@ __all__ = [
     "load_prompts",
     "measure",
     "metrics",
+    "models",
     "phases",
     "profile",
     "viz",
@@ -48,7 +49,7 @@ _HOMES = {
     "profile": "mcr_lens.engine",
     "word_problems": "mcr_lens.prompts",
 }
-_MODULES = ("hooks", "metrics", "phases", "viz")
+_MODULES = ("hooks", "metrics", "models", "phases", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,9 @@ def demo(
     """Profile the bundled model on made-up word problems and say what there is to see."""
     with _exit_codes():
         import mcr_lens as mcr
+        from mcr_lens.netcdf import check_place
 
+        check_place(out)
         model = mcr.load_model("tiny")
         texts = mcr.word_problems(n, seed)
         prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
@@ -71,7 +73,9 @@ def profile(
     """Measure every depth, layer and head of a model on your prompts in one pass."""
     with _exit_codes():
         import mcr_lens as mcr
+        from mcr_lens.netcdf import check_place
 
+        check_place(out)
         size = _batch_size(batch_size)
         loaded = mcr.load_model(model, backend=backend, dtype=dtype, device=device, revision=revision)
         chosen = mcr.load_prompts(
@@ -136,5 +140,6 @@ def _exit_codes() -> Iterator[None]:
         typer.echo("mcr-lens: interrupted, nothing was saved", err=True)
         raise typer.Exit(130) from error
     except Exception as error:
-        typer.echo(f"mcr-lens: the run failed: {type(error).__name__}: {error}", err=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        typer.echo(f"mcr-lens: the run failed: {reason}", err=True)
         raise typer.Exit(1) from error

@@ -1,8 +1,7 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
-import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import xarray as xr
@@ -13,7 +12,7 @@ from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.models.backend import as_module, new_cache, run
+from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
@@ -105,7 +104,7 @@ def measure(
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     bar = tqdm(total=len(prompts), unit="prompt", desc="profile", disable=None if progress else True)
-    with bar, _evaluation_mode(model):
+    with bar, evaluation_mode(model):
         for batch in prompts.batches(size):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
@@ -131,20 +130,6 @@ def _run_batch(
         with running(context):
             block = tokens[:, offset : offset + step]
             run(model, block, hooks, cache=cache, blocks_only=blocks_only)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: Model) -> Iterator[None]:
-    """Dropout off for the time being; each module's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in as_module(model).modules()]
-    try:
-        for module, training in modes:
-            if training:
-                module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], chunk: int | None) -> None:

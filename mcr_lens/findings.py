@@ -65,8 +65,8 @@ def _sinks(profile: Profile) -> list[str]:
     where = f"layers {', '.join(map(str, half))}" if half else "no layer"
     return [
         f"Sink rate (heads with a sink score above {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
-        f"{int(rate.values.argmax())}); at least half of the heads in {where}. Strongest sink: layer {layer}, head "
-        f"{head}, score {float(strongest.max()):.2f}."
+        f"{int(rate.values.argmax())}); at least half of the heads in {where}. Strongest sink: "
+        f"layer {layer}, head {head}, score {float(strongest.max()):.2f}."
     ]
 
 

@@ -10,11 +10,30 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 
-__all__ = ["SCHEMA", "read_dataset", "write_dataset"]
+__all__ = ["SCHEMA", "check_place", "read_dataset", "write_dataset"]
 
 SCHEMA = 1
 # Attributes travel as one JSON string: netCDF attributes lose None, booleans and nested values.
 _ATTRIBUTE = "mcr_lens"
+
+
+def check_place(path: str | Path) -> None:
+    """See before a long run whether its result can be written; makes nothing.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    path = Path(path).expanduser()
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    reason = None
+    if path.is_dir():
+        reason = "a folder stands there"
+    elif not above.is_dir():
+        reason = f"{above} is not a folder"
+    elif not os.access(above, os.W_OK):
+        reason = f"{above} is read-only"
+    if reason:
+        raise InputError(f"{path}: cannot be written ({reason}); choose another place")
 
 
 def write_dataset(data: xr.Dataset, path: str | Path) -> Path:

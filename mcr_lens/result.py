@@ -163,7 +163,9 @@ class Profile:
                 raise InputError(f"profiles of {sorted(depths)} depths are not of one model: use dim='model'")
             joined = xr.concat(parts, "prompt", combine_attrs="drop")
             joined = joined.assign_coords(prompt=range(joined.sizes["prompt"]))
-            joined.attrs = attributes[0] | {"prompts": [part for made in attributes for part in _origins(made)]}
+            joined.attrs = attributes[0] | {
+                "prompts": [part for made in attributes for part in _origins(made)]
+            }
         else:
             names = labels if labels is not None else [made.get("model") for made in attributes]
             if len(names) != len(parts) or len(set(names)) != len(parts):

@@ -40,7 +40,7 @@ def made_profile(
     n_depths = len(ratio)
     n_layers = n_depths - 1
     flat = np.full(n_depths, 0.9)
-    entropy = flat if entropy is None else np.asarray(entropy, dtype=float)
+    spread_out = flat if entropy is None else np.asarray(entropy, dtype=float)
     mlp = np.diff(ratio) if mlp_write is None else np.asarray(mlp_write, dtype=float)
     attention = np.zeros(n_layers) if attention_write is None else np.asarray(attention_write, dtype=float)
     spread = np.linspace(-0.1, 0.1, n_prompts) if n_prompts > 1 else np.zeros(1)
@@ -51,10 +51,10 @@ def made_profile(
     depth = {
         "sink_norm": by_prompt(ratio),
         "norm_ratio": by_prompt(ratio),
-        "normalized_entropy": by_prompt(entropy),
+        "normalized_entropy": by_prompt(spread_out),
         "normalized_entropy_without_sink": by_prompt(flat),
-        "matrix_entropy": by_prompt(entropy * np.log(8)),
-        "entropy_bound": by_prompt(entropy * np.log(8) + 0.5),
+        "matrix_entropy": by_prompt(spread_out * np.log(8)),
+        "entropy_bound": by_prompt(spread_out * np.log(8) + 0.5),
         "anisotropy": by_prompt(flat),
         "anisotropy_bound": by_prompt(flat - 0.2),
         "dominance": by_prompt(ratio),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from profiles import made_profile
@@ -14,7 +16,7 @@ SCORES[:, 1, :3] = 0.6
 SCORES[:, 2, 3] = 0.8
 
 
-def valley(**attributes: object) -> mcr.Profile:
+def valley(**attributes: Any) -> mcr.Profile:
     return made_profile(
         [1.5, 1.4, 301.4, 2.5],
         [0.9, 0.95, 0.1, 0.8],

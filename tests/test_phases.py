@@ -116,6 +116,8 @@ def test_what_is_written_after_the_peak_is_no_emergence() -> None:
     profile = made_profile([1, 301, 101, 201], mlp_write=[300, -200, 100])
     assert profile.emergence_layers() == [0]
     assert profile.dissipation_layers() == [1]
+    turned = made_profile([1, 301, 201], mlp_write=[300, 190])  # a new direction, and less norm
+    assert turned.emergence_layers() == [0]
 
 
 def test_no_massive_token_no_layers() -> None:

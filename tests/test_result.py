@@ -97,7 +97,7 @@ def test_unknown_names() -> None:
     profile = scored()
     with pytest.raises(mcr.InputError, match="bound 'norm': use one of entropy, anisotropy, dominance"):
         profile.slack("norm")  # type: ignore[arg-type]
-    with pytest.raises(mcr.InputError, match="no variable 'sink_rat'.* sink_score"):
+    with pytest.raises(mcr.InputError, match=r"no variable 'sink_rat'.* sink_score"):
         profile["sink_rat"]
     with pytest.raises(mcr.InputError, match="no variable 'sink_score'"):
         mcr.Profile(profile.data.drop_vars("sink_score")).sink_rate()

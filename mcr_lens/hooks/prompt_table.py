@@ -42,7 +42,8 @@ class PromptTable:
             pieces = self._pieces[name].setdefault(index, [])
             first = sum(len(rows) for rows, _ in pieces)
             rows = range(first, first + len(tensor)) if prompts is None else prompts
-            pieces.append((np.asarray(rows, dtype=np.int64), tensor.detach()))
+            # A copy: a view would keep the larger tensor alive that it was cut from.
+            pieces.append((np.asarray(rows, dtype=np.int64), tensor.detach().clone()))
 
     def dataset(self) -> xr.Dataset:
         """A variable a name, with dimensions ``(prompt, axis, *trailing)``, in prompt order.

@@ -4,7 +4,8 @@
 else in the package talks to a model through hook names and the functions here.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,17 @@ try:
 except ImportError:  # removed in TransformerLens 4
     HookedTransformer = None
 
-__all__ = ["Backend", "Hook", "Model", "backend_of", "has_hooked_transformer", "new_cache", "run"]
+__all__ = [
+    "Backend",
+    "Hook",
+    "Model",
+    "as_module",
+    "backend_of",
+    "evaluation_mode",
+    "has_hooked_transformer",
+    "new_cache",
+    "run",
+]
 
 Backend = Literal["hooked_transformer", "bridge"]
 Hook = tuple[str, Callable[..., Any]]
@@ -87,6 +98,19 @@ def run(
     with torch.no_grad():
         output = model.run_with_hooks(tokens, fwd_hooks=list(hooks), return_type="logits", **kwargs)
     return None if blocks_only else output
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Dropout off for the time being; each module's own mode comes back afterwards."""
+    training = [module for module in as_module(model).modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def as_module(model: Model) -> nn.Module:

@@ -73,9 +73,11 @@ def model_facts(model: Model) -> ModelFacts:
         InputError: for an object that is neither of the two model classes.
     """
     backend = backend_of(model)
-    if model not in _FACTS:
-        _FACTS[model] = _look_up(model, backend)
-    return _FACTS[model]
+    known = _FACTS.get(model)
+    # Folding or centring weights makes another model of it: look again.
+    if known is None or known.processing != _processing(model, backend):
+        _FACTS[model] = known = _look_up(model, backend)
+    return known
 
 
 def require(model: Model, check: str, call: str) -> None:

@@ -39,6 +39,9 @@ def from_folder(folder: Path, options: dict[str, Any]) -> Model:
         InputError: for a model type without a conversion here.
     """
     assert HookedTransformer is not None
+    unknown = sorted(set(options) - {"dtype", "device"})
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: no option of this loader; use backend='bridge'")
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
     dtype = options.get("dtype", torch.float32)

@@ -77,6 +77,8 @@ def load_model(
 
 def _load(source: str, backend: str, revision: str | None, options: dict[str, Any]) -> tuple[str, Model]:
     """The name to record, and the model."""
+    if revision is not None and (source == "tiny" or Path(source).expanduser().exists()):
+        raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
     if source == "tiny":
         chosen: Backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
         return "tiny", _from_folder(weights_folder(), chosen if backend == "auto" else backend, options)
@@ -100,16 +102,19 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
 
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
-    _refuse_encoders(folder)
+    _refuse_encoders(folder, bool(options.get("trust_remote_code")))
     with _plain_errors(str(folder)), _quiet():
         if backend == "hooked_transformer":
             return hooked.from_folder(folder, options)
         return TransformerBridge.boot_transformers(str(folder), **options)
 
 
-def _refuse_encoders(folder: Path) -> None:
+def _refuse_encoders(folder: Path, trust_remote_code: bool) -> None:
     with _plain_errors(str(folder)):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        # Left out, it would ask on a terminal whether to run the folder's code.
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     names = config.architectures or ["(none named)"]
     if config.is_encoder_decoder or not any("CausalLM" in name or "LMHead" in name for name in names):
         raise InputError(
@@ -121,9 +126,9 @@ def _refuse_encoders(folder: Path) -> None:
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if dtype is None:
         return torch.float32
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r}: use one of {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
 
@@ -135,8 +140,8 @@ def _plain_errors(source: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # three libraries and their file formats raise what they like
+        reason = " ".join(str(error).split())[:400]
         raise InputError(
             f"{source}: could not be loaded ({type(error).__name__}: {reason}); use 'tiny', a name that "
             "TransformerLens supports and that is in the local cache or reachable, or a local "

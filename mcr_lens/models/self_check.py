@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mcr_lens.models.backend import Model, run
+from mcr_lens.models.backend import Model, evaluation_mode, run
 
 __all__ = ["SelfCheck", "self_check"]
 
@@ -28,6 +28,11 @@ def self_check(model: Model) -> SelfCheck:
     unembedding of the last depth is the logits) and ``pattern_edits`` (an edited pattern changes the
     logits).
     """
+    with evaluation_mode(model):  # dropout would look like a broken hook
+        return _check(model)
+
+
+def _check(model: Model) -> SelfCheck:
     tokens = torch.arange(1, _TOKENS + 1, device=model.cfg.device)[None] % model.cfg.d_vocab
     seen: dict[str, Tensor] = {}
     names = [name for name in _names(model) if name in model.hook_dict]

@@ -56,7 +56,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                     variable == "sink_rate" and "sink_score" in profile.data
                 ):
                     continue
-                style = {"line": {"color": color, "dash": dash, "width": 2}}
+                style: dict[str, Any] = {"line": {"color": color, "dash": dash, "width": 2}}
                 if several:
                     # The legend names the profiles once, and their dashed curves apart.
                     style["name"] = name if dash == "solid" else f"{name}, {label}"

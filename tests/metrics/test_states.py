@@ -1,5 +1,7 @@
 """Taken in by blocks, merged in any order, or whole: the same numbers; and those of the oracle."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from mcr_lens.metrics import AttentionState, Estimator, ResidualState, ValueStat
 def _residual(x: np.ndarray, sink: int, cuts: list[int]) -> dict[str, float]:
     state = ResidualState(torch.tensor([len(x)]), sink)
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(x)}), len(x)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         state.update(torch.from_numpy(x)[None, start:stop], start)
     return {name: float(value[0]) for name, value in state.result().items()}
 
@@ -75,7 +77,7 @@ def test_attention_blocks_equal_the_oracle(
     tokens = pattern.shape[-1]
     states = []
     edges = [0, *sorted({cut for cut in cuts if cut < tokens}), tokens]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         state = AttentionState(torch.tensor([tokens]), sink, window)
         # A cache of a sliding-window layer keeps only the keys that the chunk may still see.
         first_key = max(0, start - window + 1) if window and drop_old_keys else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 from profiles import made_profile
 
@@ -30,7 +29,12 @@ def valley(seed: int = 0, n_depths: int = 6, **attributes: Any) -> mcr.Profile:
     return profile
 
 
-def curves(figure: go.Figure, axis: str) -> list[Any]:
+def drawn(profiles: Any) -> Any:
+    """The figure; plotly's own types do not know what it holds."""
+    return depth_curves(profiles)
+
+
+def curves(figure: Any, axis: str) -> list[Any]:
     # Markers alone are the phases' keys in the legend.
     drawn = [trace for trace in figure.data if trace.mode != "markers"]
     return [trace for trace in drawn if (trace.xaxis or "x") == axis]
@@ -39,7 +43,7 @@ def curves(figure: go.Figure, axis: str) -> list[Any]:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_curve_is_the_profiles(seed: int) -> None:
     profile = valley(seed)
-    figure = depth_curves(profile)
+    figure = drawn(profile)
     for axis, variables in PANELS.items():
         traces = curves(figure, axis)
         assert len(traces) == 3 * len(variables)
@@ -67,13 +71,13 @@ def test_a_figure_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(self, name, *args)
 
     monkeypatch.setattr(mcr.Profile, "over_prompts", over_prompts)
-    depth_curves(profile)
+    drawn(profile)
     assert asked == [variable for variables in PANELS.values() for variable in variables]
     assert before.identical(profile.data)
 
 
 def test_axes_say_what_they_show() -> None:
-    layout = depth_curves(valley()).layout
+    layout = drawn(valley()).layout
     assert layout.yaxis.type == "log"
     for axis in (layout.yaxis2, layout.yaxis3, layout.yaxis4):
         assert axis.range == (-0.02, 1.02)
@@ -93,7 +97,7 @@ def test_phases_are_shaded_where_they_are() -> None:
     assert found.mix == (0, 0)
     assert found.compress == (1, 4)
     assert found.refine == (5, 5)
-    shapes = depth_curves(profile).layout.shapes
+    shapes = drawn(profile).layout.shapes
     assert len(shapes) == 12  # three phases in four panels
     first = [shape for shape in shapes if shape.xref == "x"]
     assert [(shape.x0, shape.x1) for shape in first] == [(-0.5, 0.5), (0.5, 4.5), (4.5, 5.5)]
@@ -101,12 +105,12 @@ def test_phases_are_shaded_where_they_are() -> None:
 
 
 def test_no_phase_no_shade() -> None:
-    assert not depth_curves(made_profile([1, 1, 1])).layout.shapes
+    assert not drawn(made_profile([1, 1, 1])).layout.shapes
 
 
 def test_two_models_over_relative_depth() -> None:
     profiles = {"small": valley(0), "large": valley(1, n_depths=9)}
-    figure = depth_curves(profiles)
+    figure = drawn(profiles)
     assert not figure.layout.shapes
     assert figure.layout.xaxis3.title.text == "relative depth"
     for axis, variables in PANELS.items():
@@ -126,7 +130,7 @@ def test_two_models_over_relative_depth() -> None:
 
 
 def test_one_profile_by_name_is_drawn_over_relative_depth() -> None:
-    figure = depth_curves({"only": valley()})
+    figure = drawn({"only": valley()})
     assert figure.layout.xaxis3.title.text == "relative depth"
     assert max(figure.data[2].x) == 1
 
@@ -134,20 +138,20 @@ def test_one_profile_by_name_is_drawn_over_relative_depth() -> None:
 def test_what_a_profile_lacks_is_left_out() -> None:
     data = valley().data
     kept = [name for name in data.data_vars if set(data[name].dims) == {"prompt", "depth"}]
-    figure = depth_curves(mcr.Profile(data[kept]))
+    figure = drawn(mcr.Profile(data[kept]))
     assert len(curves(figure, "x")) == 3
     assert curves(figure, "x3") == curves(figure, "x4") == []
 
 
 def test_more_models_than_colours() -> None:
     profiles = {f"model {i}": valley(i) for i in range(8)}
-    assert len(depth_curves(profiles).data) == 8 * 15
+    assert len(drawn(profiles).data) == 8 * 15
 
 
 def test_nothing_to_draw() -> None:
     with pytest.raises(mcr.InputError, match="no profile to draw"):
-        depth_curves({})
+        drawn({})
 
 
 def test_the_figure_can_be_written() -> None:
-    assert "<div" in depth_curves(valley()).to_html(include_plotlyjs=False, full_html=False)
+    assert "<div" in drawn(valley()).to_html(include_plotlyjs=False, full_html=False)

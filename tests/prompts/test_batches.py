@@ -1,0 +1,189 @@
+"""Texts to token lists with one BOS; token lists to batches that hold every prompt once."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mcr_lens as mcr
+
+BOS = 1
+
+
+def test_bos_first_and_never_twice(llama: Any) -> None:
+    prompts = mcr.Prompts.from_texts(["w0 w1", "<bos> w0 w1"], llama)
+    assert prompts.tokens == ((BOS, 3, 4), (BOS, 3, 4))
+    assert prompts.bos == "prepended"
+    assert prompts.first_tokens == (BOS, BOS)
+    assert prompts.lengths == (3, 3)
+    assert mcr.Prompts.from_texts(["w0 w1"], llama, prepend_bos=True).tokens == ((BOS, 3, 4),)
+
+
+def test_no_bos_when_told(llama: Any) -> None:
+    prompts = mcr.Prompts.from_texts(["w0 w1", "<bos> w0"], llama, prepend_bos=False)
+    assert prompts.tokens == ((3, 4), (BOS, 3))
+    assert prompts.bos == "none"
+
+
+def without_bos(llama: Any) -> Any:
+    """A model whose tokenizer knows no BOS and no padding."""
+
+    class Tokenizer:
+        bos_token_id = None
+        pad_token_id = None
+
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            return llama.tokenizer(texts, **options)
+
+    return SimpleNamespace(tokenizer=Tokenizer())
+
+
+def test_a_tokenizer_without_bos(llama: Any) -> None:
+    model = without_bos(llama)
+    prompts = mcr.Prompts.from_texts(["w0 w1"], model)
+    assert prompts.tokens == ((3, 4),)
+    assert prompts.bos == "none"
+    with pytest.raises(mcr.InputError, match="prepend_bos=False"):
+        mcr.Prompts.from_texts(["w0 w1"], model, prepend_bos=True)
+
+
+def test_a_model_without_a_tokenizer() -> None:
+    with pytest.raises(mcr.InputError, match="from_tokens"):
+        mcr.Prompts.from_texts(["a"], SimpleNamespace(tokenizer=None))
+    with pytest.raises(mcr.InputError, match="from_tokens"):
+        mcr.Prompts.from_texts(["a"], object())
+
+
+def test_long_prompts_are_cut_only_when_asked_and_counted(llama: Any) -> None:
+    texts = ["w0 w1 w2 w3", "w0", "w0 w1"]
+    whole = mcr.Prompts.from_texts(texts, llama)
+    assert whole.lengths == (5, 2, 3)
+    assert whole.truncated == 0
+    cut = mcr.Prompts.from_texts(texts, llama, max_tokens=3)
+    assert cut.tokens == ((BOS, 3, 4), (BOS, 3), (BOS, 3, 4))
+    assert cut.truncated == 1
+    with pytest.raises(mcr.InputError, match="max_tokens = 1"):
+        mcr.Prompts.from_texts(texts, llama, max_tokens=1)
+
+
+def test_short_texts_are_dropped_and_counted(llama: Any) -> None:
+    prompts = mcr.Prompts.from_texts(["", "w0 w1", "   "], llama)
+    assert prompts.tokens == ((BOS, 3, 4),)
+    assert prompts.dropped == 2
+    with pytest.raises(mcr.InputError, match="no text of these"):
+        mcr.Prompts.from_texts(["", " "], llama, source="these")
+    with pytest.raises(mcr.InputError, match="no text of these"):
+        mcr.Prompts.from_texts([], llama, source="these")
+
+
+def test_a_single_string_is_not_a_list_of_letters(llama: Any) -> None:
+    with pytest.raises(mcr.InputError, match=r"\[text\]"):
+        mcr.Prompts.from_texts("w0 w1", llama)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [[[5, 6, 7], [8, 9]], ((5, 6, 7), (8, 9)), [np.array([5, 6, 7]), np.array([8, 9])]],
+)
+def test_tokens_as_they_are(tokens: Any) -> None:
+    prompts = mcr.Prompts.from_tokens(tokens)
+    assert prompts.tokens == ((5, 6, 7), (8, 9))
+    assert prompts.bos == "given"
+    assert len(prompts) == 2
+
+
+def test_a_tensor_of_tokens() -> None:
+    prompts = mcr.Prompts.from_tokens(torch.tensor([[5, 6], [7, 8]]))
+    assert prompts.tokens == ((5, 6), (7, 8))
+    assert all(type(token) is int for row in prompts.tokens for token in row)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [1, 2, 3],
+        torch.tensor([1, 2, 3]),
+        torch.tensor([[1.5, 2.0]]),
+        torch.tensor(3),
+        [[1.5, 2.5]],
+        ["12", "34"],
+        [None, None],
+        "12",
+    ],
+)
+def test_what_is_no_list_of_token_lists(tokens: Any) -> None:
+    with pytest.raises(mcr.InputError, match="lists of token ids"):
+        mcr.Prompts.from_tokens(tokens)
+
+
+def test_prompts_of_one_token_or_none() -> None:
+    with pytest.raises(mcr.InputError, match=r"prompt 1 .* 1 token"):
+        mcr.Prompts.from_tokens([[1, 2], [3]])
+    with pytest.raises(mcr.InputError, match="no prompts in here"):
+        mcr.Prompts.from_tokens([], source="here")
+
+
+def test_slices_keep_the_source() -> None:
+    prompts = mcr.Prompts.from_tokens([[1, 2], [3, 4, 5], [6, 7]], source="here")
+    assert prompts[1:].tokens == ((3, 4, 5), (6, 7))
+    assert prompts[1:].lengths == (3, 2)
+    assert prompts[1:].source == "here"
+    with pytest.raises(TypeError, match="slices"):
+        prompts[0]  # type: ignore[index]
+    with pytest.raises(mcr.InputError, match="no prompts"):
+        prompts[3:]
+    with pytest.raises(FrozenInstanceError):
+        prompts.source = "there"  # type: ignore[misc]
+
+
+def test_the_digest_tells_prompts_apart() -> None:
+    a = mcr.Prompts.from_tokens([[1, 2], [3, 4]])
+    assert a.digest == mcr.Prompts.from_tokens([[1, 2], [3, 4]], source="other").digest
+    others = ([[3, 4], [1, 2]], [[1, 2, 3], [4, 5]], [[1, 2], [3, 5]], [[12, 3], [3, 4]])
+    assert len({a.digest, *(mcr.Prompts.from_tokens(tokens).digest for tokens in others)}) == 5
+
+
+def test_attributes_say_what_was_done(llama: Any) -> None:
+    prompts = mcr.Prompts.from_texts(["w0 w1 w2", ""], llama, max_tokens=3, source="here")
+    expected = {"source": "here", "bos": "prepended", "truncated": 1, "dropped": 1}
+    assert prompts.attributes() == {**expected, "digest": prompts.digest}
+
+
+LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=30)
+
+
+@given(lengths=LENGTHS, batch_size=st.one_of(st.none(), st.integers(1, 7)), room=st.integers(1, 200))
+@settings(max_examples=100)
+def test_batches_hold_every_prompt_once(lengths: list[int], batch_size: int | None, room: int) -> None:
+    tokens = [[100 * i + j + 1 for j in range(length)] for i, length in enumerate(lengths)]
+    prompts = mcr.Prompts.from_tokens(tokens)
+    seen: dict[int, list[int]] = {}
+    longest_before = 10**9
+    for batch in prompts.batches(batch_size, max_batch_tokens=room):
+        width = int(batch.lengths.max())
+        assert batch.tokens.shape == (len(batch.prompts), width)
+        assert batch.tokens.dtype == torch.int64
+        assert width <= longest_before  # longest first
+        longest_before = width
+        if batch_size is None:
+            assert len(batch.prompts) == 1 or batch.tokens.numel() <= room
+        else:
+            assert len(batch.prompts) <= batch_size
+        for row, length, index in zip(batch.tokens, batch.lengths, batch.prompts, strict=True):
+            assert index not in seen
+            seen[index] = row[: int(length)].tolist()
+            assert (row[int(length) :] == 0).all()
+    assert [seen[i] for i in range(len(lengths))] == tokens
+
+
+def test_only_the_last_batch_is_not_full() -> None:
+    prompts = mcr.Prompts.from_tokens([[1, 2]] * 7)
+    assert [len(batch.prompts) for batch in prompts.batches(3)] == [3, 3, 1]
+    assert [len(batch.prompts) for batch in prompts.batches(max_batch_tokens=8)] == [4, 3]
