@@ -2,9 +2,11 @@
 #     make PYTHON=python3.12 test            another interpreter
 #     make PIP_ARGS="--index-url URL" demo   options for every pip install
 #     make test PYTEST_ARGS="-k spectrum"    options for pytest
+#     make readme README_ARGS=--skip-memory  options for docs/regenerate.py
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+README_ARGS ?=
 # One torch thread in each of two processes beats two threads in one on tensors as small as the tests'.
 WORKERS ?= 2
 
@@ -18,7 +20,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-tl4 lint format types wheel clean
+.PHONY: help demo test test-slow test-tl4 lint format types wheel readme clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -60,6 +62,10 @@ wheel: $(VENV)/.stamp-test ## build sdist and wheel; run the demo from the wheel
 	"$$folder/venv/bin/python" -c 'import mcr_lens, sys; sys.exit(not mcr_lens.__file__.startswith(sys.prefix))'; \
 	"$$folder/venv/bin/mcr-lens" --help > /dev/null; \
 	HF_HUB_OFFLINE=1 "$$folder/venv/bin/mcr-lens" demo
+
+readme: $(VENV)/.stamp-test ## renew the numbers and the picture of README.md and the notebooks (needs Chromium or Chrome)
+	$(VENV)/bin/python $(PIP_INSTALL) "$$(grep '^kaleido==' constraints.txt)" -c constraints.txt
+	$(VENV)/bin/python docs/regenerate.py $(README_ARGS)
 
 clean: ## remove environments, builds and caches
 	rm -rf $(VENV) $(VENV_TL4) build dist site .pytest_cache .ruff_cache .hypothesis

@@ -48,9 +48,7 @@ def main() -> None:
         row = json.loads(output.splitlines()[-1])
         first = first or row
         above = row["peak"] - first["peak"]
-        print(
-            f"{row['n']:7d} {row['peak']:9.0f} {above:16.1f} {row['result']:11.1f} {row['seconds']:8.1f}"
-        )
+        print(f"{row['n']:7d} {row['peak']:9.0f} {above:16.1f} {row['result']:11.1f} {row['seconds']:8.1f}")
 
 
 if __name__ == "__main__":

@@ -80,24 +80,21 @@ def find_phases(
 ) -> Phases:
     """The three phases by plain thresholds on the means over prompts.
 
-    A depth is compressed when its norm ratio is at least ``min_norm_ratio`` and its normalized entropy
-    lies at least ``min_entropy_drop`` below the highest value at or before the peak. Compression is the
-    run of such depths around the deepest-lying peak of the norm ratio; refinement begins inside it at
-    the first depth after the peak where a third of the peak ratio is gone, or else right after it.
+    The fall of normalized entropy at a depth is taken from the highest value at or before it. There is
+    a compression phase when the fall reaches ``min_entropy_drop`` at a depth whose norm ratio is at
+    least ``min_norm_ratio``. It is the run of depths around the deepest such fall that keep at least
+    half of it: refinement begins where half of the fall has been regained.
     """
     ratio = _mean_over_prompts(data, "norm_ratio")
     entropy = _mean_over_prompts(data, "normalized_entropy")
     peak = _peak(ratio)
-    drop = _largest(entropy[: peak + 1]) - entropy
-    compressed = (ratio >= min_norm_ratio) & (drop >= min_entropy_drop)
+    fall = np.fmax.accumulate(entropy) - entropy
+    massive = np.where(ratio >= min_norm_ratio, fall, np.nan)
+    bottom = _peak(massive)
     last = len(ratio) - 1
-    span = _run_around(compressed, peak)
     mix = refine = compress = None
-    if span is not None:
-        start, end = span
-        fallen = [d for d in range(peak + 1, end + 1) if ratio[d] <= ratio[peak] * 2 / 3]
-        end = fallen[0] - 1 if fallen else end
-        compress = (start, end)
+    if massive[bottom] >= min_entropy_drop:
+        start, end = compress = _run_around(fall >= fall[bottom] / 2, bottom)
         mix = (0, start - 1) if start > 0 else None
         refine = (end + 1, last) if end < last else None
     return Phases(
@@ -106,7 +103,7 @@ def find_phases(
         refine=refine,
         peak_depth=peak,
         peak_norm_ratio=float(ratio[peak]),
-        entropy_drop=_largest(drop),
+        entropy_drop=_largest(fall),
         min_norm_ratio=min_norm_ratio,
         min_entropy_drop=min_entropy_drop,
     )
@@ -205,11 +202,9 @@ def _larger(parts: dict[str, np.ndarray], layer: int) -> Literal["mlp", "attenti
     return "mlp" if parts["mlp"][layer] >= parts["attention"][layer] else "attention"
 
 
-def _run_around(flags: np.ndarray, peak: int) -> tuple[int, int] | None:
-    """First and last index of the run of true flags that holds the peak."""
-    if not flags[peak]:
-        return None
-    start = end = peak
+def _run_around(flags: np.ndarray, inside: int) -> tuple[int, int]:
+    """First and last index of the run of true flags that holds ``inside``."""
+    start = end = inside
     while start > 0 and flags[start - 1]:
         start -= 1
     while end + 1 < len(flags) and flags[end + 1]:

@@ -19,10 +19,10 @@ def test_mix_compress_refine() -> None:
     assert str(found) == "Mix depths 0-1, Compress depths 2-5, Refine depth 6"
 
 
-def test_compression_from_the_start_to_the_end() -> None:
-    found = made_profile([50, 60, 55], [0.4, 0.2, 0.2]).phases(min_entropy_drop=0.0)
-    assert (found.mix, found.compress, found.refine) == (None, (0, 2), None)
-    assert str(found) == "no Mix phase, Compress depths 0-2, no Refine phase"
+def test_without_thresholds_any_fall_is_a_phase() -> None:
+    found = made_profile([2, 3, 2], [0.4, 0.38, 0.38]).phases(min_norm_ratio=0, min_entropy_drop=0.01)
+    assert (found.mix, found.compress, found.refine) == ((0, 0), (1, 2), None)
+    assert str(found) == "Mix depth 0, Compress depths 1-2, no Refine phase"
 
 
 def test_compression_that_lasts() -> None:
@@ -30,10 +30,17 @@ def test_compression_that_lasts() -> None:
     assert (found.mix, found.compress, found.refine) == ((0, 0), (1, 3), None)
 
 
-def test_refinement_begins_where_a_third_is_gone() -> None:
-    """The ratio falls slowly at the end, as in real models: still compressed, but refining."""
-    found = made_profile([1, 300, 290, 201, 199, 50], [0.9, 0.1, 0.1, 0.1, 0.1, 0.3]).phases()
-    assert (found.compress, found.refine) == ((1, 3), (4, 5))
+def test_refinement_begins_where_half_of_the_fall_is_regained() -> None:
+    """Norm and entropy come back slowly, as in real models: the norm ratio may leave its threshold first."""
+    found = made_profile([1, 1, 12, 10, 9, 7, 5], [0.86, 0.82, 0.32, 0.4, 0.45, 0.55, 0.64]).phases()
+    assert (found.mix, found.compress, found.refine) == ((0, 1), (2, 5), (6, 6))
+    later = made_profile([1, 1, 12, 10, 9, 7, 5], [0.86, 0.82, 0.32, 0.4, 0.45, 0.6, 0.64]).phases()
+    assert later.compress == (2, 4)
+
+
+def test_a_late_peak_of_the_norm_does_not_hide_an_early_valley() -> None:
+    found = made_profile([1, 200, 210, 300], [0.9, 0.1, 0.1, 0.8]).phases()
+    assert (found.compress, found.peak_depth) == ((1, 2), 3)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ class BatchContext:
         (prompts,) = torch.nonzero(inside, as_tuple=True)
         return prompts, at[prompts] - self.offset
 
+    def owners(self, which: Int[Tensor, "chosen"]) -> tuple[int, ...] | None:
+        """Whose the chosen rows of the batch are, for ``PromptTable.add``; ``None`` outside the engine."""
+        return None if self.prompts is None else tuple(self.prompts[i] for i in which.tolist())
+
 
 _CURRENT: ContextVar[BatchContext] = ContextVar(
     "mcr_lens_batch_context",

@@ -1,0 +1,147 @@
+"""Renew everything in README.md and notebooks/ that states numbers of the bundled model.
+
+    python docs/regenerate.py                    # all of it; `make readme` does the same
+    python docs/regenerate.py --skip-memory      # without the memory benchmark, which takes minutes
+    python docs/regenerate.py --only readme      # one of: picture, readme, notebooks
+
+In README.md whatever stands between ``<!-- output: COMMAND -->`` and ``<!-- /output -->`` is replaced by what
+COMMAND prints; the command ``python`` means the Python block above the marker, run after those
+before it. The picture and the figures of the notebooks are static images: this needs kaleido and a
+Chromium or Chrome (the tests need neither). Nothing is written where a command fails.
+"""
+
+import argparse
+import base64
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PICTURE = ROOT / "docs" / "images" / "depth_curves.svg"
+# The benchmark reads a data set that is not shipped; without it its block stays as it is.
+BENCHMARK = "python benchmarks/memory_flat.py"
+BENCHMARK_DATA = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
+
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OUTPUT = re.compile(r"^(<!-- output: ([^\n]+) -->\n)(.*?)^(<!-- /output -->)$", re.DOTALL | re.MULTILINE)
+
+
+def main() -> None:
+    """Regenerate what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", choices=["picture", "readme", "notebooks"])
+    parser.add_argument("--skip-memory", action="store_true", help="leave the memory table as it is")
+    arguments = parser.parse_args()
+    only = arguments.only
+    if only in (None, "picture"):
+        draw_picture()
+    if only in (None, "readme"):
+        renew_readme(with_memory=not arguments.skip_memory)
+    if only in (None, "notebooks"):
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            renew_notebook(path)
+
+
+def draw_picture() -> None:
+    """The depth curves of the bundled model as an SVG with no background of its own."""
+    import mcr_lens as mcr
+
+    model = mcr.load_model("tiny")
+    prompts = mcr.load_prompts(mcr.word_problems(64), model)
+    figure = mcr.viz.depth_curves(mcr.profile(model, prompts, progress=False))
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    PICTURE.write_bytes(figure.to_image("svg", width=960, height=620))
+    print(f"wrote {PICTURE.relative_to(ROOT)}, {PICTURE.stat().st_size / 1024:.0f} KiB")
+
+
+def renew_readme(with_memory: bool = True) -> None:
+    """Fill every output block of README.md."""
+    text = README.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        printed = dict(run_blocks(text))
+
+        def renewed(match: re.Match[str]) -> str:
+            command = match[2]
+            if command == "python":
+                above = max(end for end in printed if end < match.start())
+                output = printed[above]
+            elif command == BENCHMARK and not (with_memory and BENCHMARK_DATA.is_file()):
+                why = f"{BENCHMARK_DATA} is not there" if with_memory else "skipped"
+                print(f"left as it is: the output of {command!r} ({why})")
+                return match[0]
+            else:
+                output = run(command)
+            return f"{match[1]}```text\n{output.rstrip()}\n```\n{match[4]}"
+
+        text = OUTPUT.sub(renewed, text)
+    README.write_text(text, encoding="utf-8")
+    print("wrote README.md")
+
+
+def run_blocks(text: str) -> Iterator[tuple[int, str]]:
+    """Run the Python blocks in order in one namespace: where each ends, and what it printed."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in PYTHON_BLOCK.finditer(text):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            exec(compile(block[1], "README.md", "exec"), namespace)
+        yield block.end(), printed.getvalue()
+
+
+def run(command: str) -> str:
+    """What a command prints; programs are those of this environment, ``benchmarks/`` that of the project."""
+    words = shlex.split(command)
+    words = [str(ROOT / word) if word.startswith("benchmarks/") else word for word in words]
+    program = sys.executable if words[0] == "python" else str(Path(sys.executable).parent / words[0])
+    done = subprocess.run([program, *words[1:]], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def renew_notebook(path: Path) -> None:
+    """Execute a notebook in place, its figures as PNG so that they show on any page."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    os.environ["PLOTLY_RENDERER"] = "png"
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        # Progress bars and the times of execution change every run and say nothing.
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    _, notebook = nbformat.validator.normalize(notebook)
+    nbformat.write(notebook, path)
+    pictures = _pictures(notebook)
+    size = path.stat().st_size / 1024
+    print(f"wrote {path.relative_to(ROOT)}, {size:.0f} KiB, {len(pictures)} pictures")
+
+
+def _is_progress(output: dict) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or output.get("name") == "stderr"
+
+
+def _pictures(notebook: dict) -> list[bytes]:
+    found = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    images = [output["data"]["image/png"] for output in found if "image/png" in output.get("data", {})]
+    return [base64.b64decode(image) for image in images]
+
+
+if __name__ == "__main__":
+    main()
