@@ -1,6 +1,7 @@
 """The ``mcr-lens`` command: thin. Heavy imports wait inside the commands, so that ``--help`` is instant."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +45,7 @@ def demo(
         model = mcr.load_model("tiny")
         texts = mcr.word_problems(n, seed)
         prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
-        profile = mcr.profile(model, prompts)
-        _show(profile)
-        _saved(profile, out)
+        _save_and_show(mcr.profile(model, prompts), out)
 
 
 @app.command()
@@ -88,9 +87,7 @@ def profile(
             config=config,
             split=split,
         )
-        measured = mcr.profile(loaded, chosen, batch_size=size, chunk=chunk)
-        _show(measured)
-        _saved(measured, out)
+        _save_and_show(mcr.profile(loaded, chosen, batch_size=size, chunk=chunk), out)
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -108,7 +105,7 @@ def _show(profile: "Profile") -> None:
 
     from mcr_lens.findings import findings
 
-    # In a pipe there is no width to fit: a table must not be folded there.
+    # In a pipe there is no width to fit: sentences are not folded there.
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     summary = profile.summary()
     table = Table(title=repr(profile).split("\n")[0], title_justify="left")
@@ -118,14 +115,24 @@ def _show(profile: "Profile") -> None:
     for depth, row in summary.iterrows():
         cells = ["" if value != value else f"{value:.3f}" for value in row]
         table.add_row(str(depth), *cells)
-    console.print(table)
-    for sentence in findings(profile):
-        console.print(f"- {sentence}", markup=False)
+    # Captured, because rich ends the program by itself when a reader closes the pipe.
+    with console.capture() as captured:
+        console.print(table)
+        for sentence in findings(profile):
+            console.print(f"- {sentence}", markup=False)
+    typer.echo(captured.get(), nl=False)
 
 
-def _saved(profile: "Profile", out: Path) -> None:
+def _save_and_show(profile: "Profile", out: Path) -> None:
+    """Save first: a reader who closes the pipe early must not cost the run."""
     path = profile.save(out)
-    typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")
+    try:
+        _show(profile)
+        typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still in the buffer has nowhere to go; Python would complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import xarray as xr
@@ -47,6 +48,7 @@ def profile(
         InputError: for prompts the model cannot take, hook names it does not have, or an estimator
             that needs the whole prompt together with ``chunk``.
     """
+    interventions = list(interventions)
     if sink_position < 0 or sink_position >= min(prompts.lengths):
         raise InputError(
             f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
@@ -99,6 +101,7 @@ def measure(
         prompts described in ``attrs``.
     """
     _check(model, prompts, batch_size, chunk)
+    interventions = list(interventions)
     hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
     _check_hook_names(model, hooks)
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
@@ -138,9 +141,9 @@ def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], ch
         raise InputError(
             f"prompts is a {type(prompts).__name__}: use load_prompts, Prompts.from_texts or from_tokens"
         )
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size != "auto" and not _is_count(batch_size):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
-    if chunk is not None and chunk < 1:
+    if chunk is not None and not _is_count(chunk):
         raise InputError(f"chunk {chunk}: use a number of tokens from 1, or None for whole prompts")
     longest = max(prompts.lengths)
     if longest > facts.n_ctx:
@@ -155,6 +158,10 @@ def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], ch
             f"token {low if low < 0 else high} is outside the vocabulary 0..{facts.d_vocab - 1} of "
             f"{facts.name}: were the prompts tokenised for another model?"
         )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _check_hook_names(model: Model, hooks: Sequence[Hook]) -> None:

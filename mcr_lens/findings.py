@@ -1,6 +1,6 @@
 """A profile in words: each sentence states numbers that the profile holds."""
 
-from mcr_lens.phases import Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
 from mcr_lens.result import Profile
 
 __all__ = ["findings"]
@@ -44,8 +44,10 @@ def _stages(profile: Profile) -> str:
     if "mlp_write_along" not in profile.data:
         return "The writes could not be read on this model (see failed_checks)."
     written, removed = emergence_stages(profile.data), dissipation_stages(profile.data)
+    if not written and float(profile["norm_ratio"].mean("prompt").max()) < MIN_NORM_RATIO:
+        return f"No layer makes the sink token massive: its norm ratio stays below {MIN_NORM_RATIO:g}."
     if not written:
-        return "No layer makes the sink token massive."
+        return f"No single layer writes {MIN_SHARE:.0%} of its peak norm: it grows in small stages."
     text = f"It is written by {', '.join(map(_stage, written))}"
     return text + (f" and taken back by {', '.join(map(_stage, removed))}." if removed else ".")
 

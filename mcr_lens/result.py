@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from mcr_lens import phases
+from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.phases import Phases
@@ -72,12 +75,12 @@ class Profile:
             InputError: when the profile's estimator is not the raw one, which the theorem speaks of.
         """
         upper, lower = self._bound_pair(bound)
-        return (upper - lower).rename(f"{bound}_slack")
+        return (upper - lower).where(~_met(upper, lower), 0.0).rename(f"{bound}_slack")
 
     def tightness(self, bound: Literal["entropy", "anisotropy", "dominance"]) -> xr.DataArray:
         """The smaller over the larger of a measured value and its bound: 1 where the bound is met."""
         upper, lower = self._bound_pair(bound)
-        return (lower / upper).rename(f"{bound}_tightness")
+        return (lower / upper).where(~_met(upper, lower), 1.0).rename(f"{bound}_tightness")
 
     def phases(self, **thresholds: float) -> Phases:
         """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``."""
@@ -139,7 +142,7 @@ class Profile:
     def concat(
         cls,
         profiles: Sequence[Profile],
-        dim: Literal["prompt", "model", "step", "arm"],
+        dim: Dimension,
         labels: Sequence[object] | None = None,
     ) -> Profile:
         """Several profiles as one, along prompts or along a new labelled dimension.
@@ -150,30 +153,7 @@ class Profile:
         Args:
             labels: coordinate of the new dimension; the models' names by default for ``"model"``.
         """
-        if dim not in ("prompt", "model", "step", "arm"):
-            raise InputError(f"dim {dim!r}: use 'prompt', 'model', 'step' or 'arm'")
-        if not profiles:
-            raise InputError("no profiles to concatenate: give at least one")
-        _refuse_mixture([profile.data.attrs for profile in profiles], dim)
-        parts = [profile.data for profile in profiles]
-        attributes = [dict(part.attrs) for part in parts]
-        if dim == "prompt":
-            depths = {part.sizes["depth"] for part in parts}
-            if len(depths) > 1:
-                raise InputError(f"profiles of {sorted(depths)} depths are not of one model: use dim='model'")
-            joined = xr.concat(parts, "prompt", combine_attrs="drop")
-            joined = joined.assign_coords(prompt=range(joined.sizes["prompt"]))
-            joined.attrs = attributes[0] | {
-                "prompts": [part for made in attributes for part in _origins(made)]
-            }
-        else:
-            names = labels if labels is not None else [made.get("model") for made in attributes]
-            if len(names) != len(parts) or len(set(names)) != len(parts):
-                raise InputError(f"labels {list(names)}: give one different label a profile, labels=[...]")
-            index = pd.Index(list(names), name=dim)
-            joined = xr.concat(parts, index, join="outer", combine_attrs="drop")
-            joined.attrs = attributes[0] | {"members": attributes}
-        return cls(joined)
+        return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
 
     def __getitem__(self, name: str) -> xr.DataArray:
         """A stored variable."""
@@ -240,22 +220,6 @@ class Profile:
         return self[upper], self[lower]
 
 
-def _refuse_mixture(attributes: Sequence[dict], dim: str) -> None:
-    """Refuse to put together what would mean different things in one array."""
-    same = ["estimator", "sink_position"]
-    if dim == "prompt":
-        same += ["model", "revision", "interventions"]
-    for name in same:
-        values = [made.get(name) for made in attributes]
-        if any(value != values[0] for value in values):
-            raise InputError(f"profiles differ in {name}: {values}; they cannot stand along {dim!r}")
-    if dim in ("step", "arm"):
-        digests = [[part.get("digest") for part in _origins(made)] for made in attributes]
-        if any(digest != digests[0] for digest in digests):
-            raise InputError(f"profiles along {dim!r} must be of the same prompts")
-
-
-def _origins(attributes: dict) -> list[dict]:
-    """Where a profile's prompts came from; several places when it was put together along prompts."""
-    prompts = attributes.get("prompts", {})
-    return prompts if isinstance(prompts, list) else [prompts]
+def _met(upper: xr.DataArray, lower: xr.DataArray) -> xr.DataArray:
+    """Where a value and its bound are the same to float error, infinities and zeros included."""
+    return xr.apply_ufunc(partial(np.isclose, rtol=1e-9, atol=1e-12), upper, lower)

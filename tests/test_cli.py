@@ -298,3 +298,27 @@ def test_demo(bundled_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = mcr.Profile.load(tmp_path / "demo.nc").data
     assert found.attrs["prompts"]["source"] == "word_problems(8, 0)"
     assert found.sizes["depth"] == bundled_model.cfg.n_layers + 1
+
+
+def test_a_reader_who_leaves_early_costs_nothing(llama_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("w0 w1 w2 w3")
+    code = "from mcr_lens.cli import app; app()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "profile",
+        str(llama_folder),
+        str(tmp_path / "p.txt"),
+        "--out",
+        "run.nc",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert (process.wait(), "Error" in said) == (0, False), said
+    assert len(mcr.Profile.load(tmp_path / "run.nc").data.prompt) == 1

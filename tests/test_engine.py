@@ -15,7 +15,7 @@ from planted import planted_folder, planted_hooked_transformer
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.hooks import BatchContext, PromptTable, current_context
+from mcr_lens.hooks import BatchContext, PromptTable, ResidualObserver, current_context
 from mcr_lens.metrics import Estimator
 from mcr_lens.models.backend import as_module, has_hooked_transformer
 
@@ -260,7 +260,9 @@ def test_hook_names_are_checked(load: Any) -> None:
         ([[1] * 257], {}, "has 257 tokens, the context of .* is 256: load the prompts with max_tokens=256"),
         ([[1, 2, 3]], {"sink_position": 3}, r"sink_position 3 must lie in 0\.\.2"),
         ([[1, 2, 3]], {"batch_size": 0}, "batch_size 0"),
+        ([[1, 2, 3]], {"batch_size": True}, "batch_size True"),
         ([[1, 2, 3]], {"chunk": 0}, "chunk 0"),
+        ([[1, 2, 3]], {"chunk": 2.0}, "chunk 2.0"),
         ([[1, 2, 3]], {"chunk": 2, "estimator": Estimator(center=True)}, "needs whole prompts"),
     ],
 )
@@ -290,3 +292,29 @@ def test_what_a_profile_says_of_its_making(load: Any) -> None:
     assert data.n_tokens.values.tolist() == list(prompts.lengths)
     assert (data.first_token == 1).all()
     assert data.sizes == {"prompt": 3, "depth": 4, "layer": 3, "head": 4}
+
+
+def test_equal_tokens_meet_their_bounds(load: Any) -> None:
+    """At depth 0 a repeated token gives a matrix of rank one, where value and bound are both infinite."""
+    model, _ = load("llama", "bridge")
+    measured = mcr.profile(model, mcr.Prompts.from_tokens([[4, 4, 4, 4], [1, 5, 6, 7]]), progress=False)
+    for bound in ("entropy", "anisotropy", "dominance"):
+        assert (measured.slack(bound) >= 0).all(), bound
+        assert (measured.tightness(bound) <= 1).all(), bound
+        assert float(measured.tightness(bound).sel(prompt=0, depth=0)) == 1.0
+
+
+def test_an_observer_can_be_used_again(load: Any) -> None:
+    model, _ = load("llama", "bridge")
+    observer = ResidualObserver(model)
+    mcr.measure(model, ragged(5), [observer], progress=False)
+    again = mcr.measure(model, ragged(2), [observer], progress=False)
+    assert_same(again, mcr.measure(model, ragged(2), [ResidualObserver(model)], progress=False))
+
+
+def test_interventions_may_come_from_a_generator(load: Any) -> None:
+    model, _ = load("llama", "bridge")
+    hooks = ((f"blocks.{layer}.hook_mlp_out", lambda write, hook: write * 0) for layer in (0, 2))
+    data = mcr.profile(model, ragged(2), interventions=hooks, progress=False).data  # type: ignore[arg-type]
+    assert data.attrs["interventions"] == ["blocks.0.hook_mlp_out", "blocks.2.hook_mlp_out"]
+    assert (data.mlp_write_norm.sel(layer=2) == 0).all()

@@ -65,7 +65,8 @@ class ResidualObserver:
         self._table = PromptTable("depth", self._n_layers + 1)
 
     def hooks(self) -> list[Hook]:
-        """One hook a depth."""
+        """One hook a depth; what was read before is forgotten."""
+        self._table = PromptTable("depth", self._n_layers + 1)
         depths = range(self._n_layers + 1)
         return [(depth_hook_name(d, self._n_layers), partial(self._read, depth=d)) for d in depths]
 
@@ -99,7 +100,8 @@ class WriteObserver:
         self._table = PromptTable("layer", self._n_layers)
 
     def hooks(self) -> list[Hook]:
-        """Three hooks a layer: the two writes, and the state they leave behind."""
+        """Three hooks a layer (two writes, the state they leave); what was read before is forgotten."""
+        self._table = PromptTable("layer", self._n_layers)
         hooks: list[Hook] = []
         for layer in range(self._n_layers):
             for kind, point in (("attention", "hook_attn_out"), ("mlp", "hook_mlp_out")):
@@ -146,7 +148,8 @@ class AttentionObserver:
         self._table = PromptTable("layer", self._facts.n_layers, trailing=("head",))
 
     def hooks(self) -> list[Hook]:
-        """Two hooks a layer: the value vectors, and the pattern."""
+        """Two hooks a layer (value vectors, pattern); what was read before is forgotten."""
+        self._table = PromptTable("layer", self._facts.n_layers, trailing=("head",))
         hooks: list[Hook] = []
         for layer in range(self._facts.n_layers):
             if self._has_values:

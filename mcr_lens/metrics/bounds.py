@@ -61,6 +61,10 @@ def split_mass(
     direction = torch.where(norm > 0, sink / norm, torch.zeros_like(sink))
     along = torch.einsum("...rd,...d->...r", rows, direction)
     across = rows - along[..., None] * direction[..., None, :]
+    # What is left of a row that is parallel to the sink is rounding.
+    rounding = 8 * torch.finfo(rows.dtype).eps * torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    parallel = torch.linalg.vector_norm(across, dim=-1, keepdim=True) <= rounding
+    across = torch.where(parallel, torch.zeros_like(across), across)
     return rows.square().sum((-2, -1)), along.square().sum(-1), across.square().sum((-2, -1))
 
 

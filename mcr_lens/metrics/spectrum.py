@@ -7,18 +7,16 @@ the sink token. Nothing is subtracted, so both stay exact when the sink is 10^6 
 """
 
 from dataclasses import asdict, dataclass
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.linalg import eigvalsh_tridiagonal, get_lapack_funcs
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.rows import full_lengths
+from mcr_lens.metrics.tridiagonal import rounding, spectra_of_rest, spectra_of_tokens
 
 __all__ = [
     "Estimator",
@@ -121,7 +119,7 @@ def spectra_of_gram(
     """
     masses = sink.double().square().sum(-1).tolist()
     grams = rest_gram.cpu().numpy()
-    pairs = [_spectra_of_rest(gram, mass) for gram, mass in zip(grams, masses, strict=True)]
+    pairs = [spectra_of_rest(gram, mass) for gram, mass in zip(grams, masses, strict=True)]
     return _stack(pairs, rest_gram.shape[-1])
 
 
@@ -182,53 +180,8 @@ def _spectra_of_prompt(
         x = unit_rows(torch.from_numpy(x)).numpy()
     if len(x) > x.shape[1]:
         rest = rotate_to_first_axis(torch.from_numpy(x[1:]), torch.from_numpy(x[0])).numpy()
-        return _spectra_of_rest(rest.T @ rest, float(x[0] @ x[0]))
-    diagonal, off_diagonal = _tridiagonalise(x @ x.T)
-    return _eigenvalues(diagonal, off_diagonal), _eigenvalues(diagonal[1:], off_diagonal[1:])
-
-
-def _spectra_of_rest(rest_gram: np.ndarray, sink_mass: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both spectra from the rest's Gram with the sink along the first axis, and ``||x_s||^2``."""
-    diagonal, off_diagonal = _tridiagonalise(rest_gram)
-    without_sink = _eigenvalues(diagonal, off_diagonal)
-    diagonal[0] += sink_mass
-    return _eigenvalues(diagonal, off_diagonal), without_sink
-
-
-def _tridiagonalise(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Diagonal and off-diagonal of an orthogonally similar tridiagonal matrix.
-
-    The lower form leaves the first axis alone, so the trailing sub-matrix of the result is similar to
-    the trailing sub-matrix of ``gram``: the second spectrum costs next to nothing.
-    """
-    if len(gram) == 1 or not np.isfinite(gram).all():
-        fill = gram[0, 0] if len(gram) == 1 else np.nan
-        return np.full(len(gram), fill), np.full(len(gram) - 1, fill)
-    sytrd, work_size = get_lapack_funcs(("sytrd", "sytrd_lwork"), (gram,))
-    # Half of the work is matrix-vector products, on which BLAS threads wait for each other: one thread is
-    # several times as fast as two. A symmetric matrix is its own transpose, so the view saves a copy.
-    with _blas_threads().limit(limits=1):
-        size = int(work_size(len(gram), lower=1)[0])
-        _, diagonal, off_diagonal, _, info = sytrd(gram.T, lower=1, lwork=size, overwrite_a=1)
-    if info != 0:
-        raise RuntimeError(f"LAPACK sytrd failed with info = {info}")
-    return diagonal, off_diagonal
-
-
-@cache
-def _blas_threads() -> Any:
-    """Handle on the thread pools of the BLAS libraries that are loaded; looked up once."""
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _eigenvalues(diagonal: np.ndarray, off_diagonal: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a tridiagonal Gram, descending, rounding below 0 removed."""
-    if not (np.isfinite(diagonal).all() and np.isfinite(off_diagonal).all()):
-        return np.full(len(diagonal), np.nan)
-    if len(diagonal) <= 1:
-        return np.array(diagonal)
-    values = eigvalsh_tridiagonal(diagonal, off_diagonal, lapack_driver="sterf")
-    return np.clip(values, 0.0, None)[::-1]
+        return spectra_of_rest(rest.T @ rest, float(x[0] @ x[0]))
+    return spectra_of_tokens(x @ x.T)
 
 
 def rotate_to_first_axis(
@@ -260,7 +213,8 @@ def _transformed_spectrum(x: Float[np.ndarray, "pos d_model"], estimator: Estima
         gram = np.clip(gram, 0.0, None)
     if not np.isfinite(gram).all():
         return np.full(len(gram), np.nan)
-    return np.clip(np.linalg.eigvalsh(gram), 0.0, None)[::-1]
+    values = np.linalg.eigvalsh(gram)[::-1]
+    return np.where(values > rounding(np.abs(np.diag(gram)), len(gram)), values, 0.0)
 
 
 def _stack(pairs: list[tuple[np.ndarray, np.ndarray]], rank: int) -> Spectra:

@@ -7,8 +7,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mcr_lens.errors import InputError
-from mcr_lens.models.backend import Backend, Model, backend_of
-from mcr_lens.models.self_check import self_check
+from mcr_lens.models.backend import Backend, Model, as_module, backend_of
+from mcr_lens.models.self_check import SelfCheck, self_check
 
 __all__ = ["ModelFacts", "model_facts", "record_origin", "require"]
 
@@ -57,7 +57,8 @@ class ModelFacts:
         }
 
 
-_FACTS: WeakKeyDictionary[Any, ModelFacts] = WeakKeyDictionary()
+# The outcome of the self-check, with the state of the model that it was done on.
+_CHECKS: WeakKeyDictionary[Any, tuple[tuple[str, ...], SelfCheck]] = WeakKeyDictionary()
 _ORIGINS: WeakKeyDictionary[Any, tuple[str, str | None]] = WeakKeyDictionary()
 
 
@@ -73,11 +74,12 @@ def model_facts(model: Model) -> ModelFacts:
         InputError: for an object that is neither of the two model classes.
     """
     backend = backend_of(model)
-    known = _FACTS.get(model)
-    # Folding or centring weights makes another model of it: look again.
-    if known is None or known.processing != _processing(model, backend):
-        _FACTS[model] = known = _look_up(model, backend)
-    return known
+    weights = next(as_module(model).parameters())
+    state = (_processing(model, backend), str(weights.dtype).removeprefix("torch."), str(weights.device))
+    # Folding, centring or casting weights makes another model of it: check again.
+    if model not in _CHECKS or _CHECKS[model][0] != state:
+        _CHECKS[model] = (state, self_check(model))
+    return _facts(model, backend, *state, _CHECKS[model][1])
 
 
 def require(model: Model, check: str, call: str) -> None:
@@ -93,10 +95,11 @@ def require(model: Model, check: str, call: str) -> None:
         )
 
 
-def _look_up(model: Model, backend: Backend) -> ModelFacts:
+def _facts(
+    model: Model, backend: Backend, processing: str, dtype: str, device: str, checked: SelfCheck
+) -> ModelFacts:
     cfg = model.cfg
     name, revision = _ORIGINS.get(model, (str(cfg.model_name), None))
-    checked = self_check(model)
     return ModelFacts(
         name=name,
         revision=revision,
@@ -107,9 +110,9 @@ def _look_up(model: Model, backend: Backend) -> ModelFacts:
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
         windows=_windows(model, backend),
-        dtype=str(cfg.dtype).removeprefix("torch."),
-        device=str(cfg.device),
-        processing=_processing(model, backend),
+        dtype=dtype,
+        device=device,
+        processing=processing,
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
     )
@@ -131,6 +134,11 @@ def _windows(model: Model, backend: Backend) -> tuple[int | None, ...]:
 
 
 def _processing(model: Model, backend: Backend) -> str:
+    """What can be seen of it: folded norms and centred writes change the norms that are measured."""
     if backend == "bridge":
         return "compatibility mode" if getattr(model, "compatibility_mode", False) else "raw"
-    return "folded norms" if str(model.cfg.normalization_type).endswith("Pre") else "raw"
+    done = ["folded norms"] if str(model.cfg.normalization_type).endswith("Pre") else []
+    rows = model.W_E.detach().float()
+    if bool((rows.mean(-1).abs() <= 1e-3 * rows.std(-1)).all()):
+        done.append("centred writes")
+    return ", ".join(done) or "raw"

@@ -65,7 +65,25 @@ def from_folder(folder: Path, options: dict[str, Any]) -> Model:
         fold_value_biases=False,
     )
     model.to(str(config.device), print_details=False)
-    return model.eval()
+    model.eval()
+    _refuse_another_function(model, source, folder)
+    return model
+
+
+def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
+    """A conversion may leave out what it does not know: biases, windows, scaled positions."""
+    window = getattr(source.config, "sliding_window", None) or 0
+    length = min(model.cfg.n_ctx, window + 16)
+    tokens = torch.arange(length)[None] % model.cfg.d_vocab
+    with torch.no_grad():
+        expected = source(tokens).logits.float()
+        found = model(tokens.to(model.cfg.device)).float().cpu()
+    error = float((found - expected).norm() / expected.norm())
+    if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.1):
+        raise InputError(
+            f"{folder}: TransformerLens's conversion makes another function of it (logits differ by "
+            f"{error:.2g}); use backend='bridge'"
+        )
 
 
 def _conversion(model_type: str, folder: Path) -> Callable[..., dict[str, torch.Tensor]]:

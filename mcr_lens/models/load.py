@@ -1,6 +1,7 @@
 """``load_model``: a name, a folder or a model in memory, to a model whose hooks can be trusted."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def load_model(
         return source
     if device_map is not None and backend == "hooked_transformer":
         raise InputError("device_map works through the bridge: use backend='bridge'")
-    options = {"dtype": _dtype(dtype), "device": device, **kwargs}
+    options = {"dtype": _dtype(dtype), "device": _device(device), **kwargs}
     if device_map is not None:
         options |= {"device_map": device_map}
         del options["device"]
@@ -133,6 +134,17 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return _DTYPES[dtype]
 
 
+def _device(device: str | torch.device | None) -> str | torch.device | None:
+    if device is None:
+        return None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu'") from error
+    return device
+
+
 @contextlib.contextmanager
 def _plain_errors(source: str) -> Iterator[None]:
     """One line that names the way out, for the many ways in which loading fails."""
@@ -145,7 +157,7 @@ def _plain_errors(source: str) -> Iterator[None]:
         raise InputError(
             f"{source}: could not be loaded ({type(error).__name__}: {reason}); use 'tiny', a name that "
             "TransformerLens supports and that is in the local cache or reachable, or a local "
-            "Hugging Face folder"
+            "Hugging Face folder (HF_HUB_OFFLINE=1 spares the wait where there is no network)"
         ) from error
 
 
@@ -154,11 +166,16 @@ def _quiet() -> Iterator[None]:
     """Loading without the libraries' progress bars and deprecation notes; problems are raised."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
+    # Without a network the hub's client tells of each of its many attempts.
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
+        hub.setLevel(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()

@@ -41,7 +41,7 @@ def _check(model: Model) -> SelfCheck:
     tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
 
     sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
-    learned_sink = bool(sums) and all((rows < 1 - 2 * tolerance).all() for rows in sums[:1])
+    learned_sink = bool(sums) and all(bool(((rows > 0) & (rows < 1 - 2 * tolerance)).all()) for rows in sums)
     found = {
         "pattern_rows": _pattern_rows(sums, learned_sink, tolerance),
         "residual_sum": _residual_sum(model, seen, tolerance),
@@ -69,14 +69,15 @@ def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
 def _pattern_rows(sums: list[Tensor], learned_sink: bool, tolerance: float) -> str | None:
     if not sums:
         return "no attention pattern fires"
-    worst = max(float((rows - 1).abs().max()) for rows in sums)
-    if worst > tolerance and not learned_sink:
+    worst = float(torch.stack([(rows - 1).abs().max() for rows in sums]).max())
+    # Written so that NaN fails.
+    if not worst <= tolerance and not learned_sink:
         return f"rows of a pattern sum to 1 only within {worst:.2g}"
     return None
 
 
 def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
-    worst = 0.0
+    errors = []
     for layer in range(model.cfg.n_layers):
         block = f"blocks.{layer}."
         parts = [seen.get(block + name) for name in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out")]
@@ -84,8 +85,9 @@ def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) ->
         if post is None or any(part is None for part in parts):
             return f"block {layer} lacks one of resid_pre, attn_out, mlp_out, resid_post"
         total = torch.stack([part.float() for part in parts if part is not None]).sum(0)
-        worst = max(worst, float((total - post.float()).norm() / post.float().norm()))
-    if worst > tolerance:
+        errors.append((total - post.float()).norm() / post.float().norm())
+    worst = float(torch.stack([error.cpu() for error in errors]).max())
+    if not worst <= tolerance:
         return f"resid_pre + attn_out + mlp_out differs from resid_post by {worst:.2g}"
     return None
 
@@ -101,7 +103,7 @@ def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tol
         read = cap * torch.tanh(read / cap)
     logits = logits.to(read.device).float()
     error = float((read - logits).norm() / logits.norm())
-    if error > tolerance:
+    if not error <= tolerance:
         return f"unembed(ln_final(last depth)) differs from the logits by {error:.2g}"
     return None
 

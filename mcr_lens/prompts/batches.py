@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -33,7 +33,9 @@ class Prompts:
     Attributes:
         tokens: token ids of each prompt, BOS included where the policy says so; at least 2 each.
         source: where they came from, for the record.
-        bos: what stands first: ``"prepended"``, ``"none"`` or ``"given"`` (tokens came from the user).
+        bos: what stands first: ``"prepended"``, ``"eos prepended"`` (asked for on a tokenizer that has no
+            BOS), ``"in the text"``, ``"none"``, or ``"given"`` (tokens came from the user).
+        options: how they were chosen: field, number, seed, split and the like, for the record.
         truncated: how many prompts were cut to ``max_tokens``.
         dropped: how many texts were left out because they had fewer than 2 tokens.
     """
@@ -43,6 +45,7 @@ class Prompts:
     bos: str = "given"
     truncated: int = 0
     dropped: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,13 +68,15 @@ class Prompts:
         max_tokens: int | None = None,
         prepend_bos: bool | None = None,
         source: str = "texts",
+        options: Mapping[str, Any] | None = None,
     ) -> Prompts:
         """Tokenise texts with the model's tokenizer.
 
         Args:
             max_tokens: longer prompts are cut to this many tokens, BOS included, and counted.
-            prepend_bos: put the tokenizer's BOS first; ``None``: when the tokenizer has one. A BOS that
-                a text already begins with is not doubled.
+            prepend_bos: put the BOS first; ``None``: when the tokenizer has one of its own (for one without,
+                TransformerLens puts its EOS in that place: ``True`` takes that). A BOS that a text
+                already begins with is not doubled.
 
         Raises:
             InputError: for a single string, a model without a tokenizer, a BOS that is asked for and
@@ -84,19 +89,24 @@ class Prompts:
         tokenizer = getattr(model, "tokenizer", None)
         if tokenizer is None:
             raise InputError("the model has no tokenizer: use Prompts.from_tokens")
-        bos = tokenizer.bos_token_id
+        bos, is_own = tokenizer.bos_token_id, _has_bos_of_its_own(tokenizer)
         if prepend_bos and bos is None:
             raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
-        first = [bos] if bos is not None and prepend_bos is not False else []
+        first = [bos] if bos is not None and (is_own if prepend_bos is None else prepend_bos) else []
         encoded = _encode(tokenizer, list(texts), source)
         whole = [ids if ids[:1] == first else first + ids for ids in encoded]
         kept = [tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2]
         if not kept:
             raise InputError(f"no text of {source} has 2 tokens or more: nothing to measure")
+        if first:
+            policy = "prepended" if is_own else "eos prepended"
+        else:
+            policy = "in the text" if any(ids[0] == bos for ids in kept) else "none"
         return cls(
             tuple(kept),
             source=source,
-            bos="prepended" if first else "none",
+            bos=policy,
+            options={"max_tokens": max_tokens, **(options or {})},
             truncated=sum(max_tokens is not None and len(ids) > max_tokens for ids in whole),
             dropped=len(whole) - len(kept),
         )
@@ -145,6 +155,7 @@ class Prompts:
             "source": self.source,
             "digest": self.digest,
             "bos": self.bos,
+            "options": dict(self.options),
             "truncated": self.truncated,
             "dropped": self.dropped,
         }
@@ -168,6 +179,14 @@ class Prompts:
                 tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
             yield Batch(tokens, lengths, chosen)
             start += size
+
+
+def _has_bos_of_its_own(tokenizer: Any) -> bool:
+    """False for a BOS that TransformerLens made of the EOS, because the tokenizer was saved without one."""
+    if tokenizer.bos_token_id is None:
+        return False
+    saved = getattr(tokenizer, "init_kwargs", {}).get("bos_token")
+    return saved is not None or tokenizer.bos_token_id != tokenizer.eos_token_id
 
 
 def _encode(tokenizer: Any, texts: list[str], source: str) -> list[list[int]]:

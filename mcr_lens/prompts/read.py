@@ -52,7 +52,14 @@ def load_prompts(
             raise InputError("a list of prompts must hold strings only; for ids use Prompts.from_tokens")
     if seed is not None:
         random.Random(seed).shuffle(texts)
-    return Prompts.from_texts(texts[:n], model, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name)
+    return Prompts.from_texts(
+        texts[:n],
+        model,
+        max_tokens=max_tokens,
+        prepend_bos=prepend_bos,
+        source=name,
+        options={"field": field, "n": n, "seed": seed, "config": config, "split": split},
+    )
 
 
 def read_texts(
@@ -133,9 +140,8 @@ def _from_datasets(name: str, field: str | None, config: str | None, split: str 
 
     folder = Path(name).expanduser()
     try:
-        if (folder.is_dir() and (folder / "dataset_info.json").exists()) or (
-            folder.is_dir() and (folder / "dataset_dict.json").exists()
-        ):
+        saved = ("dataset_info.json", "dataset_dict.json")
+        if any((folder / name).is_file() for name in saved):
             found = datasets.load_from_disk(str(folder))
         else:
             found = datasets.load_dataset(name, config)
@@ -143,9 +149,12 @@ def _from_datasets(name: str, field: str | None, config: str | None, split: str 
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
     if isinstance(found, datasets.DatasetDict):
-        chosen = split or ("test" if "test" in found else next(iter(found)))
-        if chosen not in found:
-            raise InputError(f"hf:{name}: no split {chosen!r}; there are {', '.join(map(str, found))}")
+        splits = [str(each) for each in found]
+        if split is None and len(splits) > 1:
+            raise InputError(f"hf:{name}: choose a split, one of {', '.join(splits)}")
+        chosen = split or splits[0]
+        if chosen not in splits:
+            raise InputError(f"hf:{name}: no split {chosen!r}; there are {', '.join(splits)}")
         found = found[chosen]
     return _column(list(found), field, f"hf:{name}")
 

@@ -106,3 +106,29 @@ def test_what_cannot_be_meant_is_refused() -> None:
         metrics.spectra(torch.zeros(1, 3, 2), sink_position=4)
     with pytest.raises(InputError, match=r"lengths \[5\]"):
         metrics.spectra(torch.zeros(1, 3, 2), torch.tensor([5]))
+
+
+@pytest.mark.parametrize("shape", [(5, 32), (32, 5)])
+def test_a_matrix_of_rank_one_has_no_tail(shape: tuple[int, int]) -> None:
+    x = torch.ones(1, *shape, dtype=torch.float64)
+    found = metrics.spectra(x)
+    assert metrics.dominance(found.full).isinf().all()
+    assert float(metrics.matrix_entropy(found.full)) == 0.0
+    assert metrics.dominance_bound(metrics.masses(x)).isinf().all()
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
+def test_a_short_prompt_is_the_same_beside_a_long_one(alpha: float) -> None:
+    """The long prompt's Gram has room for eigenvalues that the short one cannot have."""
+    x = torch.randn(2, 100, 32, generator=torch.Generator().manual_seed(0))
+    estimator = Estimator(alpha=alpha)
+    both, alone = (
+        metrics.ResidualState(lengths, 0, estimator)
+        for lengths in (torch.tensor([100, 5]), torch.tensor([5]))
+    )
+    both.update(x)
+    alone.update(x[1:, :5])
+    together, by_itself = both.result(), alone.result()
+    for name, value in by_itself.items():
+        torch.testing.assert_close(together[name][1:].double(), value.double(), msg=name)
+    assert (by_itself["normalized_entropy"] <= 1 + 1e-12).all()

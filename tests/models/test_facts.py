@@ -83,7 +83,7 @@ def test_numbers_of_a_model(llama: Any, llama_folder: Path) -> None:
 def test_facts_are_looked_up_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = model_facts(llama)
     monkeypatch.setattr("mcr_lens.models.facts.self_check", None)
-    assert model_facts(llama) is facts
+    assert model_facts(llama) == facts
 
 
 def test_attributes_can_be_stored(llama: Any) -> None:

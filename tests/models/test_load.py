@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, eager, save_tokenizer
-from transformers import BertConfig, T5Config
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
 
 import mcr_lens as mcr
 from mcr_lens.models import backend_of, model_facts
@@ -127,14 +127,14 @@ def test_arguments_that_do_not_exist(llama_folder: Path) -> None:
     refused(llama_folder, "'nnsight'", "'auto'", "'bridge'", backend="nnsight")
     refused(llama_folder, "'float12'", "float32, bfloat16, float16", dtype="float12")
     refused(llama_folder, "torch.int8", "float32, bfloat16, float16", dtype=torch.int8)
-    refused(llama_folder, "could not be loaded", device="nowhere")
+    refused(llama_folder, "device 'nowhere' cannot be used", "'cpu'", device="nowhere")
     refused(llama_folder, "revision", "hub", revision="step1000")
 
 
 def test_a_device_that_is_not_there(llama_folder: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has the device that the test expects to be missing")
-    refused(llama_folder, "could not be loaded", device="cuda")
+    refused(llama_folder, "device 'cuda' cannot be used", "'cpu'", device="cuda")
 
 
 @pytest.mark.parametrize("source", ["gpt2", "tiny", "folder"])
@@ -266,3 +266,33 @@ def test_loading_is_quiet(folder_copy: Path, capfd: pytest.CaptureFixture[str]) 
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True}),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 3},
+        ),
+    ],
+    ids=str,
+)
+def test_a_conversion_that_loses_something_is_refused(
+    options: tuple[str, dict[str, Any]],
+    family_folder: Callable[[str], Path],
+    tmp_path: Path,
+    hooked_transformer: type,
+) -> None:
+    family, changes = options
+    config = AutoConfig.from_pretrained(family_folder(family), **changes)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.25)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    refused(tmp_path, "another function", "backend='bridge'", backend="hooked_transformer")
+    assert_same_function(mcr.load_model(tmp_path), tmp_path)

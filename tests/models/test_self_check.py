@@ -152,3 +152,25 @@ def test_the_check_does_not_need_gradients_off(fresh: Any) -> None:
         assert self_check(fresh).failed == {}
     with torch.inference_mode():
         assert self_check(fresh).failed == {}
+
+
+def test_a_model_that_makes_nan_does_not_pass(fresh: Any) -> None:
+    with torch.no_grad():
+        next(p for name, p in fresh.original_model.named_parameters() if "down_proj" in name).fill_(torch.nan)
+    found = self_check(fresh)
+    assert {"residual_sum", "final_readout", "pattern_rows"} <= set(found.failed)
+    assert not found.learned_sink
+
+
+def test_patterns_of_zeros_are_no_learned_sink(fresh: Any) -> None:
+    for layer in range(3):
+        break_hook(fresh, f"blocks.{layer}.attn.hook_pattern", torch.zeros_like)
+    found = self_check(fresh)
+    assert "pattern_rows" in found.failed
+    assert not found.learned_sink
+
+
+def test_facts_follow_the_weights(fresh: Any) -> None:
+    assert model_facts(fresh).dtype == "float32"
+    fresh.to(torch.bfloat16)
+    assert model_facts(fresh).dtype == "bfloat16"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +32,8 @@ def test_bos_first_and_never_twice(llama: Any) -> None:
 def test_no_bos_when_told(llama: Any) -> None:
     prompts = mcr.Prompts.from_texts(["w0 w1", "<bos> w0"], llama, prepend_bos=False)
     assert prompts.tokens == ((3, 4), (BOS, 3))
-    assert prompts.bos == "none"
+    assert prompts.bos == "in the text"
+    assert mcr.Prompts.from_texts(["w0 w1"], llama, prepend_bos=False).bos == "none"
 
 
 def without_bos(llama: Any) -> Any:
@@ -153,7 +157,8 @@ def test_the_digest_tells_prompts_apart() -> None:
 def test_attributes_say_what_was_done(llama: Any) -> None:
     prompts = mcr.Prompts.from_texts(["w0 w1 w2", ""], llama, max_tokens=3, source="here")
     expected = {"source": "here", "bos": "prepended", "truncated": 1, "dropped": 1}
-    assert prompts.attributes() == {**expected, "digest": prompts.digest}
+    options = {"max_tokens": 3}
+    assert prompts.attributes() == {**expected, "digest": prompts.digest, "options": options}
 
 
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=30)
@@ -187,3 +192,18 @@ def test_only_the_last_batch_is_not_full() -> None:
     prompts = mcr.Prompts.from_tokens([[1, 2]] * 7)
     assert [len(batch.prompts) for batch in prompts.batches(3)] == [3, 3, 1]
     assert [len(batch.prompts) for batch in prompts.batches(max_batch_tokens=8)] == [4, 3]
+
+
+def test_an_eos_in_the_place_of_a_bos_is_no_bos(llama_folder: Path, tmp_path: Path) -> None:
+    """For a tokenizer saved without a BOS, TransformerLens calls its EOS the BOS."""
+    folder = tmp_path / "without bos"
+    shutil.copytree(llama_folder, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["bos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    model = mcr.load_model(folder)
+    left_alone = mcr.Prompts.from_texts(["w0 w1"], model)
+    assert (left_alone.tokens, left_alone.bos) == (((3, 4),), "none")
+    asked_for = mcr.Prompts.from_texts(["w0 w1"], model, prepend_bos=True)
+    assert asked_for.bos == "eos prepended"
+    assert asked_for.first_tokens == (model.tokenizer.eos_token_id,)

@@ -191,7 +191,8 @@ def test_datasets_folders(tmp_path: Path) -> None:
     both = datasets.DatasetDict({"train": split.select([0]), "test": split.select([1, 2])})
     both.save_to_disk(str(tmp_path / "both"))
     name = f"hf:{tmp_path / 'both'}"
-    assert read_texts(name, "question") == TEXTS[1:]
+    assert read_texts(name, "question", split="test") == TEXTS[1:]
+    refused(name, "choose a split", "train, test", field="question")
     assert read_texts(name, "question", split="train") == TEXTS[:1]
     refused(name, "'dev'", "train, test", field="question", split="dev")
     refused(f"hf:{tmp_path / 'none'}", "could not be loaded", "local folder")

@@ -1,0 +1,61 @@
+"""Datasets of several profiles put together as one, or refused."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import xarray as xr
+
+from mcr_lens.errors import InputError
+
+__all__ = ["Dimension", "concat_datasets"]
+
+Dimension = Literal["prompt", "model", "step", "arm"]
+
+
+def concat_datasets(
+    datasets: Sequence[xr.Dataset], dim: Dimension, labels: Sequence[object] | None = None
+) -> xr.Dataset:
+    """Several datasets as one; arguments and errors as in ``Profile.concat``."""
+    if dim not in ("prompt", "model", "step", "arm"):
+        raise InputError(f"dim {dim!r}: use 'prompt', 'model', 'step' or 'arm'")
+    if not datasets:
+        raise InputError("no profiles to concatenate: give at least one")
+    _refuse_mixture([data.attrs for data in datasets], dim)
+    attributes = [dict(part.attrs) for part in datasets]
+    if dim == "prompt":
+        depths = {part.sizes["depth"] for part in datasets}
+        if len(depths) > 1:
+            raise InputError(f"profiles of {sorted(depths)} depths are not of one model: use dim='model'")
+        joined = xr.concat(datasets, "prompt", combine_attrs="drop")
+        joined = joined.assign_coords(prompt=range(joined.sizes["prompt"]))
+        joined.attrs = attributes[0] | {"prompts": [part for made in attributes for part in _origins(made)]}
+    else:
+        names = labels if labels is not None else [made.get("model") for made in attributes]
+        if len(names) != len(datasets) or len(set(names)) != len(datasets):
+            raise InputError(f"labels {list(names)}: give one different label a profile, labels=[...]")
+        index = pd.Index(list(names), name=dim)
+        joined = xr.concat(datasets, index, join="outer", combine_attrs="drop")
+        joined.attrs = attributes[0] | {"members": attributes}
+    return joined
+
+
+def _refuse_mixture(attributes: Sequence[dict[str, Any]], dim: str) -> None:
+    """Refuse to put together what would mean different things in one array."""
+    same = ["estimator", "sink_position"]
+    if dim == "prompt":
+        same += ["model", "revision", "backend", "dtype", "processing", "interventions"]
+    for name in same:
+        values = [made.get(name) for made in attributes]
+        if any(value != values[0] for value in values):
+            raise InputError(f"profiles differ in {name}: {values}; they cannot stand along {dim!r}")
+    if dim in ("step", "arm"):
+        digests = [[part.get("digest") for part in _origins(made)] for made in attributes]
+        if any(digest != digests[0] for digest in digests):
+            raise InputError(f"profiles along {dim!r} must be of the same prompts")
+
+
+def _origins(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a profile's prompts came from; several places when it was put together along prompts."""
+    prompts = attributes.get("prompts", {})
+    return prompts if isinstance(prompts, list) else [prompts]
