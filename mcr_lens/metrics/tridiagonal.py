@@ -24,8 +24,11 @@ def spectra_of_tokens(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spectra_of_rest(rest_gram: np.ndarray, sink_mass: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both spectra, descending, from the Gram of the other tokens (d x d, the sink's direction first) and
-    the sink's mass ``||x_s||^2``.
+    """Both spectra, descending, for many tokens.
+
+    Args:
+        rest_gram: Gram of the other tokens (d x d), the sink's direction first.
+        sink_mass: ``||x_s||^2``.
     """
     diagonal, off_diagonal = _tridiagonalise(rest_gram)
     noise = rounding(diagonal, len(diagonal))
