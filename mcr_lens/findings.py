@@ -64,7 +64,7 @@ def _sinks(profile: Profile) -> list[str]:
     strongest = profile["sink_score"].mean("prompt")
     layer, head = divmod(int(strongest.values.argmax()), strongest.sizes["head"])
     half = [int(i) for i in rate.layer[rate >= 0.5]]
-    where = f"layers {', '.join(map(str, half))}" if half else "no layer"
+    where = f"layer{'s' * (len(half) > 1)} {', '.join(map(str, half))}" if half else "no layer"
     return [
         f"Sink rate (heads with a sink score above {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
         f"{int(rate.values.argmax())}); at least half of the heads in {where}. Strongest sink: "

@@ -39,7 +39,7 @@ def test_every_number_is_the_profiles() -> None:
         "(-99% of the peak norm)."
     )
     assert "at most 0.75 (layer 1)" in sinks
-    assert "at least half of the heads in layers 1." in sinks
+    assert "at least half of the heads in layer 1." in sinks
     assert "Strongest sink: layer 2, head 3, score 0.80" in sinks
     assert "0.90 at depth 0 and lowest at depth 2: 0.10" in entropy
     assert last == "Phases: Mix depths 0-1, Compress depth 2, Refine depth 3."
