@@ -11,7 +11,6 @@ Chromium or Chrome (the tests need neither). Nothing is written where a command 
 """
 
 import argparse
-import base64
 import contextlib
 import io
 import os
@@ -127,9 +126,8 @@ def renew_notebook(path: Path) -> None:
     }
     _, notebook = nbformat.validator.normalize(notebook)
     nbformat.write(notebook, path)
-    pictures = _pictures(notebook)
     size = path.stat().st_size / 1024
-    print(f"wrote {path.relative_to(ROOT)}, {size:.0f} KiB, {len(pictures)} pictures")
+    print(f"wrote {path.relative_to(ROOT)}, {size:.0f} KiB, {_pictures(notebook)} pictures")
 
 
 def _is_progress(output: dict) -> bool:
@@ -137,10 +135,9 @@ def _is_progress(output: dict) -> bool:
     return widget or output.get("name") == "stderr"
 
 
-def _pictures(notebook: dict) -> list[bytes]:
-    found = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    images = [output["data"]["image/png"] for output in found if "image/png" in output.get("data", {})]
-    return [base64.b64decode(image) for image in images]
+def _pictures(notebook: dict) -> int:
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from mcr_lens.result import Profile
@@ -147,6 +147,5 @@ def _exit_codes() -> Iterator[None]:
         typer.echo("mcr-lens: interrupted, nothing was saved", err=True)
         raise typer.Exit(130) from error
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        typer.echo(f"mcr-lens: the run failed: {reason}", err=True)
+        typer.echo(f"mcr-lens: the run failed: {type(error).__name__}: {one_line(error)}", err=True)
         raise typer.Exit(1) from error

@@ -1,6 +1,6 @@
-"""The one exception type users meet when what they gave cannot be used."""
+"""The one exception type users meet when what they gave cannot be used, and others' words in one line."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "one_line"]
 
 
 class InputError(ValueError):
@@ -8,3 +8,8 @@ class InputError(ValueError):
 
     The command line turns it into exit code 2; every other exception is a failed run (exit code 1).
     """
+
+
+def one_line(error: Exception, limit: int | None = None) -> str:
+    """What an exception says, in one line of at most ``limit`` characters."""
+    return " ".join(str(error).split())[:limit]

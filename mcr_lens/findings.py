@@ -1,5 +1,8 @@
 """A profile in words: each sentence states numbers that the profile holds."""
 
+import torch
+
+from mcr_lens.metrics.residual import is_massive
 from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
 from mcr_lens.result import Profile
 
@@ -22,22 +25,20 @@ def findings(profile: Profile) -> list[str]:
 def _norm(profile: Profile) -> list[str]:
     ratio = profile["norm_ratio"].mean("prompt")
     peak = int(ratio.fillna(-float("inf")).values.argmax())
-    found = [
-        f"The first token's norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
-        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
-        f"{float(ratio[-1]):.1f} times."
-    ]
     position = int(profile.data.attrs.get("sink_position", 0))
-    if position:
-        found[0] = found[0].replace("The first token", f"The token at position {position}")
-    top = profile["top_activation"].isel(depth=peak)
-    median = profile["median_activation"].isel(depth=peak)
-    massive = float(((top > 100) & (top > 1000 * median)).mean())
-    found.append(
-        f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times the "
-        f"median; massive (above 100 and 1,000 times the median) in {massive:.0%} of the prompts."
+    token = f"token at position {position}" if position else "first token"
+    top, median = (
+        torch.tensor(profile[name].isel(depth=peak).values)
+        for name in ("top_activation", "median_activation")
     )
-    return found
+    massive = float(is_massive(top, median).double().mean())
+    return [
+        f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
+        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
+        f"{float(ratio[-1]):.1f} times.",
+        f"Largest activation there: {float(top.nanmean()):.0f}, {float((top / median).nanmean()):.0f} times "
+        f"the median; massive (above 100 and 1,000 times the median) in {massive:.0%} of the prompts.",
+    ]
 
 
 def _stages(profile: Profile) -> str:

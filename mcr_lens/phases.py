@@ -117,9 +117,7 @@ def emergence_stages(
     Read from the writes along the state they leave behind, up to the peak. Empty when the norm ratio
     never reaches ``min_norm_ratio``: then there is nothing massive to emerge.
     """
-    if "mlp_write_along" not in data:
-        raise InputError("this profile has no writes (its self-check failed): no layers to name")
-    if not _largest(_mean_over_prompts(data, "norm_ratio")) >= min_norm_ratio:
+    if not _becomes_massive(data, min_norm_ratio):
         return []
     norm = _mean_over_prompts(data, "sink_norm")
     peak = _peak(norm)
@@ -143,9 +141,7 @@ def dissipation_stages(
     The share is the fall of the norm itself: a write that removes nearly all of a state has no fixed
     direction along the little that it leaves behind. The larger write is named.
     """
-    if "mlp_write_norm" not in data:
-        raise InputError("this profile has no writes (its self-check failed): no layers to name")
-    if not _largest(_mean_over_prompts(data, "norm_ratio")) >= min_norm_ratio:
+    if not _becomes_massive(data, min_norm_ratio):
         return []
     norm = _mean_over_prompts(data, "sink_norm")
     peak = _peak(norm)
@@ -173,6 +169,13 @@ def dissipation_layers(
 ) -> list[int]:
     """The layers of ``dissipation_stages``."""
     return [stage.layer for stage in dissipation_stages(data, min_share, min_norm_ratio)]
+
+
+def _becomes_massive(data: xr.Dataset, min_norm_ratio: float) -> bool:
+    """Whether the norm ratio reaches the threshold at any depth, of a profile that has the writes."""
+    if "mlp_write_norm" not in data:
+        raise InputError("this profile has no writes (its self-check failed): no layers to name")
+    return _largest(_mean_over_prompts(data, "norm_ratio")) >= min_norm_ratio
 
 
 def _mean_over_prompts(data: xr.Dataset, name: str) -> np.ndarray:

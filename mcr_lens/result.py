@@ -209,12 +209,10 @@ class Profile:
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
-        estimator = self.data.attrs.get("estimator", {})
-        if (
-            estimator.get("preset", "raw") != "raw"
-            or estimator.get("center")
-            or (estimator.get("unit_rows") or estimator.get("alpha", 1.0) != 1.0)
-        ):
+        # Here, so that a saved profile can be read and drawn without importing torch.
+        from mcr_lens.metrics.spectrum import Estimator
+
+        if not Estimator(**self.data.attrs.get("estimator", {})).is_raw:
             raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from backends import BACKENDS, needs_hooked_transformer
 from families import FAMILIES, eager, tiny_folder
 from hugging_face_oracle import model_oracle
 from planted import planted_folder, planted_hooked_transformer
@@ -17,11 +18,8 @@ import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.hooks import BatchContext, PromptTable, ResidualObserver, current_context
 from mcr_lens.metrics import Estimator
-from mcr_lens.models.backend import as_module, has_hooked_transformer
+from mcr_lens.models.backend import as_module
 
-needs_hooked_transformer = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="HookedTransformer was removed in TransformerLens 4"
-)
 ON_BACKENDS = [
     *[pytest.param(family, "bridge", id=f"{family}-bridge") for family in FAMILIES],
     *[
@@ -29,7 +27,6 @@ ON_BACKENDS = [
         for family in ("llama", "qwen2")
     ],
 ]
-BACKENDS = ["bridge", pytest.param("hooked_transformer", marks=needs_hooked_transformer)]
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,11 @@ class PromptTable:
         """
         for name, tensor in values.items():
             pieces = self._pieces[name].setdefault(index, [])
-            first = sum(len(rows) for rows, _ in pieces)
-            rows = range(first, first + len(tensor)) if prompts is None else prompts
+            if prompts is None:
+                first = sum(len(rows) for rows, _ in pieces)
+                rows: Sequence[int] = range(first, first + len(tensor))
+            else:
+                rows = prompts
             # A copy: a view would keep the larger tensor alive that it was cut from.
             pieces.append((np.asarray(rows, dtype=np.int64), tensor.detach().clone()))
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.metrics.rows import full_lengths, rest_rows
 
 __all__ = [
     "Masses",
@@ -46,8 +46,7 @@ def masses(
     """``M``, ``R``, ``alpha R`` and ``(1 - alpha) R`` of each prompt, in float64."""
     batch, pos, _ = residual.shape
     lengths = full_lengths(batch, pos, lengths, sink_position)
-    keep = real_rows(lengths, pos, 0, residual.device)
-    keep &= row_positions(pos, 0, residual.device) != sink_position
+    keep = rest_rows(lengths, pos, 0, sink_position, residual.device)
     rows = torch.where(keep[..., None], residual.double(), 0.0)
     sink = residual[:, sink_position].double()
     return Masses(sink.square().sum(-1), *split_mass(rows, sink))

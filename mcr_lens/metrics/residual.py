@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
 
 __all__ = [
     "TopActivation",
@@ -42,8 +42,7 @@ def rest_norm(
     """Mean over the real tokens other than the sink of ``||x_i||``; NaN for a prompt of one token."""
     batch, pos, _ = residual.shape
     lengths = full_lengths(batch, pos, lengths, sink_position)
-    keep = real_rows(lengths, pos, 0, residual.device)
-    keep &= row_positions(pos, 0, residual.device) != sink_position
+    keep = rest_rows(lengths, pos, 0, sink_position, residual.device)
     norms = torch.linalg.vector_norm(residual.double(), dim=-1)
     return torch.where(keep, norms, 0.0).sum(-1) / keep.sum(-1)
 

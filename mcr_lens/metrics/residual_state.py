@@ -9,7 +9,7 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.metrics import bounds, residual, spectrum
 from mcr_lens.metrics.bounds import Masses
-from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
 from mcr_lens.metrics.spectrum import Estimator, Spectra
 
 __all__ = ["ResidualState"]
@@ -113,10 +113,11 @@ class ResidualState:
     def _take(self, block: Tensor, offset: int) -> None:
         """Reduce a block whose sink token is known."""
         assert self._sink is not None
-        keep = real_rows(self.lengths, block.shape[1], offset, block.device)
-        is_rest = row_positions(block.shape[1], offset, block.device) != self.sink_position
-        x = torch.where(keep[..., None], block, 0.0).double()
-        rest = torch.where(is_rest[:, None], x, 0.0)
+        rows, device = block.shape[1], block.device
+        is_real = real_rows(self.lengths, rows, offset, device)
+        is_rest = rest_rows(self.lengths, rows, offset, self.sink_position, device)
+        x = torch.where(is_real[..., None], block, 0.0).double()
+        rest = torch.where(is_rest[..., None], x, 0.0)
         self._rest_norms += torch.linalg.vector_norm(rest, dim=-1).sum(-1)
         parts = bounds.split_mass(rest, self._sink)
         self._rest_masses = [old + new for old, new in zip(self._rest_masses, parts, strict=True)]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 
-__all__ = ["full_lengths", "real_rows", "row_positions"]
+__all__ = ["full_lengths", "real_rows", "rest_rows", "row_positions"]
 
 
 def full_lengths(
@@ -42,3 +42,11 @@ def real_rows(
 ) -> Bool[Tensor, "batch rows"]:
     """True where a row of the block is a real token rather than right padding."""
     return row_positions(rows, offset, device) < lengths.to(device)[:, None]
+
+
+def rest_rows(
+    lengths: Int[Tensor, "batch"], rows: int, offset: int, sink_position: int, device: torch.device
+) -> Bool[Tensor, "batch rows"]:
+    """True where a row of the block is a real token other than the sink."""
+    is_rest = row_positions(rows, offset, device) != sink_position
+    return real_rows(lengths, rows, offset, device) & is_rest

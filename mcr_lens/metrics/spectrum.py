@@ -60,8 +60,8 @@ class Estimator:
 
     @property
     def is_raw(self) -> bool:
-        """True when the spectrum is that of the untouched ``X``, which the theorem speaks of."""
-        return self.preset == "raw" and not (self.center or self.unit_rows)
+        """True for the Shannon entropy of the untouched ``X``, which the theorem speaks of."""
+        return self.preset == "raw" and not (self.center or self.unit_rows) and self.alpha == 1.0
 
     @property
     def needs_whole_prompt(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformer_lens.model_bridge import TransformerBridge
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin
@@ -140,7 +140,7 @@ def _device(device: str | torch.device | None) -> str | torch.device | None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise InputError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu'") from error
     return device
 
@@ -153,7 +153,7 @@ def _plain_errors(source: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
-        reason = " ".join(str(error).split())[:400]
+        reason = one_line(error, 400)
         raise InputError(
             f"{source}: could not be loaded ({type(error).__name__}: {reason}); use 'tiny', a name that "
             "TransformerLens supports and that is in the local cache or reachable, or a local "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.prompts.batches import Prompts
 
 __all__ = ["load_prompts", "read_texts"]
@@ -126,7 +126,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
         # error; with one, pandas would take the first cell for an index.
         cells = pandas.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except Exception as error:  # pandas and pyarrow raise what they like on a broken file
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise InputError(f"{path}: not a readable {path.suffix} file ({reason})") from error
     header, *rows = cells.values.tolist()
     twice = [name for name in header if header.count(name) > 1]
@@ -146,7 +146,7 @@ def _from_datasets(name: str, field: str | None, config: str | None, split: str 
         else:
             found = datasets.load_dataset(name, config)
     except Exception as error:  # the many errors of a library that reads the hub and the disk
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
     if isinstance(found, datasets.DatasetDict):
         splits = [str(each) for each in found]

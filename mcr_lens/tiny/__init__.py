@@ -32,8 +32,9 @@ def checkpoint_steps() -> list[int]:
         >>> checkpoint_steps()[0]
         0
     """
-    folder = weights_folder() / "checkpoints"
-    return sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("step_*.safetensors"))
+    from mcr_lens.tiny.checkpoints import steps_in
+
+    return steps_in(weights_folder() / "checkpoints")
 
 
 def checkpoint_state(step: int) -> dict[str, Tensor]:

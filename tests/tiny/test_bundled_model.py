@@ -6,22 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS
 from families import eager
 from hugging_face_oracle import model_oracle
 
 import mcr_lens as mcr
-from mcr_lens.models.backend import has_hooked_transformer
 from mcr_lens.tiny import checkpoint_state, checkpoint_steps, weights_folder
-
-BACKENDS = [
-    "bridge",
-    pytest.param(
-        "hooked_transformer",
-        marks=pytest.mark.skipif(
-            not has_hooked_transformer(), reason="HookedTransformer was removed in TransformerLens 4"
-        ),
-    ),
-]
 
 
 @pytest.fixture(scope="module")
