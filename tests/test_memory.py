@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "memory_flat.py"
 def peak(prompts: Path, n: int) -> dict[str, float]:
     """Peak resident set of a process that profiles the bundled model on ``n`` prompts."""
     command = [sys.executable, str(BENCHMARK), str(prompts), "--one", str(n)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    allocator = runpy.run_path(str(BENCHMARK))["ALLOCATOR"]
+    environment = {**os.environ, **allocator, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
