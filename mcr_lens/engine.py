@@ -1,6 +1,5 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
-import difflib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal
@@ -10,14 +9,16 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
+from mcr_lens.hooks.intervene import check_hooks, described
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
+from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
-__all__ = ["measure", "profile"]
+__all__ = ["measure", "profile", "record"]
 
 
 def profile(
@@ -25,6 +26,7 @@ def profile(
     prompts: Prompts,
     *,
     interventions: Sequence[Hook] = (),
+    observers: Sequence[Observer] = (),
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | None = None,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
@@ -37,6 +39,7 @@ def profile(
         model: from ``load_model``.
         prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
+        observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
         batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
             a pattern of prompt x prompt.
@@ -57,16 +60,16 @@ def profile(
     if chunk is not None and estimator.needs_whole_prompt:
         raise InputError(f"{estimator} needs whole prompts: leave out chunk=, or do not centre")
     facts = model_facts(model)
-    observers: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
+    standard: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
     # What the self-check found broken is left out; the failed check stands in the attributes.
     if "residual_sum" not in facts.failed_checks:
-        observers.append(WriteObserver(model, sink_position))
+        standard.append(WriteObserver(model, sink_position))
     if "pattern_rows" not in facts.failed_checks:
-        observers.append(AttentionObserver(model, sink_position))
+        standard.append(AttentionObserver(model, sink_position))
     data = measure(
         model,
         prompts,
-        observers,
+        [*standard, *observers],
         interventions,
         batch_size=batch_size,
         chunk=chunk,
@@ -75,7 +78,7 @@ def profile(
     data.attrs |= {
         "estimator": estimator.as_dict(),
         "sink_position": sink_position,
-        "interventions": [name if isinstance(name, str) else "filter" for name, _ in interventions],
+        "interventions": described(interventions),
     }
     return Profile(data)
 
@@ -103,7 +106,7 @@ def measure(
     _check(model, prompts, batch_size, chunk)
     interventions = list(interventions)
     hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
-    _check_hook_names(model, hooks)
+    check_hooks(model, hooks, shortest=min(prompts.lengths))
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     bar = tqdm(total=len(prompts), unit="prompt", desc="profile", disable=None if progress else True)
@@ -120,6 +123,37 @@ def measure(
     return data
 
 
+def record(
+    model: Model,
+    prompts: Prompts,
+    hook_names: Sequence[str],
+    interventions: Sequence[Hook] = (),
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+) -> Activations:
+    """Run prompts and keep whole activations, as sources for patching.
+
+    Args:
+        hook_names: the hook points to keep, such as ``["blocks.3.hook_resid_pre"]``. Mind the memory.
+
+    Returns:
+        A mapping from hook name to ``(prompt, pos, ...)``, padded with zeros, with the prompts' ``lengths``.
+
+    Raises:
+        InputError: as ``measure``.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> prompts = mcr.Prompts.from_tokens([[0, 11, 12, 13], [0, 21, 22]])
+        >>> mcr.record(model, prompts, ["blocks.2.hook_mlp_out"])
+        Activations(blocks.2.hook_mlp_out (2, 4, 128))
+    """
+    recorder = ActivationRecorder(hook_names)
+    measure(model, prompts, [recorder], interventions, batch_size=batch_size, progress=False)
+    return recorder.activations()
+
+
 def _run_batch(
     model: Model, batch: Batch, hooks: Sequence[Hook], chunk: int | None, blocks_only: bool
 ) -> None:
@@ -129,7 +163,7 @@ def _run_batch(
     step = length if chunk is None else chunk
     cache: Any = new_cache(model, len(tokens)) if step < length else None
     for offset in range(0, length, step):
-        context = BatchContext(offset, batch.lengths, batch.prompts)
+        context = BatchContext(offset, batch.lengths, batch.prompts, batch.tokens)
         with running(context):
             block = tokens[:, offset : offset + step]
             run(model, block, hooks, cache=cache, blocks_only=blocks_only)
@@ -162,12 +196,3 @@ def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], ch
 
 def _is_count(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _check_hook_names(model: Model, hooks: Sequence[Hook]) -> None:
-    """TransformerLens 3 ignores unknown hook names, 4 raises: here they are an error on both."""
-    known = model.hook_dict
-    for name, _ in hooks:
-        if isinstance(name, str) and name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
-            raise InputError(f"the model has no hook {name!r}; there are {', '.join(near)} ...")

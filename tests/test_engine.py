@@ -244,7 +244,8 @@ def test_hook_names_are_checked(load: Any) -> None:
     model, _ = load("llama", "bridge")
     wrong = [("blocks.1.hook_mlp_outt", lambda tensor, hook: None)]
     with pytest.raises(
-        InputError, match=r"no hook 'blocks.1.hook_mlp_outt'; there are blocks.1.hook_mlp_out"
+        InputError,
+        match=r"no hook 'blocks.1.hook_mlp_outt'; its layers are 0..2, and there are blocks.1.hook_mlp_out",
     ):
         mcr.profile(model, ragged(2), interventions=wrong, progress=False)
 

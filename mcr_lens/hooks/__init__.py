@@ -1,5 +1,7 @@
 """Lists of ``(hook name, function)``: observers that read, interventions that edit, and their context."""
 
+from mcr_lens.hooks.ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
+from mcr_lens.hooks.block import block_attention_to
 from mcr_lens.hooks.context import BatchContext, current_context, running
 from mcr_lens.hooks.observe import (
     AttentionObserver,
@@ -8,16 +10,30 @@ from mcr_lens.hooks.observe import (
     WriteObserver,
     depth_hook_name,
 )
+from mcr_lens.hooks.patch import mean_ablate, patch_activation, resample_ablate
 from mcr_lens.hooks.prompt_table import PromptTable
+from mcr_lens.hooks.record import ActivationRecorder, Activations
+from mcr_lens.hooks.sequence import growing
 
 __all__ = [
+    "ActivationRecorder",
+    "Activations",
     "AttentionObserver",
     "BatchContext",
     "Observer",
     "PromptTable",
     "ResidualObserver",
     "WriteObserver",
+    "ablate_attention_write",
+    "ablate_mlp_write",
+    "block_attention_to",
+    "clamp_norm",
     "current_context",
     "depth_hook_name",
+    "growing",
+    "mean_ablate",
+    "patch_activation",
+    "resample_ablate",
     "running",
+    "zero_dimensions",
 ]

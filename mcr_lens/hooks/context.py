@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["BatchContext", "current_context", "running"]
+__all__ = ["BatchContext", "current_context", "is_running", "running"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class BatchContext:
         offset: position in the prompt of the block's first row.
         lengths: real tokens of each prompt, all chunks together; ``None``: as many as the block has.
         prompts: index of each row's prompt in the set that is measured; ``None`` outside the engine.
+        tokens: token ids of the whole padded prompts, all chunks together; ``None`` outside the engine.
     """
 
     offset: int = 0
     lengths: Int[Tensor, "batch"] | None = None
     prompts: tuple[int, ...] | None = None
+    tokens: Int[Tensor, "batch pos"] | None = None
 
     def prompt_lengths(self, batch: int, rows: int) -> Int[Tensor, "batch"]:
         """Real tokens of each prompt, for a block of ``(batch, rows)``."""
@@ -59,15 +61,17 @@ class BatchContext:
         return None if self.prompts is None else tuple(self.prompts[i] for i in which.tolist())
 
 
-_CURRENT: ContextVar[BatchContext] = ContextVar(
-    "mcr_lens_batch_context",
-    default=BatchContext(),  # noqa: B039  (frozen)
-)
+_CURRENT: ContextVar[BatchContext | None] = ContextVar("mcr_lens_batch_context", default=None)
 
 
 def current_context() -> BatchContext:
     """The context of the forward pass that is running."""
-    return _CURRENT.get()
+    return _CURRENT.get() or BatchContext()
+
+
+def is_running() -> bool:
+    """True inside ``running``: somebody knows where in its prompts the forward pass stands."""
+    return _CURRENT.get() is not None
 
 
 @contextlib.contextmanager

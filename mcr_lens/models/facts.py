@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
 from mcr_lens.models.self_check import SelfCheck, self_check
 
-__all__ = ["ModelFacts", "model_facts", "record_origin", "require"]
+__all__ = ["ModelFacts", "model_facts", "owner_of", "record_origin", "require"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class ModelFacts:
 # The outcome of the self-check, with the state of the model that it was done on.
 _CHECKS: WeakKeyDictionary[Any, tuple[tuple[str, ...], SelfCheck]] = WeakKeyDictionary()
 _ORIGINS: WeakKeyDictionary[Any, tuple[str, str | None]] = WeakKeyDictionary()
+# A plain hook is told its hook point and no more: these lead from there to the facts.
+_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
 
 
 def record_origin(model: Model, source: str, revision: str | None) -> None:
@@ -77,9 +79,26 @@ def model_facts(model: Model) -> ModelFacts:
     weights = next(as_module(model).parameters())
     state = (_processing(model, backend), str(weights.dtype).removeprefix("torch."), str(weights.device))
     # Folding, centring or casting weights makes another model of it: check again.
-    if model not in _CHECKS or _CHECKS[model][0] != state:
+    is_new = model not in _CHECKS or _CHECKS[model][0] != state
+    if is_new:
         _CHECKS[model] = (state, self_check(model))
-    return _facts(model, backend, *state, _CHECKS[model][1])
+    facts = _facts(model, backend, *state, _CHECKS[model][1])
+    if is_new:
+        for name, point in model.hook_dict.items():
+            if name.endswith("attn.hook_pattern"):
+                _OWNERS[point] = (ref(model), facts)
+    return facts
+
+
+def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
+    """The model that an attention pattern's hook point belongs to, and the facts found when it was checked.
+
+    Known are models that came from ``load_model`` or were measured before; ``None`` for others.
+    """
+    # In compatibility mode the bridge hands its hooks a stand-in with another name.
+    found = _OWNERS.get(getattr(hook_point, "_target", hook_point))
+    model = None if found is None else found[0]()
+    return None if found is None or model is None else (model, found[1])
 
 
 def require(model: Model, check: str, call: str) -> None:

@@ -1,0 +1,234 @@
+"""What every intervention is made of: edits at named hook points, checked before they are trusted.
+
+An intervention is a plain list of ``(hook name, function)``. The functions made here carry what they do in
+an attribute, ``intervention``, so that results can record it and bad layers, heads and positions are refused
+when the list is attached: by the engine, or on the first forward pass of a model that is known.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.hooks.context import BatchContext, is_running
+from mcr_lens.hooks.sequence import FIRST_PATTERN, Follower, is_growing
+from mcr_lens.models.backend import Hook, Model
+from mcr_lens.models.facts import ModelFacts, model_facts, owner_of
+
+__all__ = [
+    "Edit",
+    "Intervention",
+    "Position",
+    "check_hooks",
+    "described",
+    "indices",
+    "intervene",
+    "key_positions",
+    "located",
+]
+
+Edit = Callable[[Tensor, BatchContext], Tensor | None]
+Position = int | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """What one call edits.
+
+    Attributes:
+        call: name of the public function.
+        settings: its arguments, for the record.
+        hook_names: the points that are edited.
+        positions: the positions that must exist in every prompt.
+        heads: query heads it names.
+        edits_pattern: whether it depends on an edited attention pattern having an effect.
+    """
+
+    call: str
+    settings: Mapping[str, Any]
+    hook_names: tuple[str, ...]
+    positions: tuple[Position, ...] = ()
+    heads: tuple[int, ...] = ()
+    edits_pattern: bool = False
+    _checked: WeakSet[Any] = field(default_factory=WeakSet, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.call}({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
+
+    def check(self, model: Model, facts: ModelFacts) -> None:
+        """Refuse what the model does not have, or cannot show; once a model."""
+        if model in self._checked:
+            return
+        _check_names(model, facts, self.hook_names)
+        wrong = [head for head in self.heads if head >= facts.n_heads]
+        if wrong:
+            raise InputError(
+                f"{self.call}: heads {wrong} of {facts.name}: there are heads 0..{facts.n_heads - 1}"
+            )
+        if self.edits_pattern and "pattern_edits" in facts.failed_checks:
+            raise InputError(
+                f"{self.call} has no effect on {facts.name} ({facts.backend}): "
+                f"{facts.failed_checks['pattern_edits']}"
+            )
+        self._checked.add(model)
+
+
+def intervene(
+    intervention: Intervention, edits: Mapping[str, Edit], model: Model | None = None
+) -> list[Hook]:
+    """The list of hooks: a look at block 0's pattern, then the edits.
+
+    Args:
+        edits: by hook name. An edit gets the activation and where it stands; it returns a changed copy,
+            or ``None`` to leave it.
+        model: check against it now.
+    """
+    if model is not None:
+        intervention.check(model, model_facts(model))
+    follower = Follower()
+
+    def look(pattern: Tensor, hook: Any) -> None:
+        owner = owner_of(hook)
+        if owner is not None:
+            intervention.check(*owner)
+        follower.look(pattern, hook)
+
+    hooks: list[Hook] = [(FIRST_PATTERN, look)]
+    hooks += [(name, _hook(name, edit, follower)) for name, edit in edits.items()]
+    for _, function in hooks:
+        function.intervention = intervention  # type: ignore[attr-defined]
+    return hooks
+
+
+def _hook(name: str, edit: Edit, follower: Follower) -> Callable[..., Tensor | None]:
+    last_pass = 0
+
+    def hook_function(activation: Tensor, hook: Any) -> Tensor | None:
+        nonlocal last_pass
+        # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
+        stands_for = getattr(hook, "_target", None)
+        if stands_for is not None and hook.name == stands_for.name:
+            return None
+        context, last_pass = follower.context(name, activation.shape[1], last_pass)
+        edited = edit(activation, context)
+        return None if edited is None else edited.to(activation.dtype)
+
+    return hook_function
+
+
+def located(
+    position: Position, context: BatchContext, batch: int, rows: int, call: str
+) -> tuple[Tensor, Tensor]:
+    """Where a position sits in a block of rows: ``(prompts, rows)``, aligned indices, perhaps none.
+
+    Arguments and errors as in ``key_positions``.
+    """
+    at = key_positions(position, context, batch, rows, call)
+    lengths = context.prompt_lengths(batch, rows)
+    inside = (at >= context.offset) & (at < context.offset + rows) & (at < lengths)
+    (prompts,) = torch.nonzero(inside, as_tuple=True)
+    return prompts, at[prompts] - context.offset
+
+
+def key_positions(
+    position: Position, context: BatchContext, batch: int, rows: int, call: str
+) -> Int[Tensor, "batch"]:
+    """A position of each prompt of the batch, counted from its start.
+
+    Args:
+        position: one for all prompts, or one a prompt; a negative one counts from the last real token.
+
+    Raises:
+        InputError: for a position that a prompt does not have.
+    """
+    at = _one_a_row(position, context, batch, call)
+    lengths = context.prompt_lengths(batch, rows)
+    from_start = torch.where(at < 0, lengths + at, at)
+    # A later row of a sequence that a cache holds: its other positions were there, or will be.
+    if (is_running() or context.offset == 0) and not is_growing():
+        missing = (from_start < 0) | (from_start >= lengths)
+        if missing.any():
+            first = int(missing.nonzero()[0])
+            raise InputError(
+                f"{call}: position {int(at[first])} in a prompt of {int(lengths[first])} tokens: use "
+                f"0..{int(lengths[first]) - 1}, or -1 for the last; where the sequence grows, as under "
+                "generate, wrap the call in mcr_lens.hooks.growing()"
+            )
+    return from_start
+
+
+def _one_a_row(position: Position, context: BatchContext, batch: int, call: str) -> Int[Tensor, "batch"]:
+    if isinstance(position, Integral):
+        return torch.full((batch,), int(position))
+    given = torch.as_tensor(position)
+    if context.prompts is None and len(given) != batch:
+        raise InputError(f"{call}: {len(given)} positions for a batch of {batch}: give one a prompt")
+    rows = range(batch) if context.prompts is None else context.prompts
+    if len(given) <= max(rows):
+        raise InputError(f"{call}: {len(given)} positions, prompt {max(rows)} has none: give one a prompt")
+    return given[list(rows)]
+
+
+def indices(values: int | Iterable[int], word: str, call: str) -> tuple[int, ...]:
+    """Layers, heads or dimensions as a tuple without repetition.
+
+    Raises:
+        InputError: for none, anything but whole numbers from 0, or the same one twice.
+    """
+    listed = (values,) if isinstance(values, Integral) else tuple(values)  # type: ignore[arg-type]
+    if not listed:
+        raise InputError(f"{call}: no {word} given: name at least one")
+    if any(isinstance(x, bool) or not isinstance(x, Integral) or x < 0 for x in listed):
+        raise InputError(f"{call}: {word}s {list(listed)}: use whole numbers, counted from 0")
+    if len(set(listed)) < len(listed):
+        raise InputError(f"{call}: {word}s {list(listed)}: each once, a second time would edit the edit")
+    return tuple(int(x) for x in listed)
+
+
+def check_hooks(model: Model, hooks: Sequence[Hook], shortest: int | None = None) -> None:
+    """Refuse hook names, layers, heads and positions that a model or its prompts do not have.
+
+    Args:
+        shortest: tokens of the shortest prompt.
+    """
+    facts = model_facts(model)
+    for made in {getattr(function, "intervention", None): None for _, function in hooks}:
+        if made is None:
+            continue
+        made.check(model, facts)
+        for position in made.positions:
+            if shortest is not None and isinstance(position, int) and not -shortest <= position < shortest:
+                raise InputError(
+                    f"{made.call}: position {position}: the shortest prompt has {shortest} tokens, "
+                    f"0..{shortest - 1}"
+                )
+    # TransformerLens ignores an unknown name on some of its lines: here it is an error on all.
+    _check_names(model, facts, [name for name, _ in hooks if isinstance(name, str)])
+
+
+def described(hooks: Sequence[Hook]) -> list[str]:
+    """What a result records of its interventions: ours once with their settings, plain hooks by name."""
+    lines: dict[object, str] = {}
+    for number, (name, function) in enumerate(hooks):
+        made = getattr(function, "intervention", None)
+        lines.setdefault(made or number, str(made) if made else name if isinstance(name, str) else "filter")
+    return list(lines.values())
+
+
+def _check_names(model: Model, facts: ModelFacts, names: Sequence[str]) -> None:
+    known = model.hook_dict
+    for name in names:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=3) or list(known)[:3]
+        raise InputError(
+            f"{facts.name} has no hook {name!r}; its layers are 0..{facts.n_layers - 1}, "
+            f"and there are {', '.join(near)} ..."
+        )
