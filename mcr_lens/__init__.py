@@ -8,11 +8,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import hooks, metrics, models, phases, viz
-    from mcr_lens.engine import measure, profile, record
-    from mcr_lens.errors import InputError
+    from mcr_lens import experiments, hooks, metrics, models, phases, viz
+    from mcr_lens.engine import (
+        measure,
+        profile,
+        record,
+    )
+    from mcr_lens.errors import (
+        InputError,
+    )
+    from mcr_lens.experiments import (
+        AblationStudy,
+        PromptPairs,
+        ablation_study,
+        activation_patching,
+        fit_tuned_lens,
+        lens_summary,
+        logit_lens,
+    )
     from mcr_lens.hooks import (
+        LogitLens,
         Observer,
+        Translators,
+        TunedLens,
         ablate_attention_write,
         ablate_mlp_write,
         block_attention_to,
@@ -22,24 +40,45 @@ if TYPE_CHECKING:
         resample_ablate,
         zero_dimensions,
     )
-    from mcr_lens.metrics import Estimator
-    from mcr_lens.models import load_model
-    from mcr_lens.prompts import Prompts, load_prompts, word_problems
-    from mcr_lens.result import Profile
+    from mcr_lens.metrics import (
+        Estimator,
+    )
+    from mcr_lens.models import (
+        load_model,
+    )
+    from mcr_lens.prompts import (
+        Prompts,
+        load_prompts,
+        word_problems,
+    )
+    from mcr_lens.result import (
+        Profile,
+    )
 
 __all__ = [
+    "AblationStudy",
     "Estimator",
     "InputError",
+    "LogitLens",
     "Observer",
     "Profile",
+    "PromptPairs",
     "Prompts",
+    "Translators",
+    "TunedLens",
     "ablate_attention_write",
     "ablate_mlp_write",
+    "ablation_study",
+    "activation_patching",
     "block_attention_to",
     "clamp_norm",
+    "experiments",
+    "fit_tuned_lens",
     "hooks",
+    "lens_summary",
     "load_model",
     "load_prompts",
+    "logit_lens",
     "mean_ablate",
     "measure",
     "metrics",
@@ -57,27 +96,37 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AblationStudy": "mcr_lens.experiments",
     "Estimator": "mcr_lens.metrics",
     "InputError": "mcr_lens.errors",
+    "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
     "Profile": "mcr_lens.result",
+    "PromptPairs": "mcr_lens.experiments",
     "Prompts": "mcr_lens.prompts",
-    "load_model": "mcr_lens.models",
-    "load_prompts": "mcr_lens.prompts",
-    "measure": "mcr_lens.engine",
-    "profile": "mcr_lens.engine",
-    "record": "mcr_lens.engine",
+    "Translators": "mcr_lens.hooks",
+    "TunedLens": "mcr_lens.hooks",
     "ablate_attention_write": "mcr_lens.hooks",
     "ablate_mlp_write": "mcr_lens.hooks",
+    "ablation_study": "mcr_lens.experiments",
+    "activation_patching": "mcr_lens.experiments",
     "block_attention_to": "mcr_lens.hooks",
     "clamp_norm": "mcr_lens.hooks",
+    "fit_tuned_lens": "mcr_lens.experiments",
+    "lens_summary": "mcr_lens.experiments",
+    "load_model": "mcr_lens.models",
+    "load_prompts": "mcr_lens.prompts",
+    "logit_lens": "mcr_lens.experiments",
     "mean_ablate": "mcr_lens.hooks",
+    "measure": "mcr_lens.engine",
     "patch_activation": "mcr_lens.hooks",
+    "profile": "mcr_lens.engine",
+    "record": "mcr_lens.engine",
     "resample_ablate": "mcr_lens.hooks",
-    "zero_dimensions": "mcr_lens.hooks",
     "word_problems": "mcr_lens.prompts",
+    "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("hooks", "metrics", "models", "phases", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from mcr_lens.hooks.ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
 from mcr_lens.hooks.block import block_attention_to
 from mcr_lens.hooks.context import BatchContext, current_context, running
+from mcr_lens.hooks.lens import LogitLens, TunedLens
 from mcr_lens.hooks.observe import (
     AttentionObserver,
     Observer,
@@ -14,15 +15,19 @@ from mcr_lens.hooks.patch import mean_ablate, patch_activation, resample_ablate
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.sequence import growing
+from mcr_lens.hooks.translators import Translators
 
 __all__ = [
     "ActivationRecorder",
     "Activations",
     "AttentionObserver",
     "BatchContext",
+    "LogitLens",
     "Observer",
     "PromptTable",
     "ResidualObserver",
+    "Translators",
+    "TunedLens",
     "WriteObserver",
     "ablate_attention_write",
     "ablate_mlp_write",

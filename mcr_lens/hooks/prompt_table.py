@@ -51,7 +51,8 @@ class PromptTable:
     def dataset(self) -> xr.Dataset:
         """A variable a name, with dimensions ``(prompt, axis, *trailing)``, in prompt order.
 
-        Places nobody wrote to are NaN (-1 for integers).
+        Trailing dimensions are as long as the longest value; places nobody wrote to are NaN (-1 for
+        integers).
         """
         blocks = [rows for places in self._pieces.values() for p in places.values() for rows, _ in p]
         prompts = np.unique(np.concatenate(blocks)) if blocks else np.array([], dtype=np.int64)
@@ -61,11 +62,14 @@ class PromptTable:
     def _variable(
         self, places: Mapping[int, list[tuple[np.ndarray, Tensor]]], prompts: np.ndarray
     ) -> tuple[tuple[str, ...], np.ndarray]:
-        sample = next(iter(places.values()))[0][1].cpu().numpy()
+        tensors = [tensor for pieces in places.values() for _, tensor in pieces]
+        sample = tensors[0].cpu().numpy()
         dims = ("prompt", self.axis, *self.trailing[: sample.ndim - 1])
         missing = -1 if np.issubdtype(sample.dtype, np.integer) else np.nan
-        values = np.full((len(prompts), self.size, *sample.shape[1:]), missing, dtype=sample.dtype)
+        longest = np.max([tensor.shape[1:] for tensor in tensors], axis=0)
+        values = np.full((len(prompts), self.size, *longest.astype(int)), missing, dtype=sample.dtype)
         for index, pieces in places.items():
             for rows, tensor in pieces:
-                values[np.searchsorted(prompts, rows), index] = tensor.cpu().numpy()
+                inside = tuple(slice(size) for size in tensor.shape[1:])
+                values[(np.searchsorted(prompts, rows), index, *inside)] = tensor.cpu().numpy()
         return dims, values

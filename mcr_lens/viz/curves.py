@@ -9,13 +9,11 @@ from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
+from mcr_lens.viz.style import COLORS, faded, styled
 
 __all__ = ["depth_curves"]
 
-# Okabe and Ito's palette: told apart with any common colour blindness, readable on white and on black.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _PHASE_FILL = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
-_INK = "#808080"
 
 # Title with unit, and the curves of each panel: (variable, its name in the legend, dash).
 _PANELS = (
@@ -49,7 +47,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     titles = [title for title, _ in _PANELS]
     figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
     for number, (name, profile) in enumerate(named.items()):
-        color = _COLORS[number % len(_COLORS)]
+        color = COLORS[number % len(COLORS)]
         for panel, (_, curves) in enumerate(_PANELS):
             for variable, label, dash in curves:
                 if variable not in profile.data and not (
@@ -73,7 +71,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
         figure.update_xaxes(range=[-0.03, 1.03])
     axis = "relative depth" if several else "depth (residual-stream state; 0 = embeddings)"
     figure.update_xaxes(title_text=axis, row=2)
-    return _styled(figure)
+    return styled(figure)
 
 
 def _add_curve(
@@ -87,7 +85,7 @@ def _add_curve(
     place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     figure.add_scatter(x=x, y=curve["low"].values, **band, **place)
-    fill = {"fill": "tonexty", "fillcolor": _faded(style["line"]["color"])}
+    fill = {"fill": "tonexty", "fillcolor": faded(style["line"]["color"])}
     figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place)
     figure.add_scatter(
         x=x,
@@ -116,23 +114,3 @@ def _shade_phases(figure: go.Figure, profile: Profile) -> None:
             figure.add_shape(type="rect", name=name, **edges, **look, **across)
         key = {"symbol": "square", "size": 12, "color": fill, "opacity": 0.4}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name, row=1, col=1)
-
-
-def _styled(figure: go.Figure) -> go.Figure:
-    """One look for light and dark pages: no background of its own, grey ink."""
-    figure.update_layout(
-        height=620,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "size": 13},
-        margin={"l": 60, "r": 20, "t": 60, "b": 60},
-        legend={"orientation": "h", "y": -0.12, "x": 0},
-    )
-    figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
-    figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=_INK)
-    return figure
-
-
-def _faded(color: str) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"

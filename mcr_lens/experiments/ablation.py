@@ -1,0 +1,134 @@
+"""The ablation study: what follows when the sink token is kept from becoming massive, by several ways."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pandas as pd
+import xarray as xr
+from tqdm.auto import tqdm
+
+from mcr_lens.engine import measure, profile
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, writes_of
+from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
+from mcr_lens.hooks.lens import LogitLens
+from mcr_lens.models import Model, require
+from mcr_lens.prompts import Prompts
+from mcr_lens.result import Profile
+
+__all__ = ["ablation_study"]
+
+_KEPT = (
+    "norm_ratio",
+    "matrix_entropy",
+    "entropy_bound",
+    "normalized_entropy",
+    "normalized_entropy_without_sink",
+    "anisotropy",
+    "anisotropy_bound",
+    "dominance",
+    "dominance_bound",
+    "sink_score",
+    "lens_loss",
+)
+
+
+def ablation_study(
+    model: Model,
+    prompts: Prompts,
+    layers: Literal["emergence"] | Sequence[int] = "emergence",
+    doses: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
+    arms: Sequence[str] = ARMS,
+    *,
+    sink_position: int = 0,
+    max_ratio: float = 1.0,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    progress: bool = True,
+) -> AblationStudy:
+    """Take away what makes the sink token massive, dose by dose, and see what goes with it.
+
+    Treatments: the writes that make it massive (each layer's, and all together), its norm clamped behind
+    these layers, its massive dimensions zeroed there, and the converse, attention to it blocked in all
+    later layers. Controls: the same writes removed at a random other token of each prompt; the same kind
+    of write of random other layers removed at the sink token.
+
+    Args:
+        layers: ``"emergence"``: the layers whose write makes the token massive, by the baseline profile; or
+            some of your own. Of a layer's two writes the larger (along the state it leaves) is removed.
+        doses: how much is taken, in [0, 1]; 0 is the baseline and always there.
+        arms: some of ``"write"``, ``"clamp"``, ``"dimensions"``, ``"block"``, ``"other token"`` and
+            ``"other layer"``; what the model cannot have (a pattern that can be edited, say) is left out.
+        max_ratio: norm that the clamp leaves, over the mean of the other tokens.
+        seed: of the random tokens and layers.
+        chunk: feed prompts in chunks; the clamp then compares with the baseline's mean ``rest_norm``.
+
+    Returns:
+        Every dose of every arm, by prompt and depth, with ``.effects()``, ``.claims()`` and ``.save(path)``.
+
+    Raises:
+        InputError: when no layer makes the token massive and none is named; for doses or arms that do not
+            exist; as ``profile``.
+    """
+    for check in ("residual_sum", "pattern_rows", "final_readout"):
+        require(model, check, "ablation_study")
+    given = _doses(doses)
+    bar = tqdm(desc="ablation", unit="run", disable=None if progress else True)
+    with bar:
+        settings = {"batch_size": batch_size, "chunk": chunk, "progress": False}
+        base = profile(model, prompts, observers=[LogitLens(model)], sink_position=sink_position, **settings)
+        bar.update()
+        writes = writes_of(base, layers)
+        rest_norm = None if chunk is None else base["rest_norm"].mean("prompt").values.tolist()
+        chosen = build_arms(model, base, writes, arms, max_ratio, rest_norm, seed)
+        bar.reset(total=1 + len(chosen) * len(given))
+        bar.update()
+        runs = []
+        for arm in chosen:
+            bar.set_postfix_str(arm.name)
+            at_doses = [base.data[list(_KEPT)]]
+            for dose in given:
+                observers: list[Observer] = [
+                    ResidualObserver(model, sink_position),
+                    AttentionObserver(model, sink_position),
+                    LogitLens(model),
+                ]
+                measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
+                at_doses.append(measured[list(_KEPT)])
+                bar.update()
+            runs.append(_along(at_doses, "dose", [0.0, *given]))
+    data = _along(runs, "arm", [arm.name for arm in chosen])
+    data = data.assign_coords(kind=("arm", [arm.kind for arm in chosen]))
+    data.attrs = base.data.attrs | _record(base, chosen, writes, seed)
+    return AblationStudy(data)
+
+
+def _along(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[object]) -> xr.Dataset:
+    return xr.concat(parts, pd.Index(list(labels), name=dim), combine_attrs="drop")
+
+
+def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], seed: int) -> dict[str, object]:
+    """How the study was made, and where the baseline has its valley."""
+    found = base.phases()
+    first, last = found.compress or (found.peak_depth, found.peak_depth)
+    return {
+        "result": "ablation study",
+        "writes": {str(layer): write for layer, write in writes.items()},
+        "arms": {arm.name: arm.what for arm in arms},
+        "ends_norm": [arm.name for arm in arms if arm.ends_norm],
+        # The outcomes are read over these depths; the state before emergence is what they are held against.
+        "compressed_depths": list(range(first, last + 1)),
+        "before_depth": min(writes),
+        "has_compression_phase": found.compress is not None,
+        "seed": seed,
+    }
+
+
+def _doses(doses: Sequence[float]) -> list[float]:
+    """Doses above 0 in rising order."""
+    listed = sorted({float(dose) for dose in doses})
+    if not listed or listed[-1] == 0 or listed[0] < 0 or listed[-1] > 1:
+        raise InputError(f"doses {list(doses)}: use numbers from 0 to 1, at least one above 0")
+    return [dose for dose in listed if dose > 0]

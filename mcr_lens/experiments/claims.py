@@ -1,0 +1,128 @@
+"""From paired effects to words: which causal claims a model supports, by stated rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+__all__ = ["Claim", "claims_of"]
+
+# The rules. An arm ends a phenomenon when it removes at least half of it, beyond chance after correction.
+SHARE = 0.5
+ALPHA = 0.05
+# A valley or sinks below this are nothing to remove.
+MIN_DEPTH_OF_VALLEY = 0.1
+MIN_SINK_RATE = 0.05
+
+Verdict = Literal["supported", "in part", "not supported", "cannot be said"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question, the answer for this model, and the numbers it rests on."""
+
+    question: str
+    verdict: Verdict
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.question} {self.verdict}: {self.why}"
+
+
+def claims_of(effects: pd.DataFrame, attributes: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Claim]:
+    """The four claims of a study at one dose.
+
+    An arm ends a phenomenon when ``removed`` is at least 0.5 and ``p_adjusted`` at most 0.05. A claim that B
+    follows the norm is supported when every treatment that ends the norm ends B and no control does; in part
+    when some do; not supported when none does, or when a control does as well.
+
+    Args:
+        effects: from ``AblationStudy.effects``.
+        attributes: those of the study.
+        kinds: arm to ``"treatment"`` or ``"control"``.
+    """
+    table = effects[effects.versus == "baseline"].set_index(["arm", "outcome"])
+    ending = [arm for arm in attributes["ends_norm"] if arm in kinds and _ends(table, arm, "norm_ratio")]
+    controls = [arm for arm, kind in kinds.items() if kind == "control"]
+    return [
+        _follows(table, "Does the valley follow the norm?", "normalized_entropy", ending, controls),
+        _follows(table, "Do sinks follow the norm?", "sink_rate", ending, controls),
+        _sinks_without_valley(table, ending, [arm for arm in kinds if arm == "blocked sink"]),
+        _loss(table, kinds),
+    ]
+
+
+def _ends(table: pd.DataFrame, arm: str, outcome: str) -> bool:
+    row = table.loc[(arm, outcome)]
+    return bool(row.removed >= SHARE and row.p_adjusted <= ALPHA)
+
+
+def _follows(
+    table: pd.DataFrame, question: str, outcome: str, ending: list[str], controls: list[str]
+) -> Claim:
+    nothing = _nothing_there(table, outcome)
+    if nothing:
+        return Claim(question, "cannot be said", nothing)
+    if not ending:
+        return Claim(question, "cannot be said", "no treatment ended half of the norm")
+    do = [arm for arm in ending if _ends(table, arm, outcome)]
+    idle = [arm for arm in controls if _ends(table, arm, outcome)]
+    why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
+    if idle:
+        return Claim(question, "not supported", f"a control ends it too ({', '.join(idle)}); {why}")
+    verdict: Verdict = "supported" if len(do) == len(ending) else "in part" if do else "not supported"
+    return Claim(question, verdict, why)
+
+
+def _sinks_without_valley(table: pd.DataFrame, ending: list[str], blocking: list[str]) -> Claim:
+    question = "Are there sinks without the valley?"
+    nothing = _nothing_there(table, "normalized_entropy") or _nothing_there(table, "sink_rate")
+    if nothing:
+        return Claim(question, "cannot be said", nothing)
+    ended = [arm for arm in ending if _ends(table, arm, "normalized_entropy")]
+    keep = [arm for arm in ended if table.loc[(arm, "sink_rate")].removed < SHARE]
+    why = [f"{_change(table, arm, 'sink_rate')} where the valley is gone" for arm in keep or ended]
+    for arm in blocking:
+        left = 1 - table.loc[(arm, "normalized_entropy")].removed
+        why.append(f"the converse, {_change(table, arm, 'sink_rate')}, leaves {left:.0%} of the valley")
+    if not ended:
+        return Claim(question, "cannot be said", "; ".join(["no treatment ended the valley", *why]))
+    return Claim(question, "supported" if keep else "not supported", "; ".join(why))
+
+
+def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Claim:
+    question = "Does it cost loss?"
+    rows = {arm: table.loc[(arm, "loss")] for arm in kinds}
+    costly = [
+        arm
+        for arm, kind in kinds.items()
+        if kind == "treatment" and rows[arm].low > 0 and rows[arm].p_adjusted <= ALPHA
+    ]
+    treatments = [arm for arm, kind in kinds.items() if kind == "treatment"]
+    why = "; ".join(
+        f"{arm} {row.effect:+.3f} nats a token [{row.low:+.3f}, {row.high:+.3f}]" for arm, row in rows.items()
+    )
+    if not treatments:
+        return Claim(question, "cannot be said", "there is no treatment")
+    verdict: Verdict = "supported" if costly == treatments else "in part" if costly else "not supported"
+    return Claim(question, verdict, why)
+
+
+def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
+    """Why there is nothing that could be removed."""
+    row = table.xs(outcome, level="outcome").iloc[0]
+    if outcome == "sink_rate" and row.against < MIN_SINK_RATE:
+        return f"the baseline has no sinks to lose (sink rate {row.against:.2f})"
+    if outcome == "normalized_entropy" and row.reference - row.against < MIN_DEPTH_OF_VALLEY:
+        return (
+            f"the baseline has no valley (normalized entropy {row.against:.2f}, {row.reference:.2f} before "
+            "emergence)"
+        )
+    return None
+
+
+def _change(table: pd.DataFrame, arm: str, outcome: str) -> str:
+    row = table.loc[(arm, outcome)]
+    name = {"normalized_entropy": "entropy", "sink_rate": "sink rate"}.get(outcome, outcome)
+    return f"{arm} {name} {row.against:.2f} -> {row.there:.2f}"

@@ -1,0 +1,112 @@
+"""A lens over a set of prompts: one dataset, with how it was made, and its curve over depth."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mcr_lens.engine import measure
+from mcr_lens.errors import InputError
+from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.lens import LogitLens, TunedLens
+from mcr_lens.hooks.translators import Translators
+from mcr_lens.models import Hook, Model
+from mcr_lens.prompts import Prompts
+
+__all__ = ["lens_summary", "logit_lens"]
+
+# Column of the summary, and tokens of a prompt that its variable does not count.
+_COLUMNS = {
+    "lens_loss": ("loss", 1),
+    "lens_entropy": ("entropy", 0),
+    "lens_kl": ("kl_to_final", 0),
+    "target_rank": ("target_rank", 1),
+    "target_probability": ("target_probability", 1),
+}
+
+
+def logit_lens(
+    model: Model,
+    prompts: Prompts,
+    interventions: Sequence[Hook] = (),
+    *,
+    translators: Translators | None = None,
+    top_k: int = 0,
+    per_token: bool = False,
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """What every depth would predict of every prompt, read out through the model's own last step.
+
+    Args:
+        interventions: hooks that edit; they run before the lens.
+        translators: from ``fit_tuned_lens`` or ``Translators.load``: the tuned lens, not the logit lens.
+        top_k: also the best tokens of every position, (prompt, depth, position, k).
+        per_token: also every variable before its mean over tokens.
+        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        chunk: feed prompts in chunks of this many tokens through the KV cache.
+
+    Returns:
+        The variables of ``LogitLens`` with ``lens_perplexity`` = exp(``lens_loss``), (prompt, depth);
+        ``n_tokens`` and ``first_token`` of every prompt. In ``attrs``: model, prompts, interventions, and
+        under ``"lens"`` its kind (``"logit"`` or ``"tuned"``) and the translators' record.
+
+    Raises:
+        InputError: for what ``measure``, ``LogitLens`` or ``TunedLens`` refuse.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> data = logit_lens(model, prompts, progress=False)
+        >>> dict(data.sizes), data.attrs["lens"]["kind"]
+        ({'prompt': 2, 'depth': 9}, 'logit')
+    """
+    interventions = list(interventions)
+    if translators is None:
+        lens = LogitLens(model, top_k=top_k, per_token=per_token)
+    else:
+        lens = TunedLens(model, translators, top_k=top_k, per_token=per_token)
+    data = measure(
+        model, prompts, [lens], interventions, batch_size=batch_size, chunk=chunk, progress=progress
+    )
+    with np.errstate(over="ignore"):  # a very bad prediction is infinitely perplexed
+        data["lens_perplexity"] = np.exp(data.lens_loss)
+    data.attrs |= {
+        "lens": {
+            "kind": "logit" if translators is None else "tuned",
+            "translators": None if translators is None else dict(translators.record),
+        },
+        "interventions": described(interventions),
+    }
+    return data
+
+
+def lens_summary(data: xr.Dataset) -> pd.DataFrame:
+    """The lens over the whole corpus, a row a depth: every token counts the same.
+
+    ``loss`` (nats), ``target_rank`` and ``target_probability`` are means over all tokens that have a next
+    one, ``perplexity`` = exp(``loss``), ``entropy`` and ``kl_to_final`` (nats) means over all tokens. So
+    long prompts weigh more here than in ``data.lens_loss.mean("prompt")``. What the data lack is left out,
+    and so are prompts where a value is NaN.
+
+    Args:
+        data: from ``logit_lens``, or ``profile.data`` of a profile that a lens took part in.
+
+    Raises:
+        InputError: when there is nothing of a lens in it.
+    """
+    present = [name for name in _COLUMNS if name in data]
+    if not present:
+        raise InputError(f"no lens in this dataset: it has none of {', '.join(_COLUMNS)}; see logit_lens")
+    table = pd.DataFrame(index=pd.Index(data.depth.values, name="depth"))
+    for name in present:
+        column, without = _COLUMNS[name]
+        table[column] = data[name].weighted(data.n_tokens - without).mean("prompt").to_series()
+        if column == "loss":
+            with np.errstate(over="ignore"):
+                table["perplexity"] = np.exp(table[column])
+    return table

@@ -1,0 +1,191 @@
+"""``AblationStudy``: every dose of every arm by prompt and depth, and what the paired comparison says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.claims import Claim, claims_of
+from mcr_lens.netcdf import read_dataset, write_dataset
+from mcr_lens.statistics import adjusted, bootstrap_interval, paired_effect
+
+__all__ = ["AblationStudy"]
+
+SINK_THRESHOLD = 0.3
+OUTCOMES = (
+    "norm_ratio",
+    "normalized_entropy",
+    "normalized_entropy_without_sink",
+    "sink_rate",
+    "sink_score",
+    "loss",
+)
+OTHER_TOKEN = "control: other token"
+
+
+class AblationStudy:
+    """Doses x arms x prompts of an ablation.
+
+    Attributes:
+        data: an ``xarray.Dataset`` with dimensions ``arm``, ``dose``, ``prompt``, ``depth``, ``layer`` and
+            ``head``; dose 0 is the baseline in every arm. ``kind`` tells treatments from controls,
+            ``attrs["arms"]`` says what each arm does.
+    """
+
+    def __init__(self, data: xr.Dataset) -> None:
+        missing = {"arm", "dose", "prompt", "depth"} - set(data.dims)
+        if missing:
+            raise InputError(f"not an ablation study: dimension {', '.join(sorted(missing))} is missing")
+        self.data = data
+
+    def outcomes(self) -> xr.Dataset:
+        """One number an outcome, (arm, dose, prompt).
+
+        Norm ratio and entropies are means over the depths where the baseline is compressed (the depth of
+        the largest norm ratio where it has no compression phase), sink rate and sink score means over the
+        layers that read these depths and their heads; the loss (nats a token) is that of the last depth,
+        the model's own.
+        """
+        depths = self.data.attrs["compressed_depths"]
+        layers = [depth for depth in depths if depth in self.data.layer] or [int(self.data.layer[-1])]
+        at_depths, at_layers = self.data.sel(depth=depths), self.data.sel(layer=layers)
+        score = at_layers["sink_score"]
+        rate = (score > SINK_THRESHOLD).where(score.notnull())
+        found = {name: at_depths[name].mean("depth") for name in OUTCOMES[:3]}
+        found |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
+        found["loss"] = self.data["lens_loss"].isel(depth=-1, drop=True)
+        return xr.Dataset(found)
+
+    def dose_curves(self, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
+        """Mean over prompts of every outcome with its bootstrap interval, (arm, dose, estimate)."""
+        outcomes = self.outcomes()
+        curves = {}
+        for name in OUTCOMES:
+            values = outcomes[name].transpose("prompt", "arm", "dose")
+            low, high = bootstrap_interval(values.values, confidence=confidence, seed=seed)
+            stacked = np.stack([values.mean("prompt").values, low, high], axis=-1)
+            curves[name] = (("arm", "dose", "estimate"), stacked)
+        coords = {"arm": outcomes.arm, "dose": outcomes.dose, "estimate": ["mean", "low", "high"]}
+        return xr.Dataset(curves, coords=coords)
+
+    def effects(self, dose: float | None = None, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+        """Paired effects of every arm at a dose (the largest by default), a row an arm and outcome.
+
+        Every arm is held against the baseline; treatments also against the matched control at another
+        token. ``effect`` is the mean difference over prompts with its bootstrap interval ``low``, ``high``;
+        ``standardized`` that mean over the standard deviation of the differences; ``p`` a sign-flip
+        permutation test, ``p_adjusted`` corrected for all rows of the table (Benjamini-Yekutieli).
+        ``removed`` is the share of the phenomenon that is gone: 0 as in the baseline, 1 as before emergence
+        (sinks: none at all). ``attrs["smallest_p"]`` is the smallest p that the test can give with so many
+        prompts.
+        """
+        dose = float(self.data.dose[-1]) if dose is None else dose
+        if dose not in self.data.dose.values:
+            raise InputError(
+                f"dose {dose}: this study has {', '.join(f'{d:g}' for d in self.data.dose.values)}"
+            )
+        outcomes = self.outcomes()
+        rows, smallest = [], 0.0
+        for arm, versus in self._comparisons():
+            for outcome in OUTCOMES:
+                there = outcomes[outcome].sel(arm=arm, dose=dose).values
+                against = outcomes[outcome].sel(
+                    arm=arm if versus == "baseline" else versus, dose=0 if versus == "baseline" else dose
+                )
+                found = paired_effect(there, against.values, confidence=confidence, seed=seed)
+                smallest = max(smallest, found.smallest_p)
+                rows.append(
+                    {
+                        "arm": arm,
+                        "versus": versus,
+                        "outcome": outcome,
+                        "there": float(np.nanmean(there)),
+                        "against": float(against.mean()),
+                        "effect": found.mean,
+                        "low": found.low,
+                        "high": found.high,
+                        "standardized": found.standardized,
+                        "p": found.p,
+                        "reference": self._reference(outcome),
+                        "removed": self._removed(outcomes[outcome], arm, dose),
+                    }
+                )
+        table = pd.DataFrame(rows)
+        table.insert(list(table.columns).index("p") + 1, "p_adjusted", adjusted(table["p"].to_numpy()))
+        table.attrs = {"smallest_p": smallest, "comparisons": len(table), "dose": dose}
+        return table
+
+    def claims(self) -> list[Claim]:
+        """Which of the paper's causal claims this model supports, at the largest dose, in words."""
+        return claims_of(
+            self.effects(),
+            self.data.attrs,
+            dict(zip(self.data.arm.values, self.data.kind.values, strict=True)),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one netCDF file, whole or not at all."""
+        return write_dataset(self.data, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AblationStudy:
+        """Read a file that ``save`` wrote."""
+        return cls(read_dataset(path))
+
+    def __repr__(self) -> str:
+        lines = [
+            self._headline(),
+            *(f"- {claim}" for claim in self.claims()),
+            "",
+            self._table().to_string(index=False),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        items = "".join(f"<li>{html.escape(str(claim))}</li>" for claim in self.claims())
+        table = self._table().to_html(index=False, border=0)
+        return f"<p><b>{html.escape(self._headline())}</b></p><ul>{items}</ul>{table}"
+
+    def _headline(self) -> str:
+        made, sizes = self.data.attrs, self.data.sizes
+        return (
+            f"Ablation study of {made.get('model', 'a model')}, {sizes['prompt']} prompts, "
+            f"{sizes['arm']} arms, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
+        )
+
+    def _table(self) -> pd.DataFrame:
+        """Outcomes at the largest dose, a row an arm."""
+        means = self.outcomes().mean("prompt")
+        baseline = means.isel(arm=0, dose=0).to_array().to_series().rename("baseline")
+        treated = means.isel(dose=-1).to_array().transpose("arm", "variable")
+        table = pd.DataFrame(treated.values, index=treated.arm.values, columns=list(baseline.index))
+        table = pd.concat([baseline.to_frame().T, table]).round(3)
+        return table.reset_index(names="arm")
+
+    def _comparisons(self) -> list[tuple[str, str]]:
+        pairs = [(str(arm), "baseline") for arm in self.data.arm.values]
+        if OTHER_TOKEN in self.data.arm.values:
+            treatments = self.data.arm.values[self.data.kind.values == "treatment"]
+            pairs += [(str(arm), OTHER_TOKEN) for arm in treatments]
+        return pairs
+
+    def _reference(self, name: str) -> float:
+        """What an outcome is where nothing is massive: its value before emergence; no sinks; NaN for loss."""
+        if name in ("sink_rate", "sink_score"):
+            return 0.0
+        if name == "loss":
+            return float("nan")
+        before = self.data[name].sel(depth=self.data.attrs["before_depth"], dose=0)
+        return float(before.isel(arm=0).mean())
+
+    def _removed(self, outcome: xr.DataArray, arm: str, dose: float) -> float:
+        """Share of the baseline's phenomenon that is gone; NaN where there was none."""
+        base, there = (float(outcome.sel(arm=arm, dose=d).mean()) for d in (0, dose))
+        whole = base - self._reference(str(outcome.name))
+        return (base - there) / whole if abs(whole) > 1e-6 else float("nan")
