@@ -24,6 +24,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# What the demo says of its model, so that nobody takes it for a large one; the numbers are the paper's.
+_BESIDE_THE_PAPER = (
+    "- A small model trained on word problems, to learn the tools with. In the paper's models (410M to 120B "
+    "parameters) the norm ratio reaches 10^2 to 10^4, the normalized entropy falls near 0 (LLaMA3 8B: 0.02), "
+    "0.85 to 1 of the heads are sinks there, all from one layer on, and it ends in the last 15 % of depth."
+)
+
 
 @app.callback()
 def main() -> None:
@@ -45,7 +52,7 @@ def demo(
         model = mcr.load_model("tiny")
         texts = mcr.word_problems(n, seed)
         prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
-        _save_and_show(mcr.profile(model, prompts), out)
+        _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
 
 
 @app.command()
@@ -123,11 +130,13 @@ def _show(profile: "Profile") -> None:
     typer.echo(captured.get(), nl=False)
 
 
-def _save_and_show(profile: "Profile", out: Path) -> None:
+def _save_and_show(profile: "Profile", out: Path, closing: str = "") -> None:
     """Save first: a reader who closes the pipe early must not cost the run."""
     path = profile.save(out)
     try:
         _show(profile)
+        if closing:
+            typer.echo(closing)
         typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")
         sys.stdout.flush()
     except BrokenPipeError:

@@ -146,8 +146,9 @@ def record(
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
         >>> prompts = mcr.Prompts.from_tokens([[0, 11, 12, 13], [0, 21, 22]])
-        >>> mcr.record(model, prompts, ["blocks.2.hook_mlp_out"])
-        Activations(blocks.2.hook_mlp_out (2, 4, 128))
+        >>> recorded = mcr.record(model, prompts, ["blocks.2.hook_mlp_out"])
+        >>> recorded["blocks.2.hook_mlp_out"].shape == (2, 4, model.cfg.d_model)
+        True
     """
     recorder = ActivationRecorder(hook_names)
     measure(model, prompts, [recorder], interventions, batch_size=batch_size, progress=False)

@@ -62,8 +62,8 @@ def logit_lens(
         >>> model = mcr.load_model("tiny")
         >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
         >>> data = logit_lens(model, prompts, progress=False)
-        >>> dict(data.sizes), data.attrs["lens"]["kind"]
-        ({'prompt': 2, 'depth': 9}, 'logit')
+        >>> data.lens_loss.shape == (2, model.cfg.n_layers + 1), data.attrs["lens"]["kind"]
+        (True, 'logit')
     """
     interventions = list(interventions)
     if translators is None:

@@ -218,7 +218,8 @@ class TunedLens(LogitLens):
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> lens = TunedLens(model, Translators(torch.zeros(8, 128, 128), torch.zeros(8, 128)))
+        >>> n, d = model.cfg.n_layers, model.cfg.d_model
+        >>> lens = TunedLens(model, Translators(torch.zeros(n, d, d), torch.zeros(n, d)))
     """
 
     def __init__(

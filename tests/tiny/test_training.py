@@ -137,3 +137,18 @@ def test_the_bundled_tokenizer_reads_back() -> None:
     tokenizer = load_tokenizer(weights_folder())
     text = "Nia has 12 stamps."
     assert tokenizer.decode(tokenizer.encode(text).ids[1:]) == text
+
+
+def test_problems_come_from_a_datasets_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[str, str, str]] = []
+
+    def load(name: str, config: str, *, split: str) -> datasets.Dataset:
+        asked.append((name, config, split))
+        return datasets.Dataset.from_list([{"question": "2 and 2?", "answer": "<<2+2=4>>4"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert problem_texts("openai/gsm8k") == ["2 and 2?\n4"]
+    assert problem_texts("openai/gsm8k:socratic", "test") == ["2 and 2?\n4"]
+    assert asked == [("openai/gsm8k", "main", "train"), ("openai/gsm8k", "socratic", "test")]
