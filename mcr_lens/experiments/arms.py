@@ -141,7 +141,7 @@ def remove_writes(writes: Mapping[int, Write], position: int | Sequence[int], do
 
 def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
     """Every layer by itself, and all together where there are several."""
-    sets = [{layer: write} for layer, write in writes.items()]
+    sets: list[dict[int, Write]] = [{layer: write} for layer, write in writes.items()]
     if len(writes) > 1:
         sets.append(dict(writes))
     return [

@@ -18,7 +18,7 @@ _TITLES = {"position": "position", "head": "head"}
 def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | None = None) -> go.Figure:
     """A heat map of an ``activation_patching`` sweep: layer by position, or layer by head.
 
-    Blue helps, red hurts, white is 0: the patch did nothing. Positions are labelled with their token where
+    Blue is above 0, red below, white 0: the patch did nothing. Positions are labelled with their token where
     all drawn prompts share it, as ``clean→corrupt`` where one prompt is drawn and its pair differs, with ≠
     where every pair does. A place that no prompt has is left blank.
 
