@@ -12,7 +12,6 @@ from mcr_lens.viz.style import styled
 __all__ = ["patching_map"]
 
 _LONGEST_LABEL = 14  # characters of a token on the axis
-_TITLES = {"position": "position", "head": "head"}
 
 
 def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | None = None) -> go.Figure:

@@ -1,5 +1,6 @@
 """Activation patching against TransformerLens's own sweeps, hand-written hooks and what must hold."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
+from mcr_lens.hooks.context import is_running
+from mcr_lens.models.backend import as_module
+from mcr_lens.netcdf import read_dataset, write_dataset
 
 CLEAN = [[1, 7, 9, 23, 5, 40], [1, 8, 30, 12, 6, 41]]
 CORRUPT = [[1, 7, 19, 23, 5, 40], [1, 8, 31, 12, 6, 41]]
@@ -36,6 +40,10 @@ def pairs_of(clean: Any = CLEAN, corrupt: Any = CORRUPT) -> mcr.PromptPairs:
         ("attn_out", ("layer", "position"), "get_act_patch_attn_out"),
         ("mlp_out", ("layer", "position"), "get_act_patch_mlp_out"),
         ("z", ("layer", "head"), "get_act_patch_attn_head_out_all_pos"),
+        ("z", ("layer", "position", "head"), "get_act_patch_attn_head_out_by_pos"),
+        ("q", ("layer", "head"), "get_act_patch_attn_head_q_all_pos"),
+        ("v", ("layer", "head"), "get_act_patch_attn_head_v_all_pos"),
+        ("pattern", ("layer", "head"), "get_act_patch_attn_head_pattern_all_pos"),
     ],
 )
 def test_the_sweep_agrees_with_transformer_lens(model: Any, hook: str, over: Any, theirs: str) -> None:
@@ -49,6 +57,159 @@ def test_the_sweep_agrees_with_transformer_lens(model: Any, hook: str, over: Any
 
         expected = getattr(patching, theirs)(model, torch.tensor(CORRUPT), cache, metric)
     np.testing.assert_allclose(found.patched.mean("prompt"), expected.cpu().numpy(), atol=1e-5)
+
+
+def test_the_bundled_model_agrees_too(bundled_model: Any) -> None:
+    texts = ["Ann has 5 pens and buys", "Ann has 7 pens and buys"]
+    pairs = mcr.PromptPairs.from_texts(texts, texts[::-1], bundled_model, ["5", "7"], ["7", "5"])
+    found = mcr.activation_patching(bundled_model, pairs, progress=False)
+    right, wrong = torch.tensor(pairs.answers), torch.tensor(pairs.wrong_answers)
+    with torch.no_grad():
+        _, cache = bundled_model.run_with_cache(torch.tensor(pairs.clean.tokens))
+
+        def metric(logits: torch.Tensor) -> torch.Tensor:
+            return (logits[[0, 1], -1, right] - logits[[0, 1], -1, wrong]).mean()
+
+        tokens = torch.tensor(pairs.corrupt.tokens)
+        expected = patching.get_act_patch_resid_pre(bundled_model, tokens, cache, metric)
+    np.testing.assert_allclose(found.patched.mean("prompt"), expected.cpu().numpy(), atol=2e-5)
+
+
+def test_a_hook_written_by_hand_gives_the_same(model: Any) -> None:
+    """One pair at a time, without padding, one line of TransformerLens a place."""
+    clean = [*CLEAN, [1, 4, 5]]
+    corrupt = [*CORRUPT, [1, 6, 5]]
+    found = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=2, progress=False)
+    for pair, (right, wrong) in enumerate(zip(clean, corrupt, strict=True)):
+        for layer in range(3):
+            name, kept = f"blocks.{layer}.hook_resid_pre", []
+            with torch.no_grad():
+                keep = [(name, lambda x, hook, kept=kept: kept.append(x.clone()))]
+                model.run_with_hooks(torch.tensor([right]), fwd_hooks=keep)
+            for at in range(len(wrong)):
+
+                def swap(x: Any, hook: Any, at: int = at, source: Any = kept) -> Any:
+                    return torch.cat([x[:, :at], source[0][:, at : at + 1], x[:, at + 1 :]], dim=1)
+
+                with torch.no_grad():
+                    logits = model.run_with_hooks(torch.tensor([wrong]), fwd_hooks=[(name, swap)])
+                expected = float(logits[0, -1, 10] - logits[0, -1, 20])
+                assert float(found.patched[pair, layer, at]) == pytest.approx(expected, abs=2e-5)
+
+
+def test_everything_recovers_everything_and_the_same_run_changes_nothing(model: Any) -> None:
+    ragged = pairs_of([*CLEAN, [1, 4, 5]], [*CORRUPT, [1, 6, 5]])
+    every = mcr.activation_patching(model, ragged, over=("layer",), layers=0, progress=False)
+    assert every.recovered.dims == ("prompt", "layer")
+    assert (every.recovered == 1).all()
+    noised = mcr.activation_patching(
+        model, ragged, over=("layer",), layers=0, direction="noise", progress=False
+    )
+    assert (noised.lost == 1).all() and "recovered" not in noised
+    same = pairs_of([*CLEAN, [1, 4, 5]], [*CLEAN, [1, 4, 5]])
+    for hook, over in (("resid_pre", ("layer", "position")), ("z", ("layer", "head"))):
+        result = mcr.activation_patching(model, same, hook, over, progress=False)
+        there = result.patched.notnull()
+        assert bool((result.patched == result.corrupt).where(there, True).all())
+        assert result.recovered.isnull().all()  # nothing between the runs to recover
+
+
+def test_batches_and_order_change_nothing(model: Any) -> None:
+    clean, corrupt = [*CLEAN, [1, 4, 5], [1, 9, 9, 8]], [*CORRUPT, [1, 6, 5], [1, 9, 7, 8]]
+    whole = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=1, progress=False)
+    order = [2, 0, 3, 1]
+    shuffled = pairs_of([clean[i] for i in order], [corrupt[i] for i in order])
+    again = mcr.activation_patching(model, shuffled, batch_size=3, progress=False)
+    np.testing.assert_allclose(again.patched, whole.patched.isel(prompt=order), atol=1e-5)
+    np.testing.assert_array_equal(again.token, whole.token.isel(prompt=order))
+
+
+def test_key_value_heads_are_those_that_there_are(model: Any) -> None:
+    result = mcr.activation_patching(model, pairs_of(), "k", ("layer", "head"), progress=False)
+    assert result.sizes["head"] == 2 < model.cfg.n_heads
+
+
+def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
+    """The state that an ablated write leaves behind is all there is between the two runs."""
+    same = pairs_of(CLEAN, CLEAN)
+    off = mcr.ablate_mlp_write([0], position=0)
+    options: dict[str, Any] = {"positions": [0], "corrupt_interventions": off, "progress": False}
+    back = mcr.activation_patching(model, same, **options)
+    assert back.recovered.dims == ("prompt", "layer", "position")
+    assert back.sizes["position"] == 1
+    np.testing.assert_array_equal(back.recovered.sel(layer=1), 1)
+    assert (back.clean != back.corrupt).all()
+    away = mcr.activation_patching(model, same, direction="noise", **options)
+    np.testing.assert_array_equal(away.lost.sel(layer=[0, 1]), [[[0], [1]]] * 2)
+    (recorded,) = away.attrs["corrupt_interventions"]
+    assert recorded.startswith("ablate_mlp_write(layers=[0]") and away.attrs["clean_interventions"] == []
+    # By hand, as patches of one's own are made.
+    name = "blocks.1.hook_resid_pre"
+    source = mcr.record(model, same.clean, [name], off)
+    by_hand = mcr.activation_patching(
+        model, same, over=("layer",), layers=[2], progress=False,
+        corrupt_interventions=mcr.patch_activation(name, source, positions=0),
+    )  # fmt: skip
+    np.testing.assert_array_equal(by_hand.corrupt, back.corrupt)
+
+
+def test_an_intervention_keeps_to_its_prompt_in_ragged_batches(model: Any) -> None:
+    """A position a prompt, and prompts that the batches reorder."""
+    clean = [[1, 4, 5], *CLEAN]
+    off = mcr.ablate_mlp_write([1], position=[2, 5, 3])
+    data = mcr.activation_patching(
+        model, pairs_of(clean, clean), corrupt_interventions=off, layers=[2], progress=False
+    )
+    for pair, at in enumerate([2, 5, 3]):
+        assert float(data.recovered[pair, 0, at]) == 1
+        others = [p for p in range(len(clean[pair])) if p != at]
+        np.testing.assert_array_equal(data.recovered[pair, 0, others], 0)
+
+
+def test_the_result_says_what_it_is_of(model: Any, tmp_path: Path) -> None:
+    pairs = pairs_of([*CLEAN, [1, 4, 5]], [*CORRUPT, [1, 6, 5]])
+    metric = partial(logit_difference, position=-1)
+    result = mcr.activation_patching(
+        model, pairs, "mlp_out", positions=[-1, 4], layers=[2, 0], metric=metric, progress=False
+    )
+    assert result.layer.values.tolist() == [2, 0]
+    assert result.position.values.tolist() == [-1, 4]
+    assert result.token.values.tolist() == [[40, 5], [41, 6], [5, -1]]
+    assert result.text.values.tolist() == [["w37", "w2"], ["w38", "w3"], ["w2", ""]]
+    assert result.n_tokens.values.tolist() == [6, 6, 3]
+    assert (
+        np.isnan(result.patched.values[2, :, 1]).all() and not np.isnan(result.patched.values[:, :, 0]).any()
+    )
+    assert result.attrs["metric"] == "logit_difference(position=-1)"
+    assert (result.attrs["hook"], result.attrs["direction"]) == ("mlp_out", "denoise")
+    assert result.attrs["prompts"] == pairs.attributes() and result.attrs["model"]
+    again = read_dataset(write_dataset(result, tmp_path / "patching.nc"))
+    assert again.identical(result)
+    template = mcr.activation_patching(
+        model, pairs, "blocks.{layer}.hook_mlp_out", positions=[-1, 4], layers=[2, 0], progress=False
+    )
+    np.testing.assert_array_equal(template.patched, result.patched)
+
+
+def test_nothing_is_left_behind_after_an_exception(model: Any) -> None:
+    def failing(logits: torch.Tensor, pairs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 4:
+            raise RuntimeError("mine")
+        return logits[:, -1, 0]
+
+    calls = 0
+    module = as_module(model)
+    module.train()
+    try:
+        with pytest.raises(RuntimeError, match="mine"):
+            mcr.activation_patching(model, pairs_of(), metric=failing, progress=False)
+        assert all(part.training for part in module.modules())
+    finally:
+        module.eval()
+    assert not is_running()
+    assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
 def test_what_must_hold(model: Any) -> None:
@@ -93,6 +254,32 @@ def test_bad_pairs_are_refused(model: Any) -> None:
         mcr.activation_patching(model, pairs_of(), "no_such_hook", progress=False)
     with pytest.raises(InputError, match=r"0\.\.2"):
         mcr.activation_patching(model, pairs_of(), layers=7, progress=False)
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"over": ("head", "layer")}, "use \\('layer', 'position'\\)"),
+        ({"over": "layer"}, "over='layer'"),
+        ({"over": ("layer", "head")}, "'resid_pre' has no heads"),
+        ({"hook": "k6"}, "'blocks.6.attn.hook_k'"),
+        ({"hook": "k1"}, "names its layer"),
+        ({"positions": [6]}, r"position 6: the longest prompt has 6 tokens, use 0\.\.5"),
+        ({"positions": [-7]}, "position -7"),
+        ({"positions": [1, 1]}, "give each once"),
+        ({"positions": []}, "at least one"),
+        ({"direction": "both"}, "use 'denoise'"),
+        ({"metric": 3}, "metric 3: give a function"),
+        ({"metric": lambda logits, pairs: logits.mean()}, r"gave \(\) for 2 prompts"),
+        ({"metric": lambda logits, pairs: 1.0}, "gave float for 2 prompts"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"clean_interventions": mcr.ablate_mlp_write([9])}, r"0\.\.2"),
+    ]
+    for options, message in bad:
+        with pytest.raises(InputError, match=message) as caught:
+            mcr.activation_patching(model, pairs_of(), progress=False, **options)
+        assert "\n" not in str(caught.value)
+    foreign = mcr.PromptPairs(mcr.Prompts.from_tokens(CLEAN), mcr.Prompts.from_tokens(CORRUPT), (64, 1))
+    with pytest.raises(InputError, match=r"answer 64 is outside the vocabulary 0\.\.63"):
+        mcr.activation_patching(model, foreign, progress=False)
+    with pytest.raises(InputError, match="pairs is a tuple"):
+        mcr.activation_patching(model, (CLEAN, CORRUPT), progress=False)  # type: ignore[arg-type]
 
 
 def test_a_map_is_drawn(model: Any) -> None:
