@@ -18,7 +18,7 @@ from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
-__all__ = ["measure", "profile", "record"]
+__all__ = ["check_prompts", "measure", "profile", "record"]
 
 
 def profile(
@@ -103,7 +103,7 @@ def measure(
         The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
         prompts described in ``attrs``.
     """
-    _check(model, prompts, batch_size, chunk)
+    check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
     hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
     check_hooks(model, hooks, shortest=min(prompts.lengths))
@@ -170,7 +170,10 @@ def _run_batch(
             run(model, block, hooks, cache=cache, blocks_only=blocks_only)
 
 
-def _check(model: Model, prompts: Prompts, batch_size: int | Literal["auto"], chunk: int | None) -> None:
+def check_prompts(
+    model: Model, prompts: Prompts, batch_size: int | Literal["auto"] = "auto", chunk: int | None = None
+) -> None:
+    """Raise ``InputError`` unless the model can take these prompts in such batches and chunks."""
     facts = model_facts(model)
     if not isinstance(prompts, Prompts):
         raise InputError(

@@ -5,10 +5,9 @@ import torch
 from mcr_lens.metrics.residual import is_massive
 from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
 from mcr_lens.result import Profile
+from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["findings"]
-
-SINK_THRESHOLD = 0.3
 
 
 def findings(profile: Profile) -> list[str]:

@@ -16,6 +16,7 @@ from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.phases import Phases
+from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["Profile"]
 
@@ -48,12 +49,12 @@ class Profile:
             raise InputError(f"not a profile: dimension {', '.join(sorted(missing))} is missing")
         self.data = data
 
-    def sink_rate(self, threshold: float = 0.3) -> xr.DataArray:
+    def sink_rate(self, threshold: float = SINK_THRESHOLD) -> xr.DataArray:
         """Fraction of heads whose sink score is above the threshold, (prompt, layer)."""
         return self._rate("sink_score", threshold).rename("sink_rate")
 
     def col_sum_rate(
-        self, threshold: float = 0.3, statistic: Literal["max", "concentration"] = "max"
+        self, threshold: float = SINK_THRESHOLD, statistic: Literal["max", "concentration"] = "max"
     ) -> xr.DataArray:
         """Fraction of heads with a sink *anywhere*, (prompt, layer); never below the sink rate.
 

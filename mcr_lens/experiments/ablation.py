@@ -53,7 +53,7 @@ def ablation_study(
     Treatments: the writes that make it massive (each layer's, and all together), its norm clamped behind
     these layers, its massive dimensions zeroed there, and the converse, attention to it blocked in all
     later layers. Controls: the same writes removed at a random other token of each prompt; the same kind
-    of write of random other layers removed at the sink token.
+    of write of random other layers (of those before the last compressed depth) removed at the sink token.
 
     Args:
         layers: ``"emergence"``: the layers whose write makes the token massive, by the baseline profile; or

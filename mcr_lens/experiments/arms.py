@@ -93,7 +93,7 @@ def build_arms(
     rng = np.random.default_rng(seed)
     # Drawn whether wanted or not: the same seed gives the same controls.
     tokens = _other_tokens(baseline.data.n_tokens.values, sink, rng)
-    others = _other_layers(layers, n_layers, rng)
+    others = _other_layers(layers, _layers_in_reach(baseline), rng)
     arms: list[Arm] = []
     if "write" in wanted:
         arms += _write_arms(writes, sink)
@@ -200,9 +200,15 @@ def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> l
     return [position + (position >= sink) for position in drawn]
 
 
-def _other_layers(layers: Sequence[int], n_layers: int, rng: np.random.Generator) -> list[int]:
-    """As many layers that are not among these, or as many as there are."""
-    rest = [layer for layer in range(n_layers) if layer not in layers]
+def _layers_in_reach(baseline: Profile) -> int:
+    """Layers that write before the last compressed depth: what a later one writes no outcome could show."""
+    compress = baseline.phases().compress
+    return compress[1] if compress else baseline.data.sizes["layer"]
+
+
+def _other_layers(layers: Sequence[int], reach: int, rng: np.random.Generator) -> list[int]:
+    """As many of the first ``reach`` layers that are not among these, or as many as there are."""
+    rest = [layer for layer in range(reach) if layer not in layers]
     chosen = rng.permutation(len(rest))[: len(layers)]
     return sorted(rest[i] for i in chosen)
 

@@ -11,8 +11,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mcr_lens.engine import _check as check_prompts
-from mcr_lens.engine import record
+from mcr_lens.engine import check_prompts, record
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.logits import LogitMetric, logit_difference, logits_at
 from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
@@ -145,7 +144,7 @@ class _Runs:
             raise InputError(f"metric {self.metric!r}: give a function (logits, pairs) -> [batch]")
         facts = model_facts(self.model)
         for side, hooks in self.interventions.items():
-            check_prompts(self.model, getattr(self.pairs, side), self.batch_size, None)
+            check_prompts(self.model, getattr(self.pairs, side), self.batch_size)
             check_hooks(self.model, hooks, min(self.pairs.lengths))
         for ids in (self.pairs.answers or (), self.pairs.wrong_answers or ()):
             outside = [token for token in ids if not 0 <= token < facts.d_vocab]

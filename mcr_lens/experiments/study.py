@@ -12,10 +12,10 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.claims import Claim, claims_of
 from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.statistics import adjusted, bootstrap_interval, paired_effect
+from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["AblationStudy"]
 
-SINK_THRESHOLD = 0.3
 OUTCOMES = (
     "norm_ratio",
     "normalized_entropy",

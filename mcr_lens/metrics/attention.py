@@ -16,6 +16,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.rows import full_lengths
 from mcr_lens.metrics.value_state import ValueState
+from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = [
     "col_sum_argmax",
@@ -127,12 +128,16 @@ def sink_versus_identity(sink: PerHead, identity: PerHead) -> PerHead:
     return (sink - identity) / (sink + identity)
 
 
-def sink_rate(scores: Float[Tensor, "*batch head"], threshold: float = 0.3) -> Float[Tensor, "*batch"]:
+def sink_rate(
+    scores: Float[Tensor, "*batch head"], threshold: float = SINK_THRESHOLD
+) -> Float[Tensor, "*batch"]:
     """Fraction of heads whose sink score is above the threshold."""
     return _fraction_above(scores, threshold)
 
 
-def col_sum_rate(largest: Float[Tensor, "*batch head"], threshold: float = 0.3) -> Float[Tensor, "*batch"]:
+def col_sum_rate(
+    largest: Float[Tensor, "*batch head"], threshold: float = SINK_THRESHOLD
+) -> Float[Tensor, "*batch"]:
     """Fraction of heads with a sink anywhere: ``col_sum_max`` (or a variant) above the threshold."""
     return _fraction_above(largest, threshold)
 

@@ -1,5 +1,6 @@
 """The ablation study on planted models, where the truth is known, and on data where nothing happens."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_controls_show_no_effect(study: mcr.AblationStudy) -> None:
     assert len(controls) == 12
     planted = controls[controls.outcome.isin(["norm_ratio", "normalized_entropy", "sink_rate"])]
     assert (planted.removed.abs() < 0.02).all()
+
+
+def test_the_control_layer_could_have_shown_an_effect(study: mcr.AblationStudy) -> None:
+    """What a layer behind the compressed depths writes reaches no outcome: it would be no control."""
+    found = re.search(r"of layer (\d+) removed at the sink", study.data.attrs["arms"]["control: other layer"])
+    assert found is not None
+    assert int(found[1]) in set(range(max(study.data.attrs["compressed_depths"]))) - {1}
 
 
 def test_blocking_the_sink_leaves_the_norm_and_the_valley(study: mcr.AblationStudy) -> None:
