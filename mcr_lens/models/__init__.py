@@ -1,7 +1,18 @@
 """Models: loading, the facts the rest needs, the self-check, and the seam between TransformerLens lines."""
 
 from mcr_lens.models.backend import Hook, Model, backend_of
+from mcr_lens.models.checkpoints import Checkpoint, checkpoints
 from mcr_lens.models.facts import ModelFacts, model_facts, require
 from mcr_lens.models.load import load_model
 
-__all__ = ["Hook", "Model", "ModelFacts", "backend_of", "load_model", "model_facts", "require"]
+__all__ = [
+    "Checkpoint",
+    "Hook",
+    "Model",
+    "ModelFacts",
+    "backend_of",
+    "checkpoints",
+    "load_model",
+    "model_facts",
+    "require",
+]

@@ -27,6 +27,7 @@ __all__ = [
     "Model",
     "as_module",
     "backend_of",
+    "checkpoint_labels",
     "evaluation_mode",
     "has_hooked_transformer",
     "new_cache",
@@ -57,6 +58,23 @@ def backend_of(model: Model) -> Backend:
         f"{type(model).__name__} is not a HookedTransformer or a TransformerBridge; "
         "get one from mcr_lens.load_model"
     )
+
+
+def checkpoint_labels(name: str) -> list[int] | None:
+    """Steps (or tokens) of the checkpoints that TransformerLens knows of a name; ``None`` of others."""
+    if HookedTransformer is not None:
+        from transformer_lens.loading_from_pretrained import (  # type: ignore[import-not-found]
+            get_checkpoint_labels,
+        )
+    else:
+        from transformer_lens.tools.model_registry.checkpoints import (  # type: ignore[import-not-found]
+            get_checkpoint_labels,
+        )
+    try:
+        labels, _ = get_checkpoint_labels(name)
+    except ValueError:
+        return None
+    return list(labels)
 
 
 def new_cache(model: Model, batch: int) -> Any:

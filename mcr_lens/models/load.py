@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin
-from mcr_lens.tiny import weights_folder
+from mcr_lens.tiny import checkpoint_steps, weights_folder, write_checkpoint
 
 __all__ = ["load_model"]
 
@@ -40,7 +41,8 @@ def load_model(
             ``TransformerBridge`` that is already there (returned as it is).
         backend: ``"auto"`` takes ``HookedTransformer`` where it is installed and supports the name,
             else ``TransformerBridge``; folders load through the bridge unless told otherwise.
-        revision: branch, tag or commit on the hub, such as ``"step1000"``.
+        revision: branch, tag or commit on the hub, such as ``"step1000"``; of ``"tiny"`` the training step of
+            a bundled checkpoint, such as ``"step512"``.
         dtype: ``"float32"`` (default), ``"bfloat16"``, ``"float16"``.
         device_map: Hugging Face placement over several devices (bridge only).
         **kwargs: handed to the backend's own loader.
@@ -78,11 +80,11 @@ def load_model(
 
 def _load(source: str, backend: str, revision: str | None, options: dict[str, Any]) -> tuple[str, Model]:
     """The name to record, and the model."""
-    if revision is not None and (source == "tiny" or Path(source).expanduser().exists()):
-        raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
     if source == "tiny":
         chosen: Backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
-        return "tiny", _from_folder(weights_folder(), chosen if backend == "auto" else backend, options)
+        return "tiny", _bundled(revision, chosen if backend == "auto" else backend, options)
+    if revision is not None and Path(source).expanduser().exists():
+        raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -100,6 +102,17 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
         if use_hooked:
             return source, hooked.from_name(source, options)
         return source, TransformerBridge.boot_transformers(source, **options)
+
+
+def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Model:
+    """The bundled model, or its checkpoint of a revision ``"step<N>"``."""
+    if revision is None:
+        return _from_folder(weights_folder(), backend, options)
+    there = {f"step{step}": step for step in checkpoint_steps()}
+    if revision not in there:
+        raise InputError(f"revision {revision!r}: tiny has {', '.join(there)}")
+    with tempfile.TemporaryDirectory() as above:
+        return _from_folder(write_checkpoint(there[revision], Path(above) / "tiny"), backend, options)
 
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:

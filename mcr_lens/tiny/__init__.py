@@ -1,7 +1,8 @@
 """The bundled model: a tiny decoder that shows sinks, massive norms and a compression valley.
 
-`weights_folder()` is a Hugging Face folder; `checkpoint_steps()` and `checkpoint_state(step)` give its
-training history. How it was trained: `python -m mcr_lens.tiny.train --help` and the model card beside.
+`weights_folder()` is a Hugging Face folder; `checkpoint_steps()`, `checkpoint_state(step)` and
+`write_checkpoint(step, folder)` give its training history. How it was trained:
+`python -m mcr_lens.tiny.train --help` and the model card beside.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["checkpoint_state", "checkpoint_steps", "weights_folder"]
+__all__ = ["checkpoint_state", "checkpoint_steps", "weights_folder", "write_checkpoint"]
 
 
 def weights_folder() -> Path:
@@ -48,3 +49,21 @@ def checkpoint_state(step: int) -> dict[str, Tensor]:
     from mcr_lens.tiny.checkpoints import load_checkpoint
 
     return load_checkpoint(weights_folder() / "checkpoints", step)
+
+
+def write_checkpoint(step: int, folder: Path) -> Path:
+    """A Hugging Face folder of the model as it was after `step` optimizer steps, in float32.
+
+    Raises:
+        FileNotFoundError: as `checkpoint_state`.
+    """
+    import shutil
+
+    from safetensors.torch import save_file
+
+    state = checkpoint_state(step)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in weights_folder().glob("*.json"):
+        shutil.copy(file, folder)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

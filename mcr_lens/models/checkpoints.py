@@ -1,0 +1,138 @@
+"""Training checkpoints: the steps that a model was saved at, and how to load the model of each."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mcr_lens.errors import InputError
+from mcr_lens.models.backend import Model, checkpoint_labels
+from mcr_lens.models.load import load_model
+from mcr_lens.tiny import checkpoint_steps
+
+__all__ = ["Checkpoint", "checkpoints"]
+
+# How the published families name the revision of a step; others are given as a mapping.
+_REVISIONS = {"EleutherAI/pythia": "step{}", "pythia": "step{}", "stanford-crfm/": "checkpoint-{}"}
+# Neighbours that "thinned" keeps are at least this factor apart: about two in an octave.
+_FACTOR = 1.4
+
+Source = str | Path | Sequence[str | Path] | Mapping[int, str | Path]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One step of a training run, not loaded yet.
+
+    Attributes:
+        step: optimizer step, or whatever number the source counts by (tokens, for some).
+        source: what ``load_model`` is given.
+        options: with what options, the revision among them.
+    """
+
+    step: int
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Model:
+        """The model as it was at this step, by ``load_model``."""
+        return load_model(self.source, **self.options)
+
+
+def checkpoints(
+    source: Source, steps: Sequence[int] | Literal["all", "thinned"] = "thinned", **options: Any
+) -> list[Checkpoint]:
+    """The checkpoints of a training run, in order of their steps.
+
+    Args:
+        source: ``"tiny"``; a name whose checkpoints TransformerLens knows (Pythia, stanford-crfm,
+            NeelNanda); a name or folder of any other model together with nothing but ``steps`` that are
+            revisions ``step<N>``; a list of local folders, the step being the last number in each name; or
+            a mapping from step to a folder, or to a revision as ``"name@revision"``.
+        steps: ``"all"``; ``"thinned"``: about two an octave, first and last among them; or those wanted.
+        **options: for ``load_model``, the same for every step.
+
+    Raises:
+        InputError: for steps that there are not, folders without a number, or a name whose steps nobody
+            knows.
+
+    Example:
+        >>> [checkpoint.step for checkpoint in checkpoints("tiny", [0, 512])]
+        [0, 512]
+    """
+    found = _checkpoints(source, steps, options)
+    if not found:
+        raise InputError("no checkpoints: give at least one folder, or a mapping from steps to folders")
+    wanted = sorted(found) if steps == "all" else _thinned(sorted(found)) if steps == "thinned" else steps
+    missing = [step for step in wanted if step not in found]
+    if missing or not wanted:
+        there = ", ".join(str(step) for step in _thinned(sorted(found)))
+        raise InputError(f"no checkpoint of step {', '.join(map(str, missing))}: there are {there} ...")
+    return [found[step] for step in sorted(set(wanted))]
+
+
+def _checkpoints(
+    source: Source, steps: Sequence[int] | str, options: Mapping[str, Any]
+) -> dict[int, Checkpoint]:
+    """Every checkpoint of a source by its step."""
+    if isinstance(source, Mapping):
+        return {int(step): _named(int(step), str(place), options) for step, place in source.items()}
+    if not isinstance(source, str | Path):
+        return _of_folders([Path(folder) for folder in source], options)
+    name = str(source)
+    if name == "tiny":
+        return _of_revisions(name, checkpoint_steps(), "step{}", options)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _of_folders([inside for inside in folder.iterdir() if inside.is_dir()], options)
+    labels = checkpoint_labels(name)
+    if labels is None:
+        if isinstance(steps, str):
+            raise InputError(
+                f"{name}: TransformerLens knows no checkpoints of it; give steps=[...] (revisions step<N>), "
+                "or a mapping from steps to 'name@revision' or folders"
+            )
+        labels = list(steps)
+    if name.startswith("NeelNanda/"):
+        return {step: Checkpoint(step, name, {**options, "checkpoint_value": step}) for step in labels}
+    pattern = next((form for prefix, form in _REVISIONS.items() if name.startswith(prefix)), "step{}")
+    return _of_revisions(name, labels, pattern, options)
+
+
+def _of_revisions(
+    name: str, steps: Sequence[int], pattern: str, options: Mapping[str, Any]
+) -> dict[int, Checkpoint]:
+    """Steps of one name, each a revision."""
+    return {step: Checkpoint(step, name, {**options, "revision": pattern.format(step)}) for step in steps}
+
+
+def _named(step: int, place: str, options: Mapping[str, Any]) -> Checkpoint:
+    """``name@revision``, a name, or a folder."""
+    name, at, revision = place.rpartition("@")
+    if at and not Path(place).expanduser().exists():
+        return Checkpoint(step, name, {**options, "revision": revision})
+    return Checkpoint(step, place, options)
+
+
+def _of_folders(folders: Sequence[Path], options: Mapping[str, Any]) -> dict[int, Checkpoint]:
+    """Folders by the last number in their names."""
+    found: dict[int, Checkpoint] = {}
+    for folder in folders:
+        numbers = re.findall(r"\d+", folder.name)
+        if not numbers:
+            raise InputError(f"{folder}: no step in the folder's name; give a mapping from steps to folders")
+        step = int(numbers[-1])
+        if step in found:
+            raise InputError(f"{folder} and {found[step].source} are both of step {step}: give a mapping")
+        found[step] = Checkpoint(step, str(folder), options)
+    return found
+
+
+def _thinned(steps: Sequence[int]) -> list[int]:
+    """First, last, and between them none closer than a factor."""
+    kept: list[int] = list(steps[:1])
+    for step in steps[1:]:
+        if step >= _FACTOR * kept[-1] or step == steps[-1]:
+            kept.append(step)
+    return kept
