@@ -14,7 +14,7 @@ from mcr_lens.result import Profile
 
 __all__ = ["Appearance", "appearance"]
 
-# What has to be reached at some step, or there is nothing whose appearance could be dated.
+# What has to be there at the last step, or there is nothing whose appearance could be dated.
 _LEAST = {"norm ratio": MIN_NORM_RATIO, "valley": MIN_ENTROPY_DROP, "sinks": 0.05}
 
 
@@ -23,9 +23,9 @@ class Appearance:
     """When what appeared.
 
     Attributes:
-        dates: a row a quantity: its largest level over training, the ``step`` at which it appears with the
+        dates: a row a quantity: its ``level`` at the last step, the ``step`` at which it appears with the
             checkpoint before it (``after``: it happened between the two), and the bootstrap interval
-            ``low``, ``high`` of that step. NaN for what never appears.
+            ``low``, ``high`` of that step. NaN for what is not there at the end.
         lags: a row a pair: by how many checkpoints the second appears later than the first, with the
             interval, and the same ``factor`` in steps; ``together`` when the interval holds no lag of more
             than one checkpoint.
@@ -50,12 +50,12 @@ def appearance(
 
     The level of each at a step, of means over prompts: the largest norm ratio of any depth, the largest
     fall of normalized entropy below its highest value at a lesser depth, the largest sink rate of any
-    layer. It appears at the first step from which on its level stays at ``share`` or more of the
-    largest it ever has. The interval resamples prompts; the resolution is that of the checkpoints.
+    layer. It appears at the first step from which on its level stays at ``share`` or more of what it is
+    at the last step. The interval resamples prompts; the resolution is that of the checkpoints.
 
     Args:
         run: from ``profile_training``, or any profile concatenated along ``"step"``.
-        share: of the largest level, in (0, 1).
+        share: of the level at the last step, in (0, 1).
 
     Raises:
         InputError: for a profile without steps, or a share out of range.
@@ -80,7 +80,7 @@ def appearance(
         table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed
     )
     dates = [
-        {"quantity": name, "largest": float(levels[i].max()), **_date(steps, found[i], low[i], high[i])}
+        {"quantity": name, "level": float(levels[i, -1]), **_date(steps, found[i], low[i], high[i])}
         for i, name in enumerate(names)
     ]
     lags = []
@@ -120,13 +120,13 @@ def _levels(table: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.
 
 
 def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[np.ndarray, "quantity"]:
-    """Index of the step from which on the level stays at its share; NaN for what is never there."""
-    largest = levels.max(-1)
-    enough = levels >= share * largest[:, None]
+    """Index of the step from which on the level stays at its share; NaN for what is not there at the end."""
+    final = levels[:, -1]
+    enough = levels >= share * final[:, None]
     # From the end: for how many last steps it has held without a break.
     held = np.logical_and.accumulate(enough[:, ::-1], axis=-1).sum(-1)
     at = levels.shape[-1] - held.astype(float)
-    return np.where((largest >= list(_LEAST.values())) & (held > 0), at, np.nan)
+    return np.where(final >= list(_LEAST.values()), at, np.nan)
 
 
 def _date(steps: np.ndarray, at: float, low: float, high: float) -> dict[str, float]:
@@ -149,11 +149,11 @@ def _factor(steps: np.ndarray, first: float, second: float) -> float:
 
 
 def _dated(row: tuple) -> str:
-    name, largest, step, after, low, high = row
+    name, level, step, after, low, high = row
     if np.isnan(step):
-        return f"{name}: does not appear (at most {largest:.2f})"
+        return f"{name}: does not appear ({level:.2f} at the last step)"
     since = "there from the first checkpoint," if np.isnan(after) else f"after step {after:.0f}, by"
-    return f"{name}: {since} step {step:.0f} [{low:.0f}, {high:.0f}] (at most {largest:.2f})"
+    return f"{name}: {since} step {step:.0f} [{low:.0f}, {high:.0f}] ({level:.2f} at the last step)"
 
 
 def _compared(row: tuple) -> str:

@@ -124,7 +124,7 @@ def test_dates_set_by_hand_are_read_back() -> None:
     apart = appearance(planted([1, 60, 90, 90, 100], [0.9, 0.9, 0.9, 0.9, 0.2], [0, 0, 0, 0, 0]))
     assert apart.dates.step.tolist()[:2] == [1, 1000]
     assert np.isnan(apart.dates.step["sinks"])
-    assert "sinks: does not appear (at most 0.00)" in str(apart)
+    assert "sinks: does not appear (0.00 at the last step)" in str(apart)
     assert "valley later, +3 checkpoints [+3, +3]" in str(apart)
     assert apart.lags.factor[0] == 1000 and apart.lags.together[0] is False
 
