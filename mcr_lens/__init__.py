@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         activation_patching,
         appearance,
         fit_tuned_lens,
+        input_dependence,
         lens_summary,
         logit_lens,
         profile_training,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     )
     from mcr_lens.prompts import (
         Prompts,
+        library_code,
         load_prompts,
         word_problems,
     )
@@ -78,7 +80,9 @@ __all__ = [
     "experiments",
     "fit_tuned_lens",
     "hooks",
+    "input_dependence",
     "lens_summary",
+    "library_code",
     "load_model",
     "load_prompts",
     "logit_lens",
@@ -118,7 +122,9 @@ _HOMES = {
     "block_attention_to": "mcr_lens.hooks",
     "clamp_norm": "mcr_lens.hooks",
     "fit_tuned_lens": "mcr_lens.experiments",
+    "input_dependence": "mcr_lens.experiments",
     "lens_summary": "mcr_lens.experiments",
+    "library_code": "mcr_lens.prompts",
     "load_model": "mcr_lens.models",
     "load_prompts": "mcr_lens.prompts",
     "logit_lens": "mcr_lens.experiments",

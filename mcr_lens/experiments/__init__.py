@@ -3,6 +3,7 @@
 from mcr_lens.experiments.ablation import ablation_study
 from mcr_lens.experiments.appearance import Appearance, appearance
 from mcr_lens.experiments.claims import Claim
+from mcr_lens.experiments.compare import input_dependence
 from mcr_lens.experiments.fit_lens import fit_tuned_lens
 from mcr_lens.experiments.lenses import lens_summary, logit_lens
 from mcr_lens.experiments.logits import answer_loss, kl_divergence, logit_difference, logits_at
@@ -22,6 +23,7 @@ __all__ = [
     "answer_loss",
     "appearance",
     "fit_tuned_lens",
+    "input_dependence",
     "kl_divergence",
     "lens_summary",
     "logit_difference",

@@ -134,6 +134,28 @@ class Prompts:
             raise TypeError("Prompts takes slices; the token ids of one prompt are .tokens[i]")
         return replace(self, tokens=self.tokens[index])
 
+    def cut(self, n_tokens: int) -> Prompts:
+        """The first ``n_tokens`` of every prompt that has as many; shorter prompts are dropped and counted.
+
+        Measures that depend on the length are only comparable between prompts of one length.
+
+        Raises:
+            InputError: when no prompt is as long.
+        """
+        kept = tuple(prompt[:n_tokens] for prompt in self.tokens if len(prompt) >= n_tokens)
+        if n_tokens < 2 or not kept:
+            raise InputError(
+                f"cut({n_tokens}): the prompts have {min(self.lengths)} to {max(self.lengths)} tokens; use a "
+                f"number from 2 to {max(self.lengths)}"
+            )
+        return replace(
+            self,
+            tokens=kept,
+            truncated=sum(length > n_tokens for length in self.lengths),
+            dropped=self.dropped + len(self) - len(kept),
+            options={**self.options, "cut": n_tokens},
+        )
+
     @property
     def lengths(self) -> tuple[int, ...]:
         """Number of tokens of each prompt."""

@@ -207,3 +207,14 @@ def test_an_eos_in_the_place_of_a_bos_is_no_bos(llama_folder: Path, tmp_path: Pa
     asked_for = mcr.Prompts.from_texts(["w0 w1"], model, prepend_bos=True)
     assert asked_for.bos == "eos prepended"
     assert asked_for.first_tokens == (model.tokenizer.eos_token_id,)
+
+
+def test_cut_leaves_prompts_of_one_length_and_counts_the_rest() -> None:
+    prompts = mcr.Prompts.from_tokens([[1, 2, 3], [1, 2], [4, 5, 6, 7]])
+    cut = prompts.cut(3)
+    assert cut.tokens == ((1, 2, 3), (4, 5, 6))
+    assert (cut.truncated, cut.dropped, cut.options["cut"]) == (1, 1, 3)
+    assert cut.attributes()["digest"] != prompts.attributes()["digest"]
+    for wrong in (1, 5):
+        with pytest.raises(mcr.InputError, match="use a number from 2 to 4"):
+            prompts.cut(wrong)
