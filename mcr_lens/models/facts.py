@@ -44,6 +44,7 @@ class ModelFacts:
         return {
             "model": self.name,
             "revision": self.revision,
+            "d_vocab": self.d_vocab,
             "backend": self.backend,
             "processing": self.processing,
             "dtype": self.dtype,

@@ -1,0 +1,186 @@
+"""The best depth for each use, the exit it implies, and how sure either is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from mcr_lens.bootstrap import bootstrap_interval, check_resampling
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks.uses import Use
+
+__all__ = ["best_depth", "quality_by_depth"]
+
+
+def quality_by_depth(
+    uses: Sequence[Use], *, confidence: float = 0.95, n_resamples: int = 999, seed: int = 0
+) -> pd.DataFrame:
+    """Every use at every depth, a row each: ``quality`` in its own metric, interval, and what is ``kept``.
+
+    ``kept`` is the share of the last depth's quality above chance: 0 as good as chance, 1 as good as the last
+    depth; NaN where chance is not known or the last depth is no better. The interval resamples units.
+
+    Raises:
+        InputError: for no uses, or options out of range.
+    """
+    tables = []
+    for use in _checked(uses, confidence, n_resamples, seed):
+        summed = np.column_stack([use.weights[:, None] * use.values, use.weights])
+        low, high = bootstrap_interval(
+            summed, _weighted_mean, confidence=confidence, n_resamples=n_resamples, seed=seed
+        )
+        curve = use.curve().to_numpy()
+        tables.append(
+            pd.DataFrame(
+                {
+                    "use": use.name,
+                    "kind": use.kind,
+                    "metric": use.metric,
+                    "depth": use.depths,
+                    "quality": curve,
+                    "low": low,
+                    "high": high,
+                    "kept": _kept(curve, use),
+                    "units": len(use.weights),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_depth(
+    uses: Sequence[Use],
+    keep: float = 0.95,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Where each use is best served, against the last depth, and how early one could stop.
+
+    The best of many depths looks better than it is on the units that chose it. So ``gain`` over the last
+    depth is measured out of the bag: each resample chooses its best depth by the units that it drew
+    and is judged by those that it did not. ``exit_depth`` is the first depth whose quality keeps at least
+    ``keep`` of the last depth's above chance; it saves the blocks behind it.
+
+    Args:
+        uses: from ``choice_uses``, ``perplexity_use``, ``probe_uses``.
+        keep: share of the last depth's quality, in (0, 1].
+        confidence, n_resamples, seed: of the bootstrap over units.
+
+    Returns:
+        A row a use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
+        ``last_depth``, ``last_quality``; ``gain``, ``gain_low``, ``gain_high`` in the unit of the metric,
+        above 0 where the best depth is better; ``exit_depth``, ``exit_low``, ``exit_high``, ``exit_kept``
+        and ``blocks_saved`` with its share ``saved``. Exits are NaN where chance is not known or the last
+        depth is no better.
+
+    Raises:
+        InputError: for no uses, or options out of range.
+    """
+    if not 0 < keep <= 1:
+        raise InputError(f"keep {keep}: use a share above 0 and up to 1, such as 0.95")
+    rows = [
+        _row(use, keep, confidence, n_resamples, seed)
+        for use in _checked(uses, confidence, n_resamples, seed)
+    ]
+    return pd.DataFrame(rows).set_index("use")
+
+
+def _weighted_mean(summed: np.ndarray, axis: int) -> np.ndarray:
+    """From weighted values and, last, the weights."""
+    totals = np.asarray(summed).sum(axis)
+    return totals[..., :-1] / totals[..., -1:]
+
+
+def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) -> dict[str, object]:
+    curve = use.curve().to_numpy()
+    drawn, left_out = _resampled(use, n_resamples, seed)
+    best = int((use.sign * curve).argmax())
+    chosen = (use.sign * drawn).argmax(1)
+    gains = use.sign * (left_out[np.arange(len(chosen)), chosen] - left_out[:, -1])
+    gain_low, gain_high = _interval(gains, confidence)
+    best_low, best_high = _depths(use, chosen, confidence)
+    exits = np.array([_exit(_kept(one, use), keep) for one in drawn])
+    exit_at = _exit(_kept(curve, use), keep)
+    there = not np.isnan(exit_at)
+    exit_low, exit_high = _depths(use, exits, confidence) if there else (float("nan"),) * 2
+    exit_depth = float(use.depths[int(exit_at)]) if there else float("nan")
+    last = int(use.depths[-1])
+    return {
+        "use": use.name,
+        "kind": use.kind,
+        "metric": use.metric,
+        "best_depth": int(use.depths[best]),
+        "best_low": best_low,
+        "best_high": best_high,
+        "best_quality": float(curve[best]),
+        "last_depth": last,
+        "last_quality": float(curve[-1]),
+        "gain": float(np.nanmean(gains)),
+        "gain_low": gain_low,
+        "gain_high": gain_high,
+        "exit_depth": exit_depth,
+        "exit_low": exit_low,
+        "exit_high": exit_high,
+        "exit_kept": float(_kept(curve, use)[int(exit_at)]) if there else float("nan"),
+        "blocks_saved": last - exit_depth,
+        "saved": (last - exit_depth) / last,
+        "units": len(use.weights),
+    }
+
+
+def _resampled(
+    use: Use, n_resamples: int, seed: int
+) -> tuple[Float[np.ndarray, "resample depth"], Float[np.ndarray, "resample depth"]]:
+    """The curve over the units that each resample drew, and over those that it did not (NaN of none)."""
+    rng = np.random.default_rng(seed)
+    n = len(use.weights)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    curves = []
+    for taken in (counts, counts == 0):
+        weights = taken * use.weights
+        with np.errstate(invalid="ignore"):  # 0 / 0 where every unit was drawn
+            curves.append(weights @ use.values / weights.sum(1, keepdims=True))
+    return curves[0], curves[1]
+
+
+def _kept(curve: Float[np.ndarray, "depth"], use: Use) -> Float[np.ndarray, "depth"]:
+    """Share of the last depth's distance from chance."""
+    above = use.sign * (curve - use.chance)
+    return above / above[-1] if above[-1] > 0 else np.full(len(curve), np.nan)
+
+
+def _exit(kept: Float[np.ndarray, "depth"], keep: float) -> float:
+    """Place of the first depth that keeps enough; NaN where nothing is known."""
+    enough = kept >= keep
+    return float(enough.argmax()) if enough.any() else float("nan")
+
+
+def _depths(use: Use, places: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Interval of places, as depths that were measured."""
+    low, high = np.nanquantile(places, _tails(confidence), method="closest_observation")
+    return float(use.depths[int(low)]), float(use.depths[int(high)])
+
+
+def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    low, high = np.nanquantile(values, _tails(confidence))
+    return float(low), float(high)
+
+
+def _tails(confidence: float) -> tuple[float, float]:
+    return (1 - confidence) / 2, (1 + confidence) / 2
+
+
+def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int) -> Sequence[Use]:
+    check_resampling(confidence, n_resamples, seed)
+    if not uses:
+        raise InputError("no uses: give some of choice_uses, perplexity_use and probe_uses")
+    names = [use.name for use in uses]
+    if len(set(names)) < len(names):
+        raise InputError(f"uses {names}: give each another name")
+    single = [use.name for use in uses if len(use.weights) < 2]
+    if single:
+        raise InputError(f"{single[0]}: one unit has no interval, give two or more")
+    return uses

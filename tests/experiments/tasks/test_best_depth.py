@@ -1,0 +1,140 @@
+"""Best depths and exits where the truth was set by hand, and where there is none to be found."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks import (
+    Use,
+    best_depth,
+    choice_uses,
+    perplexity_use,
+    probe_uses,
+    quality_by_depth,
+)
+
+
+def answers(probabilities: list[float], n: int = 400, seed: int = 0, name: str = "made up") -> Use:
+    """Right and wrong answers of n documents, each depth right with its own probability."""
+    values = np.random.default_rng(seed).random((n, len(probabilities))) < np.array(probabilities)
+    depths = np.arange(len(probabilities))
+    return Use(name, "multiple choice", "accuracy", depths, values.astype(float), np.ones(n), 0.25)
+
+
+def losses(levels: list[float], n: int = 50, seed: int = 0) -> Use:
+    rng = np.random.default_rng(seed)
+    values = np.array(levels) + 0.1 * rng.normal(size=(n, 1))  # hard and easy documents, alike at all depths
+    weights = rng.integers(10, 100, n).astype(float)
+    return Use("text", "generation", "loss", np.arange(len(levels)), values, weights, 7.0)
+
+
+def test_a_best_depth_set_by_hand_is_found_with_its_gain() -> None:
+    table: Any = best_depth([answers([0.25, 0.5, 0.9, 0.7, 0.6]), losses([7, 6, 4, 3, 2])])
+    choice, text = table.loc["made up"], table.loc["text"]
+    assert (choice.best_depth, choice.best_low, choice.best_high) == (2, 2, 2)
+    assert choice.gain == pytest.approx(0.3, abs=0.06)
+    assert 0.2 < choice.gain_low < choice.gain < choice.gain_high < 0.4
+    assert (text.best_depth, text.last_depth) == (4, 4)
+    assert (text.gain, text.gain_low, text.gain_high) == (0, 0, 0)
+
+
+def test_the_exit_is_the_first_depth_that_keeps_enough_above_chance() -> None:
+    use = losses([7.0, 5.0, 3.0, 2.25, 2.0])  # kept of the last: 0, 0.4, 0.8, 0.95, 1
+    exact = Use(
+        use.name, use.kind, use.metric, use.depths, use.values * 0 + [7, 5, 3, 2.25, 2], use.weights, 7.0
+    )
+    for keep, depth in ((0.3, 1), (0.8, 2), (0.9, 3), (1.0, 4)):
+        row: Any = best_depth([exact], keep).loc["text"]
+        assert (row.exit_depth, row.exit_low, row.exit_high, row.blocks_saved) == (
+            depth,
+            depth,
+            depth,
+            4 - depth,
+        )
+        assert row.saved == (4 - depth) / 4
+    kept = quality_by_depth([exact]).kept
+    np.testing.assert_allclose(kept, [0, 0.4, 0.8, 0.95, 1])
+
+
+def test_where_all_depths_are_equal_the_best_gains_nothing() -> None:
+    """The best of 30 equal depths looks better on the units that chose it; not on others."""
+    naive, gains, covered = [], [], 0
+    for seed in range(40):
+        use = answers([0.5] * 30, n=100, seed=seed)
+        row: Any = best_depth([use], n_resamples=200).loc["made up"]
+        naive.append(row.best_quality - row.last_quality)
+        gains.append(row.gain)
+        covered += row.gain_low <= 0 <= row.gain_high
+    assert np.mean(naive) > 0.08
+    assert abs(np.mean(gains)) < 0.03
+    assert covered >= 36
+
+
+def test_without_anything_above_chance_there_is_no_exit() -> None:
+    row: Any = best_depth([answers([0.2] * 4)]).loc["made up"]
+    assert np.isnan(row.exit_depth) and np.isnan(row.blocks_saved)
+
+
+def test_documents_weigh_as_much_as_their_tokens() -> None:
+    data = xr.Dataset(
+        {"lens_loss": (("prompt", "depth"), [[4.0, 2.0], [8.0, 6.0], [1.0, 1.0]])},
+        coords={"document": ("prompt", [0, 0, 1]), "n_tokens": ("prompt", [3, 7, 5]), "depth": [0, 1]},
+        attrs={"d_vocab": 100},
+    )
+    use = perplexity_use(data)
+    np.testing.assert_allclose(use.values, [[7.0, 5.0], [1.0, 1.0]])
+    assert use.weights.tolist() == [8, 4]
+    np.testing.assert_allclose(use.curve(), [(8 * 7 + 4) / 12, (8 * 5 + 4) / 12])
+    assert use.chance == pytest.approx(np.log(100))
+
+
+def test_tasks_of_choices_are_kept_apart_and_chance_is_theirs() -> None:
+    likelihood = np.zeros((4, 2, 4))
+    likelihood[2:, :, 2:] = np.nan  # two choices only
+    data = xr.Dataset(
+        {
+            "acc": (("document", "depth"), [[0.0, 1], [1, 1], [0, 1], [1, 0]]),
+            "log_likelihood": (("document", "depth", "choice"), likelihood),
+        },
+        coords={"task": ("document", ["four", "four", "two", "two"]), "depth": [0, 3]},
+    )
+    four, two = choice_uses(data)
+    assert (four.name, four.chance, two.name, two.chance) == ("four", 0.25, "two", 0.5)
+    assert four.curve().to_dict() == {0: 0.5, 3: 1.0}
+    with pytest.raises(InputError, match="these results have acc"):
+        choice_uses(data, "f1")
+
+
+def test_each_pooling_of_a_probe_is_a_use() -> None:
+    correct = np.arange(12).reshape(2, 2, 3) % 2
+    data = xr.Dataset(
+        {
+            "correct": (("pooling", "depth", "prompt"), correct),
+            "majority_correct": ("prompt", [1, 0, 1]),
+        },
+        coords={"pooling": ["mean", "mean_without_sink"], "depth": [0, 1]},
+    )
+    first, second = probe_uses(data, "sst2")
+    assert (first.name, second.name) == ("sst2, mean", "sst2, mean without sink")
+    np.testing.assert_array_equal(first.values, correct[0].T)
+    assert first.chance == pytest.approx(2 / 3)
+
+
+def test_bad_input_is_told() -> None:
+    use = answers([0.5, 0.6])
+    for options, message in (({"keep": 0}, "share above 0"), ({"confidence": 2}, "between 0 and 1")):
+        with pytest.raises(InputError, match=message):
+            best_depth([use], **options)
+    with pytest.raises(InputError, match="no uses"):
+        best_depth([])
+    with pytest.raises(InputError, match="another name"):
+        quality_by_depth([use, use])
+    with pytest.raises(InputError, match="two depths or more"):
+        answers([0.5])
+    with pytest.raises(InputError, match="one unit has no interval"):
+        best_depth([answers([0.5, 0.6], n=1)])
+    with pytest.raises(InputError, match="NaN"):
+        Use("x", "embedding", "accuracy", np.arange(2), np.full((3, 2), np.nan), np.ones(3), 0.5)
