@@ -82,7 +82,7 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         schema = attributes.pop("schema")
     except Exception as error:  # h5netcdf and HDF5 raise what they like on a broken file
         raise InputError(
-            f"{path}: not a profile saved by mcr_lens, or cut short ({type(error).__name__})"
+            f"{path}: not a file saved by mcr_lens, or cut short ({type(error).__name__})"
         ) from error
     if not isinstance(schema, int) or schema > SCHEMA:
         raise InputError(f"{path}: schema {schema}, this version reads up to {SCHEMA}: upgrade mcr-lens")

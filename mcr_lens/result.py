@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from mcr_lens import phases
 from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.netcdf import read_dataset, write_dataset
-from mcr_lens.phases import Phases
+from mcr_lens.phases import ChangePoints, Phases
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["Profile"]
@@ -83,9 +83,38 @@ class Profile:
         upper, lower = self._bound_pair(bound)
         return (lower / upper).where(~_met(upper, lower), 1.0).rename(f"{bound}_tightness")
 
-    def phases(self, **thresholds: float) -> Phases:
-        """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``."""
-        return phases.find_phases(self.data, **thresholds)
+    def phases(
+        self,
+        *,
+        confidence: float | None = None,
+        n_resamples: int = 999,
+        seed: int = 0,
+        **thresholds: float,
+    ) -> Phases:
+        """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``.
+
+        With ``confidence=0.95`` also intervals over prompts for the boundaries, the emergence and the
+        dissipation layers, and the share of resamples that have a compression phase at all.
+        """
+        return phases.find_phases(
+            self.data, **thresholds, confidence=confidence, n_resamples=n_resamples, seed=seed
+        )
+
+    def change_points(self, **options: Any) -> ChangePoints:
+        """Where the joint curves change, with intervals; see ``mcr_lens.phases.change_points``."""
+        return phases.change_points(self.data, **options)
+
+    def correlations(self, **options: Any) -> pd.DataFrame:
+        """Change of norm against entropy, sinks and mixing; see ``mcr_lens.phases.correlations``."""
+        return phases.correlations(self.data, **options)
+
+    def constancy(self, **thresholds: float) -> pd.DataFrame:
+        """Where each single prompt has the boundaries; see ``mcr_lens.phases.constancy``."""
+        return phases.constancy(self.data, **thresholds)
+
+    def first_singular_value(self, **options: Any) -> pd.DataFrame:
+        """What sigma_1 is made of, a row a depth; see ``mcr_lens.phases.first_singular_value``."""
+        return phases.first_singular_value(self.data, **options)
 
     def emergence_layers(self, **thresholds: float) -> list[int]:
         """Layers whose writes make the sink token massive; see ``mcr_lens.phases``."""

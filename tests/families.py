@@ -22,7 +22,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gemma2": {**_GATED, "sliding_window": 8, "query_pre_attn_scalar": 8},
     "gpt_neox": {**_ATTENTION, "intermediate_size": 64, "use_parallel_residual": True},
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
-}
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "gptj": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "rotary_dim": 4},
+    "gpt_neo": {
+        "hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 64,
+        "attention_types": [[["global", "local", "global"], 1]], "window_size": 8,
+    },
+    "opt": {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 64,
+        "word_embed_proj_dim": 32,
+    },
+}  # fmt: skip
+# Architectures whose attention TransformerBridge leaves to Hugging Face: an edited pattern goes nowhere.
+DELEGATED = ("gptj", "gpt_neo", "opt")
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -177,12 +177,12 @@ def test_foreign_files(data: xr.Dataset, tmp_path: Path) -> None:
     path = tmp_path / "run.nc"
     for content in (b"", b"not netCDF", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04" + bytes(100)):
         path.write_bytes(content)
-        refused(path, "not a profile")
+        refused(path, "not a file saved by mcr_lens")
     xr.Dataset({"temperature": ("time", [1.0])}).to_netcdf(path, engine="h5netcdf")
-    refused(path, "not a profile")
+    refused(path, "not a file saved by mcr_lens")
     for text in ("no JSON", "[]", "3", "{}", "null"):
         xr.Dataset(attrs={"mcr_lens": text}).to_netcdf(path, engine="h5netcdf")
-        refused(path, "not a profile")
+        refused(path, "not a file saved by mcr_lens")
 
 
 @pytest.mark.parametrize("schema", [2, 99, "2", None])

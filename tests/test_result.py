@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from profiles import ATTRIBUTES, made_profile
 
 import mcr_lens as mcr
+from mcr_lens import phases
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.uniform(size=(2, 3, 4))
@@ -281,3 +283,27 @@ def test_thresholds_are_handed_on() -> None:
     assert profile.emergence_layers(min_norm_ratio=5) == [0]
     assert profile.dissipation_layers(min_norm_ratio=5) == [2]
     assert profile.dissipation_layers(min_norm_ratio=5, min_share=0.9) == []
+
+
+def test_what_is_read_off_a_profile_is_what_the_functions_say() -> None:
+    """Options are handed on; what there is to know stands in tests/phases."""
+    profile = scored()
+    data = profile.data
+    options: Any = {"confidence": 0.8, "n_resamples": 99, "seed": 3}
+    found = profile.phases(**options, min_norm_ratio=5)
+    assert found == phases.find_phases(data, 5, **options)
+    assert found.intervals is not None and profile.phases().intervals is None
+    points = profile.change_points(penalty=0.3, **options)
+    assert (points.penalty, points.confidence, points.n_resamples, points.seed) == (0.3, 0.8, 99, 3)
+    for made, expected in (
+        (profile.correlations(log=False, **options), phases.correlations(data, log=False, **options)),
+        (profile.constancy(min_share=0.5), phases.constancy(data, min_share=0.5)),
+    ):
+        pd.testing.assert_frame_equal(made, expected)
+        assert made.attrs == expected.attrs
+
+
+def test_what_sigma_1_is_made_of(llama_profile: mcr.Profile) -> None:
+    table = llama_profile.first_singular_value(seed=1, n_resamples=99)
+    expected = phases.first_singular_value(llama_profile.data, seed=1, n_resamples=99)
+    pd.testing.assert_frame_equal(table, expected)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.intervene import Edit, Intervention, Position, indices, intervene, located
+from mcr_lens.hooks.intervene import Edit, Intervention, indices, intervene
+from mcr_lens.hooks.positions import Position, located
 from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models.backend import Hook, Model
 
@@ -36,7 +37,8 @@ def ablate_mlp_write(
         layers: blocks, counted from 0.
         position: of the prompt; negative counts from its last real token; a sequence gives one a prompt.
         dose: 0 (untouched) to 1 (all of it).
-        model: check the layers against this model now; else when the list is attached.
+        model: check the layers against this model now; else when the list is attached, where a plain
+            ``run_with_hooks`` may raise TransformerLens's own ``KeyError`` (see ``hooks/intervene.py``).
 
     Raises:
         InputError: for layers, positions or doses that cannot be.

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.intervene import Edit, Intervention, Position, indices, intervene, key_positions
+from mcr_lens.hooks.intervene import Edit, Intervention, indices, intervene
+from mcr_lens.hooks.positions import Position, key_positions
 from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["block_attention_to"]

@@ -2,7 +2,13 @@
 
 An intervention is a plain list of ``(hook name, function)``. The functions made here carry what they do in
 an attribute, ``intervention``, so that results can record it and bad layers, heads and positions are refused
-when the list is attached: by the engine, or on the first forward pass of a model that is known.
+when the list is attached: by the engine, or on the first forward pass of a model that is known: from
+``load_model``, measured before, or given as ``model=``.
+
+A plain ``run_with_hooks`` is not ours. HookedTransformer, and every model of TransformerLens 4, looks hook
+names up before any hook runs, so a wrong layer gets TransformerLens's own ``KeyError``, without the valid range.
+A bridge of TransformerLens 3 ignores unknown names, so on one that is not known a wrong layer does nothing.
+With ``model=`` the call itself refuses, everywhere.
 """
 
 import difflib
@@ -12,30 +18,26 @@ from numbers import Integral
 from typing import Any
 from weakref import WeakSet
 
-import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, is_running
-from mcr_lens.hooks.sequence import FIRST_PATTERN, Follower, is_growing
+from mcr_lens.hooks.positions import Position, check_position
+from mcr_lens.hooks.record import is_pattern
+from mcr_lens.hooks.sequence import FIRST_OUTPUT, FIRST_PATTERN, Follower
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.models.facts import ModelFacts, model_facts, owner_of
 
 __all__ = [
     "Edit",
     "Intervention",
-    "Position",
     "check_hooks",
     "described",
     "indices",
     "intervene",
-    "key_positions",
-    "located",
 ]
 
 Edit = Callable[[Tensor, BatchContext], Tensor | None]
-Position = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +87,38 @@ def intervene(
 ) -> list[Hook]:
     """The list of hooks: a look at block 0's pattern, then the edits.
 
+    A list that edits patterns has a second look, at block 0's attention output: where that is there before
+    the pattern, the pattern is a copy for show. So it refuses even on a model that was never checked.
+
     Args:
         edits: by hook name. An edit gets the activation and where it stands; it returns a changed copy,
             or ``None`` to leave it.
         model: check against it now.
     """
+    for position in intervention.positions:
+        check_position(position, intervention.call)
     if model is not None:
         intervention.check(model, model_facts(model))
     follower = Follower()
 
     def look(pattern: Tensor, hook: Any) -> None:
+        if _is_repeated(hook):
+            return
         owner = owner_of(hook)
         if owner is not None:
             intervention.check(*owner)
         follower.look(pattern, hook)
 
+    def look_at_output(z: Tensor, hook: Any) -> None:
+        if not (is_running() or _is_repeated(hook) or follower.was_looked_at(FIRST_OUTPUT)):
+            raise InputError(
+                f"{intervention.call} has no effect on this model: edits of attention patterns are discarded "
+                "by this architecture"
+            )
+
     hooks: list[Hook] = [(FIRST_PATTERN, look)]
+    if intervention.edits_pattern:
+        hooks.append((FIRST_OUTPUT, look_at_output))
     hooks += [(name, _hook(name, edit, follower)) for name, edit in edits.items()]
     for _, function in hooks:
         function.intervention = intervention  # type: ignore[attr-defined]
@@ -108,72 +126,25 @@ def intervene(
 
 
 def _hook(name: str, edit: Edit, follower: Follower) -> Callable[..., Tensor | None]:
-    last_pass = 0
-
     def hook_function(activation: Tensor, hook: Any) -> Tensor | None:
-        nonlocal last_pass
-        # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
-        stands_for = getattr(hook, "_target", None)
-        if stands_for is not None and hook.name == stands_for.name:
+        if _is_repeated(hook):
             return None
-        context, last_pass = follower.context(name, activation.shape[1], last_pass)
-        edited = edit(activation, context)
-        return None if edited is None else edited.to(activation.dtype)
+        rows = activation.shape[2 if is_pattern(name) else 1]
+        edited = edit(activation, follower.context(name, rows))
+        if edited is None:
+            return None
+        edited = edited.to(activation.dtype)
+        if name == FIRST_PATTERN:
+            follower.edited(edited)
+        return edited
 
     return hook_function
 
 
-def located(
-    position: Position, context: BatchContext, batch: int, rows: int, call: str
-) -> tuple[Tensor, Tensor]:
-    """Where a position sits in a block of rows: ``(prompts, rows)``, aligned indices, perhaps none.
-
-    Arguments and errors as in ``key_positions``.
-    """
-    at = key_positions(position, context, batch, rows, call)
-    lengths = context.prompt_lengths(batch, rows)
-    inside = (at >= context.offset) & (at < context.offset + rows) & (at < lengths)
-    (prompts,) = torch.nonzero(inside, as_tuple=True)
-    return prompts, at[prompts] - context.offset
-
-
-def key_positions(
-    position: Position, context: BatchContext, batch: int, rows: int, call: str
-) -> Int[Tensor, "batch"]:
-    """A position of each prompt of the batch, counted from its start.
-
-    Args:
-        position: one for all prompts, or one a prompt; a negative one counts from the last real token.
-
-    Raises:
-        InputError: for a position that a prompt does not have.
-    """
-    at = _one_a_row(position, context, batch, call)
-    lengths = context.prompt_lengths(batch, rows)
-    from_start = torch.where(at < 0, lengths + at, at)
-    # A later row of a sequence that a cache holds: its other positions were there, or will be.
-    if (is_running() or context.offset == 0) and not is_growing():
-        missing = (from_start < 0) | (from_start >= lengths)
-        if missing.any():
-            first = int(missing.nonzero()[0])
-            raise InputError(
-                f"{call}: position {int(at[first])} in a prompt of {int(lengths[first])} tokens: use "
-                f"0..{int(lengths[first]) - 1}, or -1 for the last; where the sequence grows, as under "
-                "generate, wrap the call in mcr_lens.hooks.growing()"
-            )
-    return from_start
-
-
-def _one_a_row(position: Position, context: BatchContext, batch: int, call: str) -> Int[Tensor, "batch"]:
-    if isinstance(position, Integral):
-        return torch.full((batch,), int(position))
-    given = torch.as_tensor(position)
-    if context.prompts is None and len(given) != batch:
-        raise InputError(f"{call}: {len(given)} positions for a batch of {batch}: give one a prompt")
-    rows = range(batch) if context.prompts is None else context.prompts
-    if len(given) <= max(rows):
-        raise InputError(f"{call}: {len(given)} positions, prompt {max(rows)} has none: give one a prompt")
-    return given[list(rows)]
+def _is_repeated(hook: Any) -> bool:
+    """In compatibility mode the bridge may call a hook twice, under the point's own name and another."""
+    stands_for = getattr(hook, "_target", None)
+    return stands_for is not None and hook.name == stands_for.name
 
 
 def indices(values: int | Iterable[int], word: str, call: str) -> tuple[int, ...]:

@@ -18,8 +18,10 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.donor import Donor
-from mcr_lens.hooks.intervene import Intervention, indices, intervene, located
+from mcr_lens.hooks.intervene import Intervention, indices, intervene
+from mcr_lens.hooks.positions import located
 from mcr_lens.hooks.record import Activations, is_pattern
+from mcr_lens.hooks.sequence import is_growing
 from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["mean_ablate", "patch_activation", "resample_ablate"]
@@ -117,6 +119,7 @@ def _replace(
 ) -> list[Hook]:
     listed = None if positions is None else _positions(positions, call)
     chosen = () if heads is None else indices(heads, "head", call)
+    _check_heads(donor, hook_name, chosen, call)
     edit = partial(_put, hook_name=hook_name, donor=donor, positions=listed, heads=chosen, call=call)
     everything = {
         "hook_name": hook_name,
@@ -141,7 +144,7 @@ def _put(
 ) -> Tensor | None:
     of_pattern = is_pattern(hook_name)
     batch, rows = len(activation), activation.shape[2 if of_pattern else 1]
-    _check_shapes(activation, donor, heads, of_pattern, call)
+    _check_shapes(activation, donor, of_pattern, call)
     if positions is None:
         prompts, at = _all_rows(context, batch, rows)
     else:
@@ -153,12 +156,14 @@ def _put(
     whose, where = donor.rows(context, needed, call)[prompts], at + context.offset
     there = donor.has(whose, where)
     # In a sequence that grows past the source the new tokens are their own.
-    if not there.all() and not (context.lengths is None and context.offset > 0):
+    grows = is_growing() or (context.lengths is None and context.offset > 0)
+    if not there.all() and not grows:
         first = int((~there).nonzero()[0])
         raise InputError(
             f"{call}: position {int(where[first])} is beyond the source, whose prompt "
             f"{int(whose[first])} has {donor.n_tokens(int(whose[first]))} tokens there: give positions=, "
-            "or a source as long as the prompts"
+            "or a source as long as the prompts; where the sequence grows, as under generate without a "
+            "cache, wrap the call in mcr_lens.hooks.growing()"
         )
     prompts, at, whose, where = (part[there] for part in (prompts, at, whose, where))
     if not len(prompts):
@@ -178,16 +183,18 @@ def _put(
     return edited
 
 
-def _check_shapes(
-    activation: Tensor, donor: Donor, heads: tuple[int, ...], of_pattern: bool, call: str
-) -> None:
-    n_heads = activation.shape[1 if of_pattern else 2]
-    if heads and activation.ndim != 4:
+def _check_heads(donor: Donor, hook_name: str, heads: tuple[int, ...], call: str) -> None:
+    """By the source, which has the model's own heads there: keys and values may have fewer than queries."""
+    if heads and donor.tensor.ndim != 4:
         raise InputError(
-            f"{call}: an activation of shape {tuple(activation.shape)} has no heads: leave them out"
+            f"{call}: an activation of shape {tuple(donor.tensor.shape)} has no heads: leave them out"
         )
+    n_heads = donor.tensor.shape[1 if donor.of_pattern else 2] if heads else 0
     if heads and max(heads) >= n_heads:
-        raise InputError(f"{call}: head {max(heads)}: there are heads 0..{n_heads - 1}")
+        raise InputError(f"{call}: head {max(heads)}: {hook_name} has heads 0..{n_heads - 1}")
+
+
+def _check_shapes(activation: Tensor, donor: Donor, of_pattern: bool, call: str) -> None:
     mine = activation.shape[1:2] if of_pattern else activation.shape[2:]
     theirs = donor.tensor.shape[1:2] if of_pattern else donor.tensor.shape[2:]
     if mine != theirs or activation.ndim != donor.tensor.ndim:

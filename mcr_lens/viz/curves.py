@@ -9,11 +9,10 @@ from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
+from mcr_lens.viz.phase_bands import shade_phases
 from mcr_lens.viz.style import COLORS, faded, styled
 
 __all__ = ["depth_curves"]
-
-_PHASE_FILL = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
 
 # Title with unit, and the curves of each panel: (variable, its name in the legend, dash).
 _PANELS = (
@@ -63,7 +62,9 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                     style |= {"name": label, "showlegend": len(curves) > 1}
                 _add_curve(figure, profile, variable, style, panel, relative=several)
         if not several:
-            _shade_phases(figure, profile)
+            found = profile.phases()
+            spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
+            shade_phases(figure, spans, len(_PANELS))
     figure.update_yaxes(type="log", row=1, col=1)
     for row, col in ((1, 2), (2, 1), (2, 2)):
         figure.update_yaxes(range=[-0.02, 1.02], row=row, col=col)
@@ -97,20 +98,3 @@ def _add_curve(
         **style,
         **place,
     )
-
-
-def _shade_phases(figure: go.Figure, profile: Profile) -> None:
-    """Bands behind every panel, named in the legend, where no curve can run through the name."""
-    found = profile.phases()
-    for name, fill in _PHASE_FILL.items():
-        span = getattr(found, name)
-        if span is None:
-            continue
-        edges = {"x0": span[0] - 0.5, "x1": span[1] + 0.5, "y0": 0, "y1": 1}
-        look = {"fillcolor": fill, "opacity": 0.15, "line": {"width": 0}, "layer": "below"}
-        for panel in range(len(_PANELS)):
-            axis = str(panel + 1) if panel else ""
-            across = {"xref": f"x{axis}", "yref": f"y{axis} domain"}
-            figure.add_shape(type="rect", name=name, **edges, **look, **across)
-        key = {"symbol": "square", "size": 12, "color": fill, "opacity": 0.4}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name, row=1, col=1)

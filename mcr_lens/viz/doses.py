@@ -1,10 +1,13 @@
 """Dose and response of an ablation study."""
 
+from typing import Any
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mcr_lens.experiments.study import AblationStudy
-from mcr_lens.viz.style import COLORS, INK, faded, styled
+from mcr_lens.viz.bands import add_band
+from mcr_lens.viz.style import COLORS, INK, styled
 
 __all__ = ["dose_response"]
 
@@ -14,6 +17,7 @@ _PANELS = (
     ("sink_rate", "sink rate (fraction of heads)"),
     ("loss", "loss of the last depth (nats a token)"),
 )
+_DASHES = {"treatment": ("solid", "dash"), "control": ("dot", "dashdot")}
 
 
 def dose_response(study: AblationStudy) -> go.Figure:
@@ -23,33 +27,31 @@ def dose_response(study: AblationStudy) -> go.Figure:
     """
     curves = study.dose_curves()
     dose = curves.dose.values
-    figure = make_subplots(
-        rows=2, cols=2, subplot_titles=[title for _, title in _PANELS], vertical_spacing=0.14
-    )
+    titles = [title for _, title in _PANELS]
+    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
     kinds = dict(zip(study.data.arm.values.tolist(), study.data.kind.values.tolist(), strict=True))
-    for number, (arm, kind) in enumerate(kinds.items()):
-        color = COLORS[number % len(COLORS)] if kind == "treatment" else INK
-        dash = "solid" if kind == "treatment" else ("dot", "dashdot")[number % 2]
+    seen = dict.fromkeys(_DASHES, 0)
+    for arm, kind in kinds.items():
+        line = _line(kind, seen[kind])
+        seen[kind] += 1
         for panel, (outcome, _) in enumerate(_PANELS):
-            curve = curves[outcome].sel(arm=arm)
-            place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
-            band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            band["legendgroup"] = arm
-            figure.add_scatter(x=dose, y=curve.sel(estimate="low").values, **band, **place)
-            fill = {"fill": "tonexty", "fillcolor": faded(color)}
-            figure.add_scatter(x=dose, y=curve.sel(estimate="high").values, **band, **fill, **place)
-            figure.add_scatter(
-                x=dose,
-                y=curve.sel(estimate="mean").values,
-                mode="lines+markers",
-                name=arm,
-                legendgroup=arm,
-                showlegend=panel == 0,
-                line={"color": color, "dash": dash, "width": 2},
-                marker={"size": 5},
-                hovertemplate=f"{arm}<br>dose %{{x}}: %{{y:.3g}}<extra></extra>",
-                **place,
-            )
-    figure.update_yaxes(type="log", row=1, col=1)
+            of_arm = curves[outcome].sel(arm=arm)
+            curve = {part: of_arm.sel(estimate=part).values for part in ("mean", "low", "high")}
+            style = {"name": arm, "line": line, "showlegend": panel == 0}
+            add_band(figure, dose, curve, style, {"row": panel // 2 + 1, "col": panel % 2 + 1}, at="dose")
+    # Few ticks: the digits between powers of ten would run into each other.
+    figure.update_yaxes(type="log", nticks=4, row=1, col=1)
+    # Whole scales: what hardly moves must look like it.
+    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=2)
+    figure.update_yaxes(range=[-0.02, 1.02], row=2, col=1)
     figure.update_xaxes(title_text="dose (share removed; 0 = untouched)", row=2)
     return styled(figure)
+
+
+def _line(kind: str, number: int) -> dict[str, Any]:
+    """Told apart by colour, then by dash; controls are grey."""
+    dashes = _DASHES[kind]
+    if kind == "control":
+        return {"color": INK, "dash": dashes[number % len(dashes)], "width": 2}
+    dash = dashes[number // len(COLORS) % len(dashes)]
+    return {"color": COLORS[number % len(COLORS)], "dash": dash, "width": 2}

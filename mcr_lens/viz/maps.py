@@ -12,14 +12,19 @@ from mcr_lens.viz.style import styled
 __all__ = ["patching_map"]
 
 _LONGEST_LABEL = 14  # characters of a token on the axis
+_MOST_LABELS = 44  # that stand beside each other in a notebook, where a figure is 700 pixels wide
+_FEW_COLUMNS = 8  # so few leave room for numbers
+_SIDES = {"denoise": "clean into corrupt", "noise": "corrupt into clean"}
 
 
 def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | None = None) -> go.Figure:
-    """A heat map of an ``activation_patching`` sweep: layer by position, or layer by head.
+    """A heat map of an ``activation_patching`` sweep: layer by position, layer by head, or by layer alone.
 
     Blue is above 0, red below, white 0: the patch did nothing. Positions are labelled with their token where
-    all drawn prompts share it, as ``clean→corrupt`` where one prompt is drawn and its pair differs, with ≠
-    where every pair does. A place that no prompt has is left blank.
+    all drawn prompts share it, as ``clean→corrupt`` where one prompt is drawn and its pair differs, with
+    their number in brackets elsewhere, and ≠ where every pair differs. A place that no prompt has is left
+    blank. A few columns show their numbers; of very many only some have a label, the others say in the hover
+    what they are.
 
     Args:
         result: from ``activation_patching``.
@@ -31,7 +36,7 @@ def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | Non
     """
     if value is None:
         value = "lost" if "lost" in result else "recovered"
-    across = _across(result, value)
+    result, across = _map(result, value)
     if prompt is None:
         drawn, shown = result, result[value].mean("prompt")
     elif prompt in result.prompt.values:
@@ -41,45 +46,74 @@ def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | Non
         raise InputError(f"prompt {prompt} is not in the result: it has {result.prompt.values.tolist()}")
     shown = shown.transpose("layer", across)
     labels, names = _labels(drawn, across)
+    layers = [str(layer) for layer in shown.layer.values]
+    numbers = {"texttemplate": "%{z:.2f}"} if len(labels) <= _FEW_COLUMNS else {}
     figure = go.Figure(
         go.Heatmap(
             z=shown.values,
             x=np.arange(len(labels)),
-            y=np.arange(shown.sizes["layer"]),
-            text=[[f"layer {layer}, {name}" for name in names] for layer in shown.layer.values],
+            y=np.arange(len(layers)),
+            text=[[f"layer {layer}, {name}" for name in names] for layer in layers],
             hovertemplate="%{text}<br>%{z:.3g}<extra></extra>",
             colorscale="RdBu",
             zmid=0,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": value, "side": "right"}, "thickness": 14},
+            colorbar={"title": {"text": f"{value}<br>&nbsp;", "side": "top"}, "thickness": 14},
+            **numbers,
         )
     )
     styled(figure)
-    narrow = max(len(label) for label in labels) > 2
-    turned = {"tickangle": -60, "tickfont": {"size": 11}} if narrow else {}
-    figure.update_xaxes(
-        title_text=across, tickvals=list(range(len(labels))), ticktext=labels, showgrid=False, **turned
-    )
-    layers = [str(layer) for layer in shown.layer.values]
-    figure.update_yaxes(
-        title_text="layer", tickvals=list(range(len(layers))), ticktext=layers, showgrid=False
-    )
-    figure.update_layout(height=180 + 30 * max(4, len(layers)))
+    places = _labelled(labels)
+    longest = max(len(labels[i]) for i in places)
+    turned = {"tickangle": -60 if longest <= _LONGEST_LABEL else -90, "tickfont": {"size": 11}}
+    turned = turned if longest > 2 and len(labels) > _FEW_COLUMNS else {}
+    ticks = {"tickvals": places, "ticktext": [labels[i] for i in places]}
+    figure.update_xaxes(title_text=across, showgrid=False, **ticks, **turned)
+    rows = {"tickvals": list(range(len(layers))), "ticktext": layers}
+    figure.update_yaxes(title_text="layer", showgrid=False, **rows)
+    figure.update_layout(height=180 + max(120, round(min(30, max(16, 900 / len(layers))) * len(layers))))
+    what = _what(result, prompt)
+    figure.update_layout({"title": {"text": what, "font": {"size": 14}}} if what else {"margin_t": 20})
     return figure
 
 
-def _across(result: xr.Dataset, value: str) -> str:
-    """The axis that is swept beside the layer."""
+def _what(result: xr.Dataset, prompt: int | None) -> str:
+    """What was patched, where the result knows."""
+    made = result.attrs
+    if "hook" not in made or made.get("direction") not in _SIDES:
+        return ""
+    pairs = result.sizes["prompt"]
+    whose = f"pair {prompt}" if prompt is not None else "1 pair" if pairs == 1 else f"mean of {pairs} pairs"
+    return html.escape(f"{made['hook']}, {_SIDES[made['direction']]}, {whose}")
+
+
+def _labelled(labels: list[str]) -> list[int]:
+    """The places that get their label: as many as can be read, first those where a pair differs."""
+    step = -(-len(labels) // _MOST_LABELS)
+    marked = [i for i, label in enumerate(labels) if label.endswith("≠") or "→" in label]
+    chosen: list[int] = []
+    for i in [*marked, *range(0, len(labels), step)]:
+        if all(abs(i - other) >= step for other in chosen):
+            chosen.append(i)
+    return sorted(chosen)
+
+
+def _map(result: xr.Dataset, value: str) -> tuple[xr.Dataset, str]:
+    """The result, and the axis that is swept beside the layer: of one place where there is none."""
     if value not in result:
         raise InputError(f"no {value!r} in the result: it has {', '.join(map(str, result.data_vars))}")
     others = [str(dim) for dim in result[value].dims if dim not in ("prompt", "layer")]
+    if set(result[value].dims) == {"prompt", "layer"}:
+        at = result.attrs.get("positions", "all")
+        together = at if isinstance(at, str) else ", ".join(map(str, at))
+        return result.expand_dims({"positions": [together]}), "positions"
     if set(result[value].dims) != {"prompt", "layer", *others} or len(others) != 1:
         raise InputError(
             f"{value!r} has dimensions {result[value].dims}: a map has prompt, layer and one more, so sweep "
             "over one, or choose from the other, as in result.sel(head=0)"
         )
-    return others[0]
+    return result, others[0]
 
 
 def _labels(result: xr.Dataset, across: str) -> tuple[list[str], list[str]]:
@@ -88,21 +122,22 @@ def _labels(result: xr.Dataset, across: str) -> tuple[list[str], list[str]]:
     names = [f"{across} {place}" for place in places]
     if across != "position" or "text" not in result.coords:
         return places, names
-    labels = []
+    labels, known = [], False
     for i, (place, name) in enumerate(zip(places, names, strict=True)):
         here = result.isel(position=i)
         here = here.isel(prompt=here.token.values >= 0)
         differ = here.token.values != here.clean_token.values
         token, clean = (_shared(here[text].values) for text in ("text", "clean_text"))
-        label = place
+        # In brackets: tokens are numbers too.
+        label = f"[{place}]"
         if token is not None and clean is not None:
-            label = f"{clean}→{token}" if differ.any() else token
+            label, known = f"{clean}→{token}" if differ.any() else token, True
             names[i] = f"{name}, token {label}"
         elif differ.all() and len(differ):
-            label = f"{place} ≠"
+            label = f"[{place}] ≠"
             names[i] = f"{name}, where the pairs differ"
         labels.append(label)
-    return labels, names
+    return labels if known else [label.replace("[", "").replace("]", "") for label in labels], names
 
 
 def _shared(texts: np.ndarray) -> str | None:

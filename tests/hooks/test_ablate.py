@@ -1,11 +1,12 @@
-"""Interventions against hand-written hooks: exact, graded, right in chunks, batches and generation."""
+"""Interventions against hand-written hooks: exact, graded, in order, right in chunks and batches."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from backends import BACKENDS
+from backends import BACKENDS, needs_hooked_transformer
+from families import DELEGATED, FAMILIES
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
@@ -93,21 +94,6 @@ def test_attention_write_norm_and_dimensions(model: Any) -> None:
     assert torch.equal(activations(model, mcr.clamp_norm([1], max_ratio=1e6), names)[names[3]], post)
 
 
-def test_blocked_attention_is_what_numpy_gives(model: Any) -> None:
-    name = "blocks.1.attn.hook_pattern"
-    before = activations(model, [], [name])[name][0].double().numpy()
-    after = activations(model, mcr.block_attention_to(2, [1], heads=[0, 3]), [name])[name][0].numpy()
-    expected = before.copy()
-    for head in (0, 3):
-        expected[head, 3:, 2] = 0
-        expected[head, 3:] /= expected[head, 3:].sum(-1, keepdims=True)
-    np.testing.assert_allclose(after, expected, atol=1e-6)
-    plain = activations(model, mcr.block_attention_to(2, [1], renormalise=False), [name])[name][0].numpy()
-    expected = before.copy()
-    expected[:, 3:, 2] = 0
-    np.testing.assert_allclose(plain, expected, atol=1e-7)
-
-
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) -> None:
     prompts = ragged()
@@ -126,50 +112,6 @@ def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) 
     assert not np.allclose(untouched.norm_ratio, whole.norm_ratio)
 
 
-def generated(model: Any, hooks: list[Any], cached: bool, tokens: torch.Tensor = TOKENS) -> list[int]:
-    with model.hooks(fwd_hooks=hooks):
-        options = {"do_sample": False, "verbose": False, "stop_at_eos": False, "return_type": "tokens"}
-        out = model.generate(tokens, max_new_tokens=10, use_past_kv_cache=cached, **options)
-    return out[0].tolist()
-
-
-@pytest.mark.parametrize("position", [0, 3])
-def test_generation_with_a_cache_equals_generation_without(model: Any, position: int) -> None:
-    plain = generated(model, [], cached=True)
-    lists = {
-        "write": mcr.ablate_mlp_write(range(N_LAYERS), position),
-        "dimensions": mcr.zero_dimensions([0, 1], range(16), position),
-        "block": mcr.block_attention_to(position, range(N_LAYERS)),
-        "patch": mcr.patch_activation("blocks.0.hook_resid_pre", torch.ones(1, 8, 32), position),
-    }
-    changed = 0
-    for name, hooks in lists.items():
-        with_cache = generated(model, hooks, cached=True)
-        assert with_cache == generated(model, hooks, cached=False), name
-        changed += with_cache != plain
-    assert changed > 0
-
-
-def test_the_newest_token_is_position_minus_one(model: Any) -> None:
-    seen: list[tuple[int, bool]] = []
-
-    def see(write: torch.Tensor, hook: Any) -> None:
-        seen.append((write.shape[1], bool((write[:, -1] == 0).all())))
-
-    generated(model, [*mcr.ablate_mlp_write([1], -1), ("blocks.1.hook_mlp_out", see)], cached=True)
-    assert seen[0] == (8, True)
-    assert seen[1:] == [(1, True)] * 9
-
-
-def test_a_position_that_generation_will_reach_is_asked_for(model: Any) -> None:
-    hooks = mcr.ablate_mlp_write(range(N_LAYERS), position=10)
-    with pytest.raises(InputError, match=r"position 10 in a prompt of 8 tokens: .*growing"):
-        generated(model, hooks, cached=True)
-    with mcr.hooks.growing():
-        with_cache = generated(model, mcr.ablate_mlp_write(range(N_LAYERS), position=10), cached=True)
-        assert with_cache == generated(model, hooks, cached=False)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -177,6 +119,13 @@ def test_a_position_that_generation_will_reach_is_asked_for(model: Any) -> None:
         (lambda: mcr.ablate_mlp_write([-1]), "counted from 0"),
         (lambda: mcr.ablate_mlp_write([True]), "counted from 0"),
         (lambda: mcr.ablate_mlp_write([1, 1]), "each once"),
+        (lambda: mcr.ablate_mlp_write([1], position=0.5), r"position 0\.5: use a whole number"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write([1], position="last"), "position 'last'"),  # type: ignore[arg-type]
+        (lambda: mcr.block_attention_to([], [1]), r"position \[\]"),
+        (lambda: mcr.zero_dimensions([1], [3], position=None), "position None"),  # type: ignore[arg-type]
+        (lambda: mcr.zero_dimensions([1], []), "no dimension given"),
+        (lambda: mcr.block_attention_to(0, [1], heads=[-1]), "counted from 0"),
+        (lambda: mcr.clamp_norm([3], rest_norm=[1.0, 1.0]), "one for every depth"),
         (lambda: mcr.ablate_mlp_write([1], dose=25), r"dose 25: use 0 \(untouched\) to 1"),
         (lambda: mcr.ablate_mlp_write([1], dose=float("nan")), "dose nan"),
         (lambda: mcr.clamp_norm([1], max_ratio=-1), "max_ratio -1"),
@@ -211,18 +160,85 @@ def test_what_a_model_lacks_is_refused_with_the_range(model: Any) -> None:
         mcr.profile(model, ragged(), interventions=mcr.clamp_norm([1]), chunk=3, progress=False)
 
 
-def test_lists_compose_in_their_order_and_leave_nothing(model: Any) -> None:
-    name = "blocks.1.hook_mlp_out"
-    double = [(name, lambda write, hook: write * 2 + 1)]
-    off = mcr.ablate_mlp_write([1])
-    first = activations(model, off + double, [name])[name]
-    second = activations(model, double + off, [name])[name]
-    assert (first[:, 0] == 1).all()
-    assert (second[:, 0] == 0).all()
-    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+def test_lists_compose_in_their_order(model: Any) -> None:
+    write, post = "blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"
+    before = activations(model, [], [write, post])
+    half = mcr.ablate_mlp_write([1], dose=0.5)
+    swap = mcr.patch_activation(write, torch.full((1, 8, 32), 3.0), positions=0)
+    plus = [(write, lambda activation, hook: activation * 2 + 1)]
+    kept = {
+        "half, plus": (half + plus, before[write][:, 0] * 0.5 * 2 + 1),
+        "plus, half": (plus + half, (before[write][:, 0] * 2 + 1) * 0.5),
+        "swap, half": (swap + half, torch.full((1, 32), 1.5)),
+        "half, swap": (half + swap, torch.full((1, 32), 3.0)),
+        "half, half, plus, half": (half * 2 + plus + half, (before[write][:, 0] * 0.25 * 2 + 1) * 0.5),
+    }
+    for name, (hooks, expected) in kept.items():
+        torch.testing.assert_close(activations(model, hooks, [write])[write][:, 0], expected, msg=name)
+    # Norm and dimensions do not commute: by hand, in both orders.
+    state = before[post][0]
+    limit = 0.25 * state[1:].norm(dim=-1).mean()
+    clamp, zero = mcr.clamp_norm([1], max_ratio=0.25), mcr.zero_dimensions([1], range(16))
+    keep = torch.arange(32) >= 16
+    by_hand = state[0] * limit / state[0].norm() * keep
+    torch.testing.assert_close(activations(model, clamp + zero, [post])[post][0, 0], by_hand)
+    zeroed = state[0] * keep
+    by_hand = zeroed * limit / zeroed.norm()
+    torch.testing.assert_close(activations(model, zero + clamp, [post])[post][0, 0], by_hand)
 
 
 def test_what_was_done_is_recorded(model: Any) -> None:
     hooks = [*mcr.ablate_mlp_write([1], dose=0.5), ("blocks.0.hook_mlp_out", lambda write, hook: None)]
     made = mcr.profile(model, ragged(), interventions=hooks, progress=False).data.attrs["interventions"]
     assert made == ["ablate_mlp_write(layers=[1], position=0, dose=0.5)", "blocks.0.hook_mlp_out"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "bloom", *DELEGATED])
+@pytest.mark.parametrize("dose", [0.5, 1.0])
+def test_exactly_the_write_goes_on_every_family(load: Any, see: Any, family: str, dose: float) -> None:
+    model, position = load(family), 2
+    points = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post", "attn.hook_pattern")
+    names = [f"blocks.{layer}.{point}" for layer in (0, 1) for point in points]
+    before = see(model, [], names, TOKENS)
+    after = see(model, mcr.ablate_mlp_write([1], position, dose), names, TOKENS)
+    edited = names[7:9]
+    assert all(torch.equal(after[name], before[name]) for name in names if name not in edited)
+    pre, attention, write, post = (before[name] for name in names[5:9])
+    expected = post.clone()
+    expected[:, position] = (pre + attention + (1 - dose) * write)[:, position]
+    others = [i for i in range(TOKENS.shape[1]) if i != position]
+    torch.testing.assert_close(after[edited[1]], expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after[edited[1]][:, others], post[:, others])
+
+
+@needs_hooked_transformer
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_both_backends_give_the_same_profile(load: Any, family: str, chunk: int | None) -> None:
+    prompts = ragged()
+    generator = torch.Generator().manual_seed(0)
+    state, z = (torch.randn(4, 20, *shape, generator=generator) for shape in [(32,), (4, 8)])
+    lists = {
+        "write": mcr.ablate_mlp_write([0, 2], -2, dose=0.75),
+        "attention": mcr.ablate_attention_write([1], [3, 1, 2, 5]),
+        "norm": mcr.clamp_norm([0, 1], 0, rest_norm=[1.0, 2.0, 3.0, 4.0], dose=0.5),
+        "dimensions": mcr.zero_dimensions([1], [3, 7], 4),
+        "block": mcr.block_attention_to(0, [1, 2], heads=[0, 3]),
+        "block, not renormalised": mcr.block_attention_to(2, [0, 1], renormalise=False, dose=0.5),
+        "state": mcr.patch_activation("blocks.1.hook_resid_pre", state, positions=[0, -1]),
+        "heads": mcr.patch_activation("blocks.1.attn.hook_z", z, heads=[1, 2]),
+        "values": mcr.patch_activation("blocks.1.attn.hook_v", z[:, :, :2], positions=0, heads=1),
+    }
+    lists["all"] = [hook for hooks in lists.values() for hook in hooks]
+    models = [load(family, backend) for backend in ("bridge", "hooked_transformer")]
+    plain = mcr.profile(models[0], prompts, progress=False).data
+    for kind, hooks in lists.items():
+        one, other = (
+            mcr.profile(model, prompts, interventions=hooks, chunk=chunk, progress=False).data
+            for model in models
+        )
+        for name in one.data_vars:
+            np.testing.assert_allclose(
+                one[name], other[name], rtol=1e-4, atol=1e-4, err_msg=f"{kind}: {name}"
+            )
+        assert not np.allclose(one.matrix_entropy, plain.matrix_entropy, atol=1e-4), kind

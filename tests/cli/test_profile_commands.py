@@ -1,8 +1,7 @@
-"""The command line: instant help, one clear line for what is wrong, exit codes that mean something."""
+"""``mcr-lens profile`` and ``demo``: the whole run, and one clear line for what is wrong."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,81 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from shell import COMMAND, ENVIRONMENT, assert_refused, on_a_terminal, run
 
 import mcr_lens as mcr
-from mcr_lens.cli import app
-
-COMMAND = [sys.executable, "-c", "from mcr_lens.cli import app; app()"]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prompts") / "questions.jsonl"
-    rows = [{"question": f"w{i} w{i + 1} w{i + 2} " * (1 + i % 4), "answer": "w0"} for i in range(12)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def assert_refused(result: Result, code: int, *parts: str) -> None:
-    """The exit code, and one line on stderr that holds every part."""
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith("mcr-lens: ")
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.endswith("\n")
-    for part in parts:
-        assert part in result.stderr
-
-
-# Help
-
-IMPORTED = """
-import sys
-from mcr_lens.cli import app
-sys.argv = ["mcr-lens", *sys.argv[1:]]
-try:
-    app()
-except SystemExit as end:
-    assert not end.code, end.code
-heavy = "torch transformer_lens transformers xarray numpy pandas plotly datasets".split()
-print("IMPORTED", [name for name in heavy if name in sys.modules])
-"""
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"], ["demo", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", IMPORTED, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert "IMPORTED []" in done.stdout
-    assert done.stderr == ""
-
-
-def test_import_of_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, mcr_lens; dir(mcr_lens); print('torch' in sys.modules, 'xarray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
-
-
-def test_help_names_every_option() -> None:
-    text = run("profile", "--help").stdout
-    options = "field n max-tokens batch-size chunk backend dtype device seed out config split revision"
-    for option in options.split():
-        assert f"--{option}" in text
-    listed = run("--help").stdout
-    assert "demo" in listed
-    assert "profile" in listed
-
-
-def test_no_command_shows_the_help() -> None:
-    assert "Usage" in run().output
-
-
-# Profile
 
 
 def assert_is_the_profile_of(out: Path, llama_folder: Path, questions: Path, n: int) -> None:
@@ -145,25 +72,10 @@ def test_the_options_reach_the_run(llama_folder: Path, questions: Path, tmp_path
 
 
 def test_a_bar_on_a_terminal(llama_folder: Path, questions: Path, tmp_path: Path) -> None:
-    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
-    terminal, end = pty.openpty()
-    termios.tcsetwinsize(end, (40, 120))
-    arguments = [str(llama_folder), str(questions), "--out", str(tmp_path / "run.nc"), "--field", "question"]
-    environment = {**ENVIRONMENT, "TERM": "xterm"}
-    process = subprocess.Popen([*COMMAND, "profile", *arguments], stdout=end, stderr=end, env=environment)
-    os.close(end)
-    shown = b""
-    while True:
-        try:
-            block = os.read(terminal, 4096)
-        except OSError:  # the other end was closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(terminal)
-    assert process.wait() == 0, shown.decode()
-    text = shown.decode()
+    code, text = on_a_terminal(
+        "profile", llama_folder, questions, "--out", tmp_path / "run.nc", "--field", "question"
+    )
+    assert code == 0, text
     assert "12/12" in text
     assert "prompt/s" in text
     assert "saved" in text
@@ -197,9 +109,6 @@ def test_ctrl_c_in_the_middle(llama_folder: Path, questions: Path, tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
-# What goes wrong
-
-
 def test_bad_input_is_one_line_and_exit_code_2(llama_folder: Path, questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "run.nc"
     last = ["--out", out]
@@ -229,13 +138,6 @@ def test_a_prompt_longer_than_the_context(llama_folder: Path, tmp_path: Path) ->
     assert mcr.Profile.load(out).data.attrs["prompts"]["truncated"] == 1
 
 
-def test_arguments_that_are_missing_or_unknown(questions: Path) -> None:
-    for arguments in (["profile"], ["profile", "tiny", questions], ["unknown"], ["profile", "--n", "x"]):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert result.stdout == ""
-
-
 def test_a_place_that_cannot_be_written_is_told_before_the_run(
     llama_folder: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,34 +161,6 @@ def test_a_disk_that_is_full_leaves_nothing(
     result = run("profile", llama_folder, questions, "--field", "question", "--out", out)
     assert_refused(result, 2, str(out), "No space left on device")
     assert not list(tmp_path.rglob("*.nc*"))
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (RuntimeError("out of\nmemory,\n\n sorry"), 1, "the run failed: RuntimeError: out of memory, sorry"),
-        (ValueError(""), 1, "the run failed: ValueError"),
-        (KeyboardInterrupt(), 130, "interrupted, nothing was saved"),
-        (mcr.InputError("this will not do"), 2, "this will not do"),
-    ],
-)
-def test_exit_codes(
-    error: BaseException,
-    code: int,
-    line: str,
-    llama_folder: Path,
-    questions: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("mcr_lens.engine._run_batch", fail)
-    out = tmp_path / "run.nc"
-    result = run("profile", llama_folder, questions, "--out", out, "--field", "question")
-    assert_refused(result, code, line)
-    assert os.listdir(tmp_path) == []
 
 
 def test_demo(bundled_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens import phases
+from mcr_lens.phases.span import compression_span
 
 
 def test_mix_compress_refine() -> None:
@@ -145,3 +146,60 @@ def test_phases_of_several_profiles_at_once_are_refused() -> None:
     for call in (stacked.phases, stacked.emergence_layers, stacked.dissipation_layers):
         with pytest.raises(mcr.InputError, match="select one step"):
             call()
+
+
+def test_stages_are_part_of_the_answer() -> None:
+    profile = made_profile([1, 101, 101, 301, 1], [0.9, 0.4, 0.4, 0.1, 0.9], mlp_write=[100, 0, 200, -300])
+    found = profile.phases()
+    assert found.emergence is not None and found.dissipation is not None
+    assert [stage.layer for stage in found.emergence] == profile.emergence_layers() == [0, 2]
+    assert [stage.layer for stage in found.dissipation] == profile.dissipation_layers() == [3]
+    assert profile.phases(min_share=0.5).emergence == (found.emergence[1],)
+
+
+def test_a_profile_without_writes_has_phases_and_no_stages() -> None:
+    data = made_profile([1, 200, 5], [0.9, 0.1, 0.8]).data.drop_vars(["mlp_write_norm"])
+    found = mcr.Profile(data).phases(confidence=0.95)
+    assert found.compress == (1, 1)
+    assert found.emergence is found.dissipation is None
+    assert "written" not in str(found)
+
+
+def test_depths_that_a_shorter_model_does_not_have_are_no_refinement() -> None:
+    short, deep = made_profile([1, 200, 5], [0.9, 0.1, 0.8]), made_profile([1, 200, 200, 200, 5, 5])
+    both = mcr.Profile.concat([short, deep], "model", ["short", "deep"])
+    found = mcr.Profile(both.data.sel(model="short")).phases()
+    assert (found.mix, found.compress, found.refine) == ((0, 0), (1, 1), (2, 2))
+
+
+@pytest.mark.parametrize("n_depths", [1, 2, 5])
+def test_curves_read_at_once_are_as_if_alone(n_depths: int) -> None:
+    """The definition is written once, for one pair of curves and for many."""
+    rng = np.random.default_rng(n_depths)
+    ratio = rng.choice([1.0, 50.0, 200.0, np.nan], (300, n_depths), p=[0.3, 0.3, 0.3, 0.1])
+    entropy = rng.choice([0.1, 0.2, 0.5, 0.9, np.nan], (300, n_depths), p=[0.25, 0.2, 0.2, 0.25, 0.1])
+    begins, ends = compression_span(ratio, entropy)
+    for row in range(len(ratio)):
+        expected = plain_span(ratio[row], entropy[row])
+        found = None if np.isnan(begins[row]) else (int(begins[row]), int(ends[row]))
+        assert found == expected
+
+
+def plain_span(ratio: np.ndarray, entropy: np.ndarray) -> tuple[int, int] | None:
+    """The definition again, one depth at a time."""
+    fall = [
+        np.nan if np.isnan(now) else np.nanmax(entropy[: depth + 1]) - now
+        for depth, now in enumerate(entropy)
+    ]
+    massive = [d for d in range(len(fall)) if ratio[d] >= 10 and not np.isnan(fall[d])]
+    if not massive:
+        return None
+    bottom = max(massive, key=lambda depth: fall[depth])
+    if fall[bottom] < 0.1:
+        return None
+    first = last = bottom
+    while first > 0 and fall[first - 1] >= fall[bottom] / 2:
+        first -= 1
+    while last + 1 < len(fall) and fall[last + 1] >= fall[bottom] / 2:
+        last += 1
+    return first, last

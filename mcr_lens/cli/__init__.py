@@ -1,0 +1,26 @@
+"""The ``mcr-lens`` command: thin. Heavy imports wait inside the commands, so that ``--help`` is instant.
+
+A command is a function in a module of its own, named in the list below. It says which groups of options it
+takes (``options.py``), checks the place of its result first, saves before it shows (``show.py``), and raises
+``InputError`` for what cannot be used (``command.py``).
+"""
+
+import typer
+
+from mcr_lens.cli.ablation import ablate
+from mcr_lens.cli.command import command
+from mcr_lens.cli.lenses import lens
+from mcr_lens.cli.profiles import demo, profile
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="mcr-lens",
+    help="Where attention sinks, massive activations and compression valleys begin in a language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# One function, one command; they are listed in this order by --help.
+for _function in (demo, profile, ablate, lens):
+    app.command()(command(_function))

@@ -1,0 +1,64 @@
+"""From a function to a command: groups of options spread out, exceptions turned into exit codes."""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+import typer
+
+from mcr_lens.errors import InputError, one_line
+
+__all__ = ["command", "exit_codes"]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """What Typer registers for ``function``.
+
+    A parameter whose type is a dataclass stands for a group of options (see ``options.py``): each field is
+    an argument or option of the command, and the function gets them as one object.
+    """
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {
+        parameter.name: parameter.annotation for parameter in own if is_dataclass(parameter.annotation)
+    }
+    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
+    spread = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in own
+        for each in (fields[parameter.name].values() if parameter.name in fields else [parameter])
+    ]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        with exit_codes():
+            grouped = {
+                name: group(**{field: given.pop(field) for field in fields[name]})
+                for name, group in groups.items()
+            }
+            function(**given, **grouped)
+
+    # Typer reads both.
+    run.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
+    return run
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Exit code 2 and one line for bad input, 1 and one line for a failed run, 130 for Ctrl-C."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except InputError as error:
+        typer.echo(f"mcr-lens: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        typer.echo("mcr-lens: interrupted, nothing was saved", err=True)
+        raise typer.Exit(130) from error
+    except Exception as error:
+        typer.echo(f"mcr-lens: the run failed: {type(error).__name__}: {one_line(error)}", err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,124 @@
+"""Options that several commands share, in groups; each group turns what was typed into what it is for."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from mcr_lens.errors import InputError
+
+if TYPE_CHECKING:
+    from mcr_lens.models import Model
+    from mcr_lens.prompts import Prompts
+
+__all__ = ["ModelOptions", "PromptOptions", "RunOptions", "numbers", "words"]
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is loaded."""
+
+    model: Annotated[str, typer.Argument(help="'tiny', a model name, or a Hugging Face folder.")]
+    backend: Annotated[
+        Literal["auto", "hooked_transformer", "bridge"],
+        typer.Option(help="TransformerLens model class.", rich_help_panel="Model"),
+    ] = "auto"
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel="Model")
+    ] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps ...", rich_help_panel="Model")] = None
+    revision: Annotated[
+        str | None, typer.Option(help="Revision on the hub, e.g. step1000.", rich_help_panel="Model")
+    ] = None
+
+    def load(self) -> "Model":
+        """The model; errors as ``mcr_lens.load_model``."""
+        import mcr_lens as mcr
+
+        return mcr.load_model(
+            self.model, backend=self.backend, dtype=self.dtype, device=self.device, revision=self.revision
+        )
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Which prompts, and how many."""
+
+    prompts: Annotated[str, typer.Argument(help="A .jsonl/.json/.csv/.parquet/.txt file or hf:NAME.")]
+    field: Annotated[
+        str | None, typer.Option(help="Column that holds the text.", rich_help_panel="Prompts")
+    ] = None
+    n: Annotated[int | None, typer.Option(help="Number of prompts.", rich_help_panel="Prompts")] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Cut prompts to this many tokens.", rich_help_panel="Prompts")
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Sample prompts at random.", rich_help_panel="Prompts")] = (
+        None
+    )
+    config: Annotated[
+        str | None, typer.Option(help="Configuration of an hf: data set.", rich_help_panel="Prompts")
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(help="Split of an hf: data set.", rich_help_panel="Prompts")
+    ] = None
+
+    def load(self, model: "Model") -> "Prompts":
+        """The prompts in the model's tokens; errors as ``mcr_lens.load_prompts``."""
+        import mcr_lens as mcr
+
+        return mcr.load_prompts(
+            self.prompts,
+            model,
+            field=self.field,
+            n=self.n,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+            config=self.config,
+            split=self.split,
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How prompts are fed to the model."""
+
+    batch_size: Annotated[str, typer.Option(help="'auto' or a number of prompts.", rich_help_panel="Run")] = (
+        "auto"
+    )
+    chunk: Annotated[
+        int | None, typer.Option(help="Feed prompts in chunks of tokens.", rich_help_panel="Run")
+    ] = None
+
+    def __post_init__(self) -> None:
+        # Before a model is loaded.
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size)):
+            raise InputError(f"--batch-size {self.batch_size!r}: use 'auto' or a number of prompts from 1")
+
+    def settings(self) -> dict[str, Any]:
+        """As the engine and the experiments take them."""
+        size = self.batch_size if self.batch_size == "auto" else int(self.batch_size)
+        return {"batch_size": size, "chunk": self.chunk}
+
+
+def numbers(option: str, text: str, kind: Callable[[str], Number], example: str) -> list[Number]:
+    """The numbers of an option such as ``--layers 1,4``.
+
+    Raises:
+        InputError: when something in it is none.
+    """
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: use numbers with commas between, such as {example}") from error
+    if not all(map(math.isfinite, found)):
+        raise InputError(f"{option} {text!r}: use finite numbers, such as {example}")
+    return found
+
+
+def words(text: str) -> list[str]:
+    """The names in an option such as ``--arms write,other-token``; a hyphen spares quoting a space."""
+    return [part.strip().replace("-", " ") for part in text.split(",")]

@@ -1,0 +1,63 @@
+"""``mcr-lens demo`` and ``mcr-lens profile``: every depth, layer and head in one pass."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
+from mcr_lens.cli.show import show_list, show_table, showing
+
+if TYPE_CHECKING:
+    from mcr_lens.result import Profile
+
+__all__ = ["demo", "profile"]
+
+# What the demo says of its model, so that nobody takes it for a large one; the numbers are the paper's.
+_BESIDE_THE_PAPER = (
+    "A small model trained on word problems, to learn the tools with. In the paper's models (410M to 120B "
+    "parameters) the norm ratio reaches 10^2 to 10^4, the normalized entropy falls near 0 (LLaMA3 8B: 0.02), "
+    "0.85 to 1 of the heads are sinks there, all from one layer on, and it ends in the last 15 % of depth."
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to save the profile.")] = Path("demo.nc"),
+    n: Annotated[int, typer.Option(help="Number of made-up word problems.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the word problems.")] = 0,
+) -> None:
+    """Profile the bundled model on made-up word problems and say what there is to see."""
+    import mcr_lens as mcr
+    from mcr_lens.netcdf import check_place
+
+    check_place(out)
+    model = mcr.load_model("tiny")
+    texts = mcr.word_problems(n, seed)
+    prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
+    _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
+
+
+def profile(
+    model: ModelOptions,
+    prompts: PromptOptions,
+    run: RunOptions,
+    out: Annotated[Path, typer.Option(help="Where to save the profile (netCDF).")],
+) -> None:
+    """Measure every depth, layer and head of a model on your prompts in one pass."""
+    import mcr_lens as mcr
+    from mcr_lens.netcdf import check_place
+
+    check_place(out)
+    loaded = model.load()
+    _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), out)
+
+
+def _save_and_show(profile: "Profile", out: Path, *closing: str) -> None:
+    """Save first: a reader who closes the pipe early must not cost the run."""
+    from mcr_lens.findings import findings
+
+    path = profile.save(out)
+    with showing(path):
+        show_table(repr(profile).split("\n")[0], profile.summary())
+        show_list([*findings(profile), *closing])
+        typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")

@@ -1,0 +1,207 @@
+"""Multiple-choice tasks of the lm-evaluation-harness, answered from every depth in one pass."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mcr_lens.bootstrap import bootstrap_interval
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
+from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.translators import Translators
+from mcr_lens.models import Hook, Model, model_facts
+
+__all__ = ["choice_summary", "multiple_choice"]
+
+
+def multiple_choice(
+    model: Model,
+    tasks: str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]],
+    interventions: Sequence[Hook] = (),
+    *,
+    translators: Translators | None = None,
+    depths: Sequence[int] | None = None,
+    num_fewshot: int | None = None,
+    limit: int | float | None = None,
+    include_path: str | Path | None = None,
+    tokenizer: Any = None,
+    add_bos_token: bool | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    seed: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """How well every depth answers multiple-choice questions, read out through a lens.
+
+    ``lm_eval`` makes the prompts, draws the few-shot examples and scores the answers, once a depth; the model
+    runs once, for all depths (``LensLanguageModel``, which says how requests are tokenised and where a BOS
+    stands). At the last depth the results are those of ``lm_eval``'s own ``HFLM`` in float32.
+
+    Args:
+        tasks: names such as ``"arc_easy"``, ``"hellaswag"``, ``"winogrande"``, groups, YAML files, or
+            configurations as dictionaries. Those that ask for log-likelihoods; not for generated text.
+        interventions: hooks that edit; they run before the lens.
+        translators: of a tuned lens; ``None``: the logit lens.
+        depths: of 0..L; all by default.
+        num_fewshot: examples before each question; ``None``: as the task says. A task that says 0 keeps 0.
+        limit: only the first documents of each task, a number or a fraction below 1.
+        include_path: a folder of task files of your own.
+        tokenizer: a Hugging Face tokenizer; by default the model's, loaded anew.
+        add_bos_token: ``None``: a BOS where the tokenizer as saved puts one, like ``HFLM``; ``True``:
+            always; ``False``: never.
+        seed: of few-shot examples and shuffled choices; ``None``: those of ``lm_eval``'s own command.
+
+    Returns:
+        With dimensions ``document`` (coordinates ``task`` and ``doc_id``) and ``depth``: every metric of the
+        tasks that is one number a document, such as ``acc`` and ``acc_norm`` (NaN where a task lacks it), and
+        ``log_likelihood`` (document, depth, choice) in nats, of each request of a document in ``lm_eval``'s
+        order. In ``attrs``: model, lens, interventions; under ``"tasks"`` each task's version, few-shot
+        examples and number of documents, and under ``"results"`` what ``lm_eval`` makes of a task, metric
+        by metric: a value a depth. ``"requests"`` tells how many sequences began with the BOS and how many
+        were cut from the left.
+
+    Raises:
+        InputError: where lm-eval is missing, for tasks that are unknown, cannot be loaded or ask for
+            generated text, and for what ``LensLanguageModel`` refuses.
+
+    Example:
+        >>> data = multiple_choice(model, "arc_easy", limit=200)               # doctest: +SKIP
+        >>> choice_summary(data, "acc_norm")                                   # doctest: +SKIP
+    """
+    from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel, require_lm_eval
+
+    require_lm_eval("multiple_choice")
+    if limit is not None and not limit > 0:
+        raise InputError(f"limit {limit}: use a number of documents from 1, a fraction below 1, or None")
+    if num_fewshot is not None and num_fewshot < 0:
+        raise InputError(f"num_fewshot {num_fewshot}: use a number of examples from 0, or None")
+    lm = LensLanguageModel(
+        model,
+        interventions,
+        translators=translators,
+        depths=depths,
+        tokenizer=tokenizer,
+        add_bos_token=add_bos_token,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    loaded = load_tasks(tasks, include_path, num_fewshot, seed)
+    evaluations = []
+    for depth in lm.depths:
+        lm.depth = depth
+        # The first evaluation measures; to the others the answers are known.
+        silent = not progress or depth != lm.depths[0]
+        evaluations.append(evaluate_tasks(lm, loaded, limit, seed, silent=silent))
+    data = _dataset(lm.depths, evaluations)
+    data.attrs = model_facts(model).attributes() | {
+        "lens": {
+            "kind": "logit" if translators is None else "tuned",
+            "translators": None if translators is None else dict(translators.record),
+        },
+        "interventions": described(list(interventions)),
+        "tasks": {name: _described(name, evaluations[0]) for name in loaded["tasks"]},
+        "results": {name: _aggregates(name, evaluations) for name in loaded["tasks"]},
+        "requests": {
+            "add_bos_token": add_bos_token,
+            "share_with_bos": lm.share_with_bos,
+            "truncated": lm.truncated,
+        },
+        "limit": limit,
+        "seed": seed,
+    }
+    return data
+
+
+def choice_summary(
+    data: xr.Dataset,
+    metric: str = "acc",
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A metric of every task by depth: ``mean``, its interval ``low``..``high`` over documents, ``n``.
+
+    Args:
+        data: from ``multiple_choice``.
+        metric: one of its variables over (document, depth).
+        confidence, n_resamples, seed: of the bootstrap over documents.
+
+    Raises:
+        InputError: for a metric that is not there.
+    """
+    names = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
+    if metric not in names:
+        raise InputError(f"metric {metric!r}: these results have {', '.join(names) or 'none'}")
+    tables = []
+    for task in dict.fromkeys(data.task.values.tolist()):
+        values = data[metric].values[data.task.values == task]
+        values = values[~np.isnan(values).any(1)]
+        if not len(values):
+            continue
+        options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+        low, high = bootstrap_interval(values, **options)
+        columns = {"mean": values.mean(0), "low": low, "high": high, "n": len(values)}
+        index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
+        tables.append(pd.DataFrame(columns, index=index))
+    return pd.concat(tables)
+
+
+def _dataset(depths: Sequence[int], evaluations: Sequence[Any]) -> xr.Dataset:
+    """Documents of all tasks in one dimension."""
+    by_depth = [_samples(evaluation) for evaluation in evaluations]
+    first = by_depth[0]
+    metrics = list(dict.fromkeys(name for _, sample in first for name in sample["metrics"]))
+    choices = max(len(sample["resps"]) for _, sample in first)
+    values = {name: np.full((len(first), len(depths)), np.nan) for name in metrics}
+    likelihood = np.full((len(first), len(depths), choices), np.nan)
+    for place, samples in enumerate(by_depth):
+        for document, (_, sample) in enumerate(samples):
+            for name in sample["metrics"]:
+                if isinstance(sample[name], Real):
+                    values[name][document, place] = sample[name]
+            answers = [responses[0][0] for responses in sample["resps"]]
+            likelihood[document, place, : len(answers)] = answers
+    kept = {name: array for name, array in values.items() if not np.isnan(array).all()}
+    return xr.Dataset(
+        {name: (("document", "depth"), array) for name, array in kept.items()}
+        | {"log_likelihood": (("document", "depth", "choice"), likelihood)},
+        coords={
+            "task": ("document", np.array([task for task, _ in first])),
+            "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
+            "depth": list(depths),
+        },
+    )
+
+
+def _samples(evaluation: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """What ``lm_eval`` logged of every document, under the task's first filter."""
+    return [
+        (task, sample)
+        for task, samples in evaluation["samples"].items()
+        for sample in samples
+        if sample["filter"] == samples[0]["filter"]
+    ]
+
+
+def _described(name: str, evaluation: Any) -> dict[str, Any]:
+    return {
+        "version": evaluation["versions"].get(name),
+        "num_fewshot": evaluation["n-shot"].get(name),
+        "n": evaluation["n-samples"][name]["effective"],
+    }
+
+
+def _aggregates(name: str, evaluations: Sequence[Any]) -> dict[str, list[float]]:
+    """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth."""
+    rows = [evaluation["results"][name] for evaluation in evaluations]
+    keys = [
+        key
+        for key, value in rows[0].items()
+        if "," in key and "_stderr" not in key and isinstance(value, Real)
+    ]
+    return {key: [float(row[key]) for row in rows] for key in keys}

@@ -1,0 +1,193 @@
+"""Perplexity of a corpus by depth, through a lens, with intervals over documents."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from mcr_lens.bootstrap import bootstrap_interval
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.lenses import logit_lens
+from mcr_lens.hooks.translators import Translators
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.prompts import Prompts
+
+__all__ = ["lens_perplexity", "text_windows", "wikitext_articles"]
+
+# Windows are no longer than this unless asked for: what is read out grows with them, the answer little.
+_LONGEST = 2048
+
+_TITLE = re.compile(r"\s*= [^=]*[^=\s] =\s*")
+
+
+def lens_perplexity(
+    model: Model,
+    texts: Prompts | Sequence[str],
+    interventions: Sequence[Hook] = (),
+    *,
+    translators: Translators | None = None,
+    documents: Sequence[int] | None = None,
+    max_tokens: int | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The perplexity that every depth would have on a corpus, if it were the last.
+
+    ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
+    that stand first in a window are not predicted. The interval resamples whole documents, so it speaks of
+    other documents from the same source; a single document has none (NaN).
+
+    Args:
+        texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.
+        interventions: hooks that edit; they run before the lens.
+        translators: of a tuned lens; ``None``: the logit lens.
+        documents: for prompts, the document of each; ``None``: each is a document of its own. Windows of
+            one text are alike, so intervals over windows are too narrow.
+        max_tokens: of a window, BOS included; by default the model's context, at most 2,048. For texts only.
+        confidence, n_resamples, seed: of the bootstrap.
+        batch_size, chunk, progress: as in ``measure``.
+
+    Returns:
+        What ``logit_lens`` returns, a prompt a window, with the coordinate ``document`` (prompt) and over
+        ``depth``: ``perplexity``, ``perplexity_low``, ``perplexity_high``. How the interval was made stands
+        in ``attrs["interval"]``.
+
+    Raises:
+        InputError: for documents that do not belong to the prompts, ``max_tokens`` with prompts, and for what
+            ``logit_lens`` and ``text_windows`` refuse.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> data = lens_perplexity(model, mcr.word_problems(8), progress=False)
+        >>> bool(data.perplexity[-1] < data.perplexity[0])
+        True
+    """
+    if isinstance(texts, Prompts):
+        if max_tokens is not None:
+            raise InputError("max_tokens is for texts: these prompts are windows already, load them shorter")
+        prompts = texts
+        documents = range(len(prompts)) if documents is None else documents
+    else:
+        if documents is not None:
+            raise InputError("documents is for prompts: each of these texts is a document already")
+        prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
+    if len(documents) != len(prompts):
+        raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
+    data = logit_lens(
+        model,
+        prompts,
+        interventions,
+        translators=translators,
+        batch_size=batch_size,
+        chunk=chunk,
+        progress=progress,
+    )
+    data = data.assign_coords(document=("prompt", np.asarray(documents)))
+    totals = _document_totals(data)
+    low, high = bootstrap_interval(
+        totals, _mean_loss, confidence=confidence, n_resamples=n_resamples, seed=seed
+    )
+    with np.errstate(over="ignore"):  # a very bad prediction is infinitely perplexed
+        for name, loss in (("", _mean_loss(totals, axis=0)), ("_low", low), ("_high", high)):
+            data[f"perplexity{name}"] = ("depth", np.exp(loss))
+    data.attrs["interval"] = {
+        "confidence": confidence,
+        "n_resamples": n_resamples,
+        "seed": seed,
+        "documents": len(totals),
+    }
+    return data
+
+
+def text_windows(
+    texts: Sequence[str], model: Model, *, max_tokens: int | None = None, prepend_bos: bool | None = None
+) -> tuple[Prompts, list[int]]:
+    """Cut texts into windows that do not overlap, each with a BOS of its own, and say whose each is.
+
+    With a BOS (``Prompts.from_texts`` says when there is one) a window is BOS and ``max_tokens - 1`` tokens
+    of the text, and each token of the text is predicted exactly once, those at the beginning of a window
+    from little context. Without, the first token of each window is never predicted. The last window of a text
+    is as long as what is left; one of a single token is left out.
+
+    Returns:
+        Prompts, and for each the index of its text (texts of fewer than 2 tokens are left out and not
+        counted).
+
+    Raises:
+        InputError: as ``Prompts.from_texts``, and for windows longer than the context.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> prompts, documents = text_windows(mcr.word_problems(3), model, max_tokens=16)
+        >>> max(prompts.lengths), len(set(prompts.first_tokens)), documents[0], documents[-1]
+        (16, 1, 0, 2)
+    """
+    n_ctx = model_facts(model).n_ctx
+    size = min(n_ctx, _LONGEST) if max_tokens is None else max_tokens
+    if not 2 <= size <= n_ctx:
+        raise InputError(f"max_tokens {size}: use 2 to {n_ctx}, the context of {model_facts(model).name}")
+    whole = Prompts.from_texts(texts, model, prepend_bos=prepend_bos)
+    # A BOS that was put first is put first again; one that a text brought itself belongs to the text.
+    n_first = int(whole.bos in ("prepended", "eos prepended"))
+    windows, documents = [], []
+    for document, tokens in enumerate(whole.tokens):
+        first, rest = tokens[:n_first], tokens[n_first:]
+        step = size - n_first
+        cut = [first + rest[start : start + step] for start in range(0, len(rest), step)]
+        cut = [window for window in cut if len(window) >= 2]
+        windows += cut
+        documents += [document] * len(cut)
+    options = {**whole.options, "max_tokens": size, "windows": True}
+    return replace(whole, tokens=tuple(windows), options=options), documents
+
+
+def wikitext_articles(lines: Sequence[str]) -> list[str]:
+    r"""The articles of WikiText, so that each can be a document.
+
+    An article begins with its title, a line ``= Title =`` between two blank lines; headings of sections have
+    more signs, and lines of formulas no blank lines around them. What stands before the first title is an
+    article too.
+
+    Args:
+        lines: all lines, blank ones included, with or without their line ends:
+            ``Path("wiki.test.tokens").read_text().split("\n")``, or of a data set
+            ``read_texts("hf:Salesforce/wikitext", config="wikitext-2-raw-v1", split="test")``.
+
+    Example:
+        >>> articles = wikitext_articles(["= A =", "", "Text .", "", "= B =", "", "More ."])
+        >>> [article.split("\n")[0] for article in articles]
+        ['= A =', '= B =']
+    """
+    texts = ["", *(line.strip("\n") for line in lines), ""]
+    articles: list[list[str]] = [[]]
+    for before, text, after in zip(texts, texts[1:], texts[2:], strict=False):
+        if _TITLE.fullmatch(text) and not before.strip() and not after.strip():
+            articles.append([])
+        articles[-1].append(text)
+    return ["\n".join(article) for article in articles if any(text.strip() for text in article)]
+
+
+def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document depth_and_count"]:
+    """Summed loss at every depth and, last, the number of predicted tokens, of every document."""
+    predicted = (data.n_tokens - 1).values[:, None]
+    table = np.concatenate([data.lens_loss.values * predicted, predicted], axis=1)
+    _, rows = np.unique(data.document.values, return_inverse=True)
+    totals = np.zeros((rows.max() + 1, table.shape[1]))
+    np.add.at(totals, rows, table)
+    return totals
+
+
+def _mean_loss(totals: Any, axis: int) -> Any:
+    """A ratio of sums, not a mean of ratios: long documents count for more."""
+    summed = np.asarray(totals).sum(axis)
+    return summed[..., :-1] / summed[..., -1:]

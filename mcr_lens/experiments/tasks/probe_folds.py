@@ -1,0 +1,142 @@
+"""Which prompts a probe is trained and tested on: the same folds for every depth and pooling."""
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from mcr_lens.errors import InputError
+
+__all__ = [
+    "Fold",
+    "check_folds",
+    "clusters",
+    "cross_validation",
+    "fixed_split",
+    "majority_correct",
+    "shuffled_labels",
+]
+
+_INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training and one test set.
+
+    Attributes:
+        train, test: prompts of each; no text and no group stands in both.
+        inner: training and validation sets within ``train``, as places in it, to choose a setting by.
+    """
+
+    train: Int[np.ndarray, "train"]
+    test: Int[np.ndarray, "test"]
+    inner: list[tuple[Int[np.ndarray, "inner"], Int[np.ndarray, "validation"]]]
+
+
+def check_folds(folds: int, seed: int) -> None:
+    """Raise ``InputError`` unless the number of folds and the seed are in range."""
+    if isinstance(folds, bool) or not isinstance(folds, Integral) or folds < 2:
+        raise InputError(f"folds {folds}: use a whole number from 2, or give test=(prompts, labels)")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise InputError(f"seed {seed} must be a whole number from 0 to 2**32 - 1")
+
+
+def clusters(
+    tokens: Sequence[Hashable], groups: Sequence[Hashable] | None = None
+) -> Int[np.ndarray, "prompt"]:
+    """A number a prompt: the same for prompts that share their text or group, be it through others.
+
+    Example:
+        >>> clusters([(0, 5), (0, 6), (0, 5), (0, 7)], ["a", "b", "b", "c"]).tolist()
+        [0, 0, 0, 1]
+    """
+    n = len(tokens)
+    if groups is not None and len(groups) != n:
+        raise InputError(f"{len(groups)} groups for {n} prompts: give one group a prompt")
+    keys = [*(("text", text) for text in tokens), *(("group", group) for group in groups or ())]
+    numbers = {key: n + number for number, key in enumerate(dict.fromkeys(keys))}
+    prompts = np.concatenate([np.arange(n)] * (1 if groups is None else 2))
+    links = (np.ones(len(keys)), (prompts, [numbers[key] for key in keys]))
+    _, found = connected_components(coo_matrix(links, shape=(n + len(numbers),) * 2), directed=False)
+    return np.unique(found[:n], return_inverse=True)[1]
+
+
+def cross_validation(
+    labels: Int[np.ndarray, "prompt"], cluster: Int[np.ndarray, "prompt"], folds: int, seed: int, inner: bool
+) -> list[Fold]:
+    """Stratified folds over all prompts; each prompt is tested once.
+
+    Raises:
+        InputError: where a class has too few prompts that are not of one group.
+    """
+    return [
+        Fold(train, test, _inner_folds(labels[train], cluster[train], seed) if inner else [])
+        for train, test in _stratified(labels, cluster, folds, seed)
+    ]
+
+
+def fixed_split(
+    labels: Int[np.ndarray, "prompt"],
+    cluster: Int[np.ndarray, "prompt"],
+    n_train: int,
+    seed: int,
+    inner: bool,
+) -> Fold:
+    """The first ``n_train`` prompts for training, less what is tested too; the rest to test."""
+    test = np.arange(n_train, len(labels))
+    train = np.flatnonzero(~np.isin(cluster[:n_train], cluster[test]))
+    if len(np.unique(labels[train])) < 2:
+        raise InputError(f"{len(train)} of {n_train} training prompts are not in the test set too: too few")
+    return Fold(train, test, _inner_folds(labels[train], cluster[train], seed) if inner else [])
+
+
+def shuffled_labels(
+    labels: Int[np.ndarray, "prompt"], split: Sequence[Fold], seed: int
+) -> Int[np.ndarray, "prompt"]:
+    """Labels shuffled within every test set, and within what is never tested: each keeps its class counts."""
+    rng = np.random.default_rng(seed)
+    tested = [fold.test for fold in split]
+    rest = np.setdiff1d(np.arange(len(labels)), np.concatenate(tested))
+    shuffled = labels.copy()
+    for part in (*tested, rest):
+        shuffled[part] = rng.permutation(labels[part])
+    return shuffled
+
+
+def majority_correct(labels: Int[np.ndarray, "prompt"], split: Sequence[Fold]) -> Int[np.ndarray, "prompt"]:
+    """1 where always saying the training prompts' most frequent label is right, else 0."""
+    correct = np.zeros(len(labels), np.int8)
+    for fold in split:
+        correct[fold.test] = labels[fold.test] == np.bincount(labels[fold.train]).argmax()
+    return correct
+
+
+def _inner_folds(labels: np.ndarray, cluster: np.ndarray, seed: int) -> list[tuple[Any, Any]]:
+    return _stratified(labels, cluster, _INNER_FOLDS, seed)
+
+
+def _stratified(labels: np.ndarray, cluster: np.ndarray, folds: int, seed: int) -> list[tuple[Any, Any]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    for code in np.unique(labels):
+        available = len(np.unique(cluster[labels == code]))
+        if available < folds:
+            raise InputError(
+                f"a class has {available} different texts or groups to train on, {folds} folds need "
+                f"{folds}: give more prompts, fewer folds or one C"
+            )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer prompts than folds in a class is what was just refused; what is left concerns no result.
+        warnings.simplefilter("ignore", UserWarning)
+        found = list(splitter.split(np.zeros(len(labels)), labels, cluster))
+    if any(len(test) == 0 or len(np.unique(labels[train])) < 2 for train, test in found):
+        raise InputError(f"groups too large for {folds} folds: give fewer folds or smaller groups")
+    return found

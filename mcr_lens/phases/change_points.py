@@ -1,0 +1,227 @@
+"""Where several curves change along depth: an exact segmentation, without thresholds of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves, mean_of_prompts
+from mcr_lens.phases.find import find_phases
+from mcr_lens.phases.resampling import Place, matched_places, place_interval, resampled_means, with_values
+
+__all__ = ["PENALTY", "ChangePoints", "change_points", "segment"]
+
+PENALTY = 0.1
+# What counts as much as the whole range of a score: the norm ratio times 100.
+_UNIT = {"log_norm_ratio": np.log(100.0)}
+# Costs closer than this are equal but for rounding.
+_TIE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class ChangePoints:
+    """Where the joint curves change, and what they are in between.
+
+    Attributes:
+        points: the depths at which a new segment begins, in order, with intervals; empty for a profile
+            that is flat.
+        segments: a row a segment, ``first`` and ``last`` depth and the mean of each curve over it.
+        curves: the curves that were used.
+        penalty: what a change point had to save.
+        same_number: share of the resamples with as many change points; NaN without intervals.
+        boundaries: where ``find_phases`` lets a phase begin, by name; the rest are stages within one.
+    """
+
+    points: tuple[Place, ...]
+    segments: pd.DataFrame
+    curves: tuple[str, ...]
+    penalty: float
+    confidence: float | None
+    n_prompts: int
+    n_resamples: int
+    seed: int
+    same_number: float
+    boundaries: dict[str, int]
+
+    @property
+    def depths(self) -> list[int]:
+        """The change points without their intervals."""
+        return [point.place for point in self.points]
+
+    def table(self) -> pd.DataFrame:
+        """A row a change point: its interval, shares of the resamples, and the phase that begins there."""
+        begins = {depth: name for name, depth in self.boundaries.items()}
+        table = pd.DataFrame(
+            [
+                [point.place, point.low, point.high, point.named, point.found, begins.get(point.place, "")]
+                for point in self.points
+            ],
+            columns=["depth", "low", "high", "named", "found", "begins"],
+        )
+        return table.astype(dict.fromkeys(["depth", "low", "high"], "Int64")).set_index("depth")
+
+    def __str__(self) -> str:
+        if not self.points:
+            head = f"no change point (penalty {self.penalty:g})"
+        else:
+            noun = "change point" + "s" * (len(self.points) > 1)
+            listed = ", ".join(map(str, self.points))
+            head = f"{len(self.points)} {noun} (penalty {self.penalty:g}): depth {listed}"
+        if self.confidence is not None:
+            head += (
+                "\nno intervals: at least 2 prompts needed"
+                if self.n_prompts < 2
+                else f"\n{self.confidence:.0%} intervals over {self.n_prompts} prompts; "
+                f"{self.same_number:.0%} of {self.n_resamples} resamples have as many"
+            )
+        return f"{head}\n{self.segments.round(2).to_string(index=False)}"
+
+
+def change_points(
+    profile: ProfileLike,
+    *,
+    penalty: float = PENALTY,
+    curves: Sequence[str] = CURVES,
+    confidence: float | None = 0.95,
+    n_resamples: int = 999,
+    seed: int = 0,
+) -> ChangePoints:
+    """The depths at which norm ratio, entropy, sink rate, mixing and identity change together.
+
+    The mean curves over prompts (the norm ratio as a logarithm) are cut into segments of depths so that::
+
+        sum over segments and curves of (curve - its mean in the segment)^2  +  penalty * change points
+
+    is smallest, over all segmentations (dynamic programming, so it is exact). Scores count in their own
+    unit, 0 to 1; the norm ratio counts 1 for a factor of 100. So the number of segments is chosen by the
+    penalty: a change between long segments needs ``sum over curves of change^2 > penalty * (1/n + 1/m)``
+    with ``n`` and ``m`` their numbers of depths, and a single depth that stands out, which takes two change
+    points, about 0.45 in one curve at the default of 0.1. The units are absolute, so that a flat profile
+    has no change point however little noise there is; a long even slope is cut into a few steps, for which
+    the intervals are wide.
+
+    **Against the phases.** ``find_phases`` is the definition of the phases: thresholds on norm and entropy.
+    Change points do without them and see attention too, and so they are a check and the finer picture: a
+    boundary that is also a change point (``table()`` names it) is an abrupt one; a boundary that is none
+    lies on a slope; change points that are no boundary are stages within a phase, or heads that change
+    where neither norm nor entropy does.
+
+    What belongs to a layer stands at the depth that the layer reads: a norm written in layer ``l`` and
+    sinks in layer ``l + 1`` both change at depth ``l + 1``. The last depth is read by no layer; what is
+    NaN counts nothing.
+
+    Args:
+        profile: a profile or its dataset.
+        penalty: what a change point must save; larger for fewer.
+        curves: some of ``mcr_lens.phases.curves.CURVES``; those that the profile lacks are left out.
+        confidence: coverage aimed at by the bootstrap intervals over prompts; ``None`` for none.
+        n_resamples: number of resamples.
+        seed: of the resampling.
+
+    Raises:
+        InputError: for a penalty that is not above 0, unknown curves, several profiles at once, or options
+            of the resampling out of range.
+
+    Example:
+        >>> import xarray as xr
+        >>> curves = {"norm_ratio": [[1, 1, 200, 210, 3], [1, 1, 180, 220, 4]],
+        ...           "normalized_entropy": [[0.9, 0.9, 0.2, 0.1, 0.8], [0.9, 0.8, 0.1, 0.1, 0.8]]}
+        >>> data = xr.Dataset({name: (("prompt", "depth"), values) for name, values in curves.items()})
+        >>> print(change_points(data, confidence=None))
+        2 change points (penalty 0.1): depth 2, 4
+         first  last  log_norm_ratio  normalized_entropy
+             0     1            0.00                0.88
+             2     3            5.31                0.12
+             4     4            1.24                0.80
+        >>> change_points(data).table()["begins"].tolist()
+        ['compression', 'refinement']
+    """
+    if not penalty > 0:
+        raise InputError(f"penalty {penalty} must be above 0, such as {PENALTY}")
+    data = dataset_of(profile)
+    kept, by_prompt = joint_curves(data, curves)
+    table = with_values(by_prompt)
+    units = np.array([_UNIT.get(name, 1.0) for name in kept])
+    n, mean = len(table), mean_of_prompts(by_prompt)
+    found = np.flatnonzero(segment(mean / units[:, None], penalty)).tolist()
+    points, same = tuple(Place(depth) for depth in found), float("nan")
+    if confidence is not None and n > 1:
+        means = resampled_means(table, confidence, n_resamples, seed)
+        again = segment(means / units[:, None], penalty)
+        matched = matched_places(again, found)
+        points = tuple(place_interval(at, matched[:, i], n, confidence) for i, at in enumerate(found))
+        same = float((again.sum(1) == len(found)).mean())
+    return ChangePoints(
+        points=points,
+        segments=_segments(mean, found, kept),
+        curves=kept,
+        penalty=penalty,
+        confidence=confidence,
+        n_prompts=n,
+        n_resamples=n_resamples,
+        seed=seed,
+        same_number=same,
+        boundaries=_boundaries(profile),
+    )
+
+
+def segment(
+    curves: Float[np.ndarray, "*set curve depth"], penalty: float = PENALTY
+) -> Bool[np.ndarray, "*set depth"]:
+    """The depths at which a new segment begins, for one set of curves or many; never depth 0.
+
+    Exact: ``best[j] = min over i < j of best[i] + cost(i, j) + penalty`` with ``cost(i, j)`` the squares
+    about the mean of depths ``i .. j - 1``, summed over curves. NaN is left out. Of equally good
+    segmentations the one with the longest last segment is taken. (``ruptures`` finds the same, for one
+    set of curves without NaN at a time.)
+    """
+    n_depths = curves.shape[-1]
+    used = ~np.isnan(curves)
+    # Counted from each curve's own mean: squares of small numbers lose nothing in the differences.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = np.where(used, curves, 0.0).sum(-1, keepdims=True) / used.sum(-1, keepdims=True)
+    values = np.where(used, curves - centre, 0.0)
+    count, total, square = (_cumulative(part) for part in (used.astype(np.float64), values, values**2))
+    best = np.zeros((*curves.shape[:-2], n_depths + 1))
+    start = np.zeros((*curves.shape[:-2], n_depths + 1), dtype=np.intp)
+    for stop in range(1, n_depths + 1):
+        number, summed, squared = (
+            part[..., stop : stop + 1] - part[..., :stop] for part in (count, total, square)
+        )
+        cost = (squared - summed**2 / np.maximum(number, 1.0)).sum(-2)
+        cost += best[..., :stop] + penalty * (np.arange(stop) > 0)
+        start[..., stop] = (cost <= cost.min(-1, keepdims=True) + _TIE).argmax(-1)
+        best[..., stop] = cost.min(-1)
+    return _begun(start)
+
+
+def _begun(start: np.ndarray) -> Bool[np.ndarray, "*set depth"]:
+    """Which depths begin a segment, from the best start of the last segment before each stop."""
+    n_depths = start.shape[-1] - 1
+    begun = np.zeros((*start.shape[:-1], n_depths + 1), dtype=bool)
+    stop = np.full((*start.shape[:-1], 1), n_depths, dtype=np.intp)
+    for _ in range(n_depths):
+        stop = np.take_along_axis(start, stop, -1)
+        np.put_along_axis(begun, stop, True, -1)
+    begun[..., 0] = False
+    return begun[..., :n_depths]
+
+
+def _cumulative(values: Float[np.ndarray, "*set curve depth"]) -> np.ndarray:
+    return np.concatenate([np.zeros_like(values[..., :1]), values.cumsum(-1)], axis=-1)
+
+
+def _segments(mean: Float[np.ndarray, "curve depth"], found: list[int], names: Sequence[str]) -> pd.DataFrame:
+    edges = [0, *found, mean.shape[1]]
+    rows = [[first, stop - 1, *mean_of_prompts(mean[:, first:stop].T)] for first, stop in pairwise(edges)]
+    return pd.DataFrame(rows, columns=["first", "last", *names])
+
+
+def _boundaries(profile: ProfileLike) -> dict[str, int]:
+    found = find_phases(profile)
+    spans = {"compression": found.compress, "refinement": found.refine}
+    return {name: span[0] for name, span in spans.items() if span}

@@ -1,0 +1,178 @@
+"""Does what a layer does to the norm go with what happens to entropy, sinks and mixing at that depth?"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+
+from mcr_lens.bootstrap import bootstrap_interval, check_resampling
+from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of
+from mcr_lens.phases.resampling import interval, resampled_means
+from mcr_lens.phases.shifts import FEWEST, correlation, shift_test
+from mcr_lens.statistics import adjusted
+
+__all__ = ["OUTCOMES", "correlations"]
+
+OUTCOMES = ("normalized_entropy", "sink_rate", "mixing_score")
+_METHODS = ("pearson", "spearman")
+_NORMS = ("sink_norm", "norm_ratio")
+
+
+def correlations(
+    profile: ProfileLike,
+    *,
+    norm: Literal["sink_norm", "norm_ratio"] = "sink_norm",
+    log: bool = True,
+    outcomes: Sequence[str] = OUTCOMES,
+    methods: Sequence[str] = _METHODS,
+    correction: Literal["by", "bh", "holm"] = "holm",
+    confidence: float = 0.95,
+    n_resamples: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlation over depth of the change of norm with the change of entropy, sink rate and mixing.
+
+    **What changes where.** The change of the norm at depth ``d`` is ``ln norm(d) - ln norm(d - 1)``, what
+    block ``d - 1`` does to it, of the sink token's norm (the paper's BOS norm) or of its ratio to the
+    others. Entropy changes in the same way. A layer's sink rate and mixing score (means over heads) stand
+    at the depth that the layer reads: their change at depth ``d`` is that from layer ``d - 1`` to layer
+    ``d``. So a norm written by block ``d - 1`` and sinks that appear in the next layer, the first that can
+    see it, change together; the last depth has no such change and is left out for them.
+
+    **Two levels.** ``"pooled"`` is the correlation of the changes averaged over prompts. ``"per prompt"`` is
+    the mean over prompts of each prompt's own correlation, and ``sd`` how these differ.
+
+    **Two uncertainties.** ``low`` and ``high`` are bootstrap intervals over prompts: other prompts, the same
+    model. ``p`` asks whether changes along depth could go together by chance; there the unit is the
+    depth, and its neighbours are alike. So one series is shifted along the other, all prompts by the same
+    number of depths, as they share the model and are no independent evidence::
+
+        p = share of the n shifts, 0 included, with |r| at least that observed
+
+    (the larger of two such shares, see ``mcr_lens.phases.shifts.shift_test``). It cannot be below
+    ``smallest_p = 1 / n``: 0.1 for a model of 10 layers, 0.03 for one of 32.
+    **One model of few layers cannot show such a correlation to be significant, however large it is.**
+    ``p_adjusted`` corrects for the number of outcomes within a level and a method. Levels and methods are
+    four readings of the same questions: choose one before looking.
+
+    Args:
+        profile: a profile or its dataset.
+        norm: ``"sink_norm"`` or ``"norm_ratio"``.
+        log: whether the change is that of the logarithm, a factor, or that of the norm itself.
+        outcomes: some of the three, or other variables along depth or layer. Those of attention are left
+            out by default when the profile has none.
+        methods: ``"pearson"``, ``"spearman"`` or both.
+        correction: see ``mcr_lens.statistics.adjusted``. Holm by default: with so few outcomes it costs
+            less than ``"by"`` and holds under any dependence too.
+        confidence: coverage aimed at by the intervals.
+        n_resamples: of the bootstrap; all shifts are always used.
+        seed: of the bootstrap.
+
+    Returns:
+        A row ``(level, outcome, method)``; columns ``r``, ``low``, ``high``, ``sd``, ``p``, ``p_adjusted``,
+        ``smallest_p``, ``n_changes`` (depths) and ``n_prompts``. NaN where a series does not change, has
+        fewer than 3 changes or holds NaN; intervals are NaN with one prompt. Options are in ``attrs``.
+
+    Raises:
+        InputError: for unknown names, several profiles at once, or options out of range.
+
+    Source: the paper reports r = -0.9 with entropy and 0.58 with the sink rate over six models, without
+    p-values.
+    """
+    check_resampling(confidence, n_resamples, seed)
+    if norm not in _NORMS:
+        raise InputError(f"norm {norm!r}: use 'sink_norm' or 'norm_ratio'")
+    if not methods or any(method not in _METHODS for method in methods):
+        raise InputError(f"methods {list(methods)}: use 'pearson', 'spearman' or both")
+    if not outcomes:
+        raise InputError(f"no outcomes: give some of {', '.join(OUTCOMES)}")
+    data = dataset_of(profile)
+    if outcomes is OUTCOMES and "sink_score" not in data:
+        outcomes = OUTCOMES[:1]
+    written = np.diff(by_prompt(data, f"log_{norm}" if log else norm))
+    resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+    rows = {}
+    for level, row in (("pooled", _pooled), ("per prompt", _per_prompt)):
+        for outcome in outcomes:
+            x, y = _pairs(written, np.diff(by_prompt(data, outcome)))
+            for method in methods:
+                rows[level, outcome, method] = row(x, y, method, resampling)
+    index = pd.MultiIndex.from_tuples(rows, names=["level", "outcome", "method"])
+    table = pd.DataFrame(list(rows.values()), index=index)
+    readings = table.groupby(["level", "method"]).p
+    table["p_adjusted"] = readings.transform(lambda p: adjusted(p, correction))
+    table.attrs = {
+        "norm": f"log {norm}" if log else norm,
+        "correction": correction,
+        "p": "by shifts along depth, all of them; never below smallest_p = 1 / n_changes",
+        **resampling,
+    }
+    return table
+
+
+def _pairs(
+    x: Float[np.ndarray, "prompt place"], y: Float[np.ndarray, "prompt place"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both to the same depths, of the prompts that have all of them; ends that no prompt has are cut off."""
+    n = min(x.shape[1], y.shape[1])
+    x, y = x[:, :n], y[:, :n]
+    measured = np.flatnonzero(~(np.isnan(x) | np.isnan(y)).all(0))
+    if len(measured):
+        x, y = (series[:, measured[0] : measured[-1] + 1] for series in (x, y))
+    complete = ~(np.isnan(x) | np.isnan(y)).any(1)
+    return x[complete], y[complete]
+
+
+def _pooled(x: np.ndarray, y: np.ndarray, method: str, resampling: dict[str, Any]) -> dict[str, Any]:
+    """The correlation of the changes averaged over prompts."""
+    n_prompts, n = x.shape
+
+    def of_means(means: np.ndarray) -> np.ndarray:
+        return correlation(_ranked(means[..., :n], method), _ranked(means[..., n:], method))
+
+    if not n_prompts or n < FEWEST:
+        return _nothing(n, n_prompts)
+    both = np.concatenate([x, y], axis=1)
+    low = high = np.nan
+    if n_prompts > 1:
+        again = of_means(resampled_means(both, **resampling))
+        low, high = interval(again, n_prompts, resampling["confidence"])
+    means = (_ranked(series.mean(0, keepdims=True), method) for series in (x, y))
+    return _row(float(of_means(both.mean(0))), low, high, np.nan, *shift_test(*means), n, n_prompts)
+
+
+def _per_prompt(x: np.ndarray, y: np.ndarray, method: str, resampling: dict[str, Any]) -> dict[str, Any]:
+    """The mean over prompts of their correlations."""
+    n_prompts, n = x.shape
+    if not n_prompts or n < FEWEST:
+        return _nothing(n, n_prompts)
+    x, y = _ranked(x, method), _ranked(y, method)
+    own = correlation(x, y)
+    own = own[~np.isnan(own)]
+    if not len(own):
+        return _nothing(n, 0)
+    low, high = bootstrap_interval(own, **resampling)
+    sd = own.std(ddof=1) if len(own) > 1 else np.nan
+    return _row(own.mean(), low, high, sd, *shift_test(x, y), n, len(own))
+
+
+def _nothing(n: int, n_prompts: int) -> dict[str, Any]:
+    nan = float("nan")
+    return _row(nan, nan, nan, nan, nan, 1 / n if n >= FEWEST else nan, n, n_prompts)
+
+
+def _row(*values: ArrayLike) -> dict[str, Any]:
+    """One line of the table; ``p_adjusted`` is known only when all are there."""
+    names = ("r", "low", "high", "sd", "p", "smallest_p", "n_changes", "n_prompts")
+    row = dict(zip(names, values, strict=True))
+    return {**{name: row[name] for name in names[:5]}, "p_adjusted": row["p"], **row}
+
+
+def _ranked(series: Float[np.ndarray, "*set place"], method: str) -> Float[np.ndarray, "*set place"]:
+    """Ranks for Spearman's correlation; rates that differ by rounding alone are ties."""
+    return rankdata(series.round(12), axis=-1) if method == "spearman" else series

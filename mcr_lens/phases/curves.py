@@ -1,0 +1,100 @@
+"""The curves that everything here reads: by prompt along depth, or averaged over prompts."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from mcr_lens.errors import InputError
+from mcr_lens.thresholds import SINK_THRESHOLD
+
+__all__ = [
+    "CURVES",
+    "ProfileLike",
+    "by_prompt",
+    "dataset_of",
+    "joint_curves",
+    "mean_of_prompts",
+    "over_prompts",
+]
+
+CURVES = ("log_norm_ratio", "normalized_entropy", "sink_rate", "mixing_score", "identity_score")
+
+
+class _HasDataset(Protocol):
+    data: xr.Dataset
+
+
+ProfileLike = xr.Dataset | _HasDataset
+
+
+def dataset_of(profile: ProfileLike) -> xr.Dataset:
+    """The dataset of a profile, or the dataset itself."""
+    return profile if isinstance(profile, xr.Dataset) else profile.data
+
+
+def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:
+    """A variable along depth or layer, a row a prompt; of head variables the mean over heads.
+
+    ``"sink_rate"`` is the fraction of heads with a sink score above 0.3; names that begin with
+    ``"log_"`` are natural logarithms, NaN where the value is not above 0.
+
+    Raises:
+        InputError: for a name that the profile does not have, and for several profiles at once.
+    """
+    if name.startswith("log_"):
+        values = by_prompt(data, name.removeprefix("log_"))
+        return np.log(np.where(values > 0, values, np.nan))
+    stored = "sink_score" if name == "sink_rate" else name
+    if stored not in data:
+        raise InputError(f"no variable {stored!r} in this profile; there are {', '.join(map(str, data))}")
+    array = data[stored]
+    extra = [dim for dim in array.dims if dim not in ("prompt", "depth", "layer", "head")]
+    if extra:
+        raise InputError(f"phases are those of one profile: select one {extra[0]} first")
+    if name == "sink_rate":
+        array = (array > SINK_THRESHOLD).where(array.notnull())
+    if "head" in array.dims:
+        array = array.mean("head")
+    return array.transpose("prompt", ...).values.astype(np.float64)
+
+
+def over_prompts(data: xr.Dataset, name: str) -> Float[np.ndarray, "place"]:
+    """Mean over prompts along depth or layer, NaN skipped."""
+    return mean_of_prompts(by_prompt(data, name))
+
+
+def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
+    """Mean along the first axis, NaN skipped; NaN where all are."""
+    used = ~np.isnan(table)
+    with np.errstate(invalid="ignore"):
+        return np.where(used, table, 0.0).sum(0) / used.sum(0)
+
+
+def joint_curves(
+    data: xr.Dataset, names: Sequence[str] = CURVES
+) -> tuple[tuple[str, ...], Float[np.ndarray, "prompt curve depth"]]:
+    """Several curves over one axis of depths, and which of them the profile has.
+
+    What belongs to a layer stands at the depth that the layer reads; the last depth, which no layer
+    reads, is NaN there. Attention curves are left out when the profile has no attention.
+
+    Raises:
+        InputError: for a name that is not one of ``CURVES``, or when none is left.
+    """
+    unknown = [name for name in names if name not in CURVES]
+    if unknown:
+        raise InputError(f"no curve {unknown[0]!r}: use some of {', '.join(CURVES)}")
+    kept = tuple(
+        name for name in names if name in ("log_norm_ratio", "normalized_entropy") or "sink_score" in data
+    )
+    if not kept:
+        raise InputError(f"this profile has none of the curves {', '.join(names) or '(none given)'}")
+    n_depths = data.sizes["depth"]
+    curves = np.full((data.sizes["prompt"], len(kept), n_depths), np.nan)
+    for place, name in enumerate(kept):
+        values = by_prompt(data, name)
+        curves[:, place, : values.shape[1]] = values
+    return kept, curves

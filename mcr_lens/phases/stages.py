@@ -1,0 +1,135 @@
+"""The layers that make the sink token massive, and those that take it back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
+from mcr_lens.phases.span import MIN_NORM_RATIO
+
+__all__ = [
+    "MIN_SHARE",
+    "WRITES",
+    "Stage",
+    "dissipation_layers",
+    "dissipation_stages",
+    "emergence_layers",
+    "emergence_stages",
+    "named_layers",
+]
+
+MIN_SHARE = 0.2
+# What the layers are read from, in the order of ``named_layers``.
+WRITES = ("norm_ratio", "sink_norm", "mlp_write_along", "attention_write_along")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer that writes or removes a good part of the sink token's norm.
+
+    Attributes:
+        write: which of the layer's two writes does more of it.
+        share: change of the sink token's norm over its peak; negative where it is removed.
+    """
+
+    layer: int
+    write: Literal["mlp", "attention"]
+    share: float
+
+
+def emergence_stages(
+    profile: ProfileLike, min_share: float = MIN_SHARE, min_norm_ratio: float = MIN_NORM_RATIO
+) -> list[Stage]:
+    """Layers that write at least ``min_share`` of the sink token's peak norm, in order.
+
+    Read from the means over prompts of the writes along the state they leave behind, up to the peak.
+    Empty when the norm ratio never reaches ``min_norm_ratio``: then there is nothing massive to emerge.
+
+    Raises:
+        InputError: for a profile without writes, or several profiles at once.
+    """
+    data = dataset_of(profile)
+    written, _ = _named(profile, min_share, min_norm_ratio)
+    mlp, attention = over_prompts(data, "mlp_write_along"), over_prompts(data, "attention_write_along")
+    peak = np.fmax.reduce(over_prompts(data, "sink_norm"))
+    return [
+        Stage(layer, _larger(mlp[layer], attention[layer]), float((mlp + attention)[layer] / peak))
+        for layer in np.flatnonzero(written).tolist()
+    ]
+
+
+def dissipation_stages(
+    profile: ProfileLike, min_share: float = MIN_SHARE, min_norm_ratio: float = MIN_NORM_RATIO
+) -> list[Stage]:
+    """Layers after the peak that take at least ``min_share`` of the sink token's peak norm away.
+
+    The share is the fall of the norm itself: a write that removes nearly all of a state has no fixed
+    direction along the little that it leaves behind. The larger write is named.
+
+    Raises:
+        InputError: for a profile without writes, or several profiles at once.
+    """
+    data = dataset_of(profile)
+    _, removed = _named(profile, min_share, min_norm_ratio)
+    mlp, attention = over_prompts(data, "mlp_write_norm"), over_prompts(data, "attention_write_norm")
+    norm = over_prompts(data, "sink_norm")
+    change = np.diff(norm) / np.fmax.reduce(norm)
+    return [
+        Stage(layer, _larger(mlp[layer], attention[layer]), float(change[layer]))
+        for layer in np.flatnonzero(removed).tolist()
+    ]
+
+
+def emergence_layers(
+    profile: ProfileLike, min_share: float = MIN_SHARE, min_norm_ratio: float = MIN_NORM_RATIO
+) -> list[int]:
+    """The layers of ``emergence_stages``."""
+    return [stage.layer for stage in emergence_stages(profile, min_share, min_norm_ratio)]
+
+
+def dissipation_layers(
+    profile: ProfileLike, min_share: float = MIN_SHARE, min_norm_ratio: float = MIN_NORM_RATIO
+) -> list[int]:
+    """The layers of ``dissipation_stages``."""
+    return [stage.layer for stage in dissipation_stages(profile, min_share, min_norm_ratio)]
+
+
+def named_layers(
+    curves: Sequence[Float[np.ndarray, "*curve place"]],
+    min_share: float = MIN_SHARE,
+    min_norm_ratio: float = MIN_NORM_RATIO,
+) -> tuple[Bool[np.ndarray, "*curve layer"], Bool[np.ndarray, "*curve layer"]]:
+    """Which layers are emergence and which are dissipation layers, for one set of curves or many.
+
+    Args:
+        curves: those of ``WRITES``, in that order; the first two along depth, the others along layer.
+        min_share: see ``emergence_stages``.
+        min_norm_ratio: see ``emergence_stages``.
+    """
+    ratio, norm, mlp_along, attention_along = curves
+    massive = np.fmax.reduce(ratio, axis=-1, keepdims=True) >= min_norm_ratio
+    filled = np.where(np.isnan(norm), -np.inf, norm)
+    peak = filled.argmax(-1)[..., None]
+    largest = np.take_along_axis(norm, peak, -1)
+    before = np.arange(norm.shape[-1] - 1) < peak
+    with np.errstate(invalid="ignore", divide="ignore"):
+        written = (mlp_along + attention_along) / largest
+        change = np.diff(norm, axis=-1) / largest
+    return massive & before & (written >= min_share), massive & ~before & (change <= -min_share)
+
+
+def _named(
+    profile: ProfileLike, min_share: float, min_norm_ratio: float
+) -> tuple[Bool[np.ndarray, "layer"], Bool[np.ndarray, "layer"]]:
+    data = dataset_of(profile)
+    if "mlp_write_norm" not in data:
+        raise InputError("this profile has no writes (its self-check failed): no layers to name")
+    return named_layers([over_prompts(data, name) for name in WRITES], min_share, min_norm_ratio)
+
+
+def _larger(mlp: float, attention: float) -> Literal["mlp", "attention"]:
+    return "mlp" if mlp >= attention else "attention"

@@ -1,0 +1,60 @@
+"""Task quality by depth over the phases (plotly). Every number comes from the table; nothing is measured."""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mcr_lens.errors import InputError
+from mcr_lens.result import Profile
+from mcr_lens.viz.bands import add_band
+from mcr_lens.viz.phase_bands import shade_phases
+from mcr_lens.viz.style import COLORS, styled
+
+__all__ = ["task_depth"]
+
+_TITLES = {"accuracy": "accuracy (share of units)", "loss": "loss (nats a token; less is better)"}
+_DASHES = {"multiple choice": "solid", "embedding": "dash", "generation": "solid"}
+
+
+def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figure:
+    """How good each depth is at each use, over the phases; a star marks the best depth.
+
+    Lines are means over units, bands their bootstrap intervals. Probes are dashed.
+
+    Args:
+        quality: from ``quality_by_depth``.
+        profile: of the same model; its phases are shaded.
+
+    Raises:
+        InputError: for another table.
+    """
+    if not {"use", "kind", "metric", "depth", "quality", "low", "high"} <= set(quality.columns):
+        raise InputError(f"no table of quality by depth: columns {', '.join(map(str, quality.columns))}")
+    metrics = [metric for metric in _TITLES if metric in set(quality.metric)]
+    titles = [_TITLES[metric] for metric in metrics]
+    figure = make_subplots(rows=len(metrics), cols=1, subplot_titles=titles, vertical_spacing=0.12)
+    for number, (name, of_use) in enumerate(quality.groupby("use", sort=False)):
+        kind, metric = of_use.kind.iloc[0], of_use.metric.iloc[0]
+        color = COLORS[number % len(COLORS)]
+        place = {"row": metrics.index(metric) + 1, "col": 1}
+        curve = {"mean": of_use.quality, "low": of_use.low, "high": of_use.high}
+        style = {"name": str(name), "line": {"color": color, "dash": _DASHES[kind], "width": 2}}
+        add_band(figure, of_use.depth, curve, style, place, at="depth")
+        best = of_use.loc[of_use.quality.idxmax() if metric == "accuracy" else of_use.quality.idxmin()]
+        star = {"symbol": "star", "size": 13, "color": color}
+        figure.add_scatter(
+            x=[best.depth],
+            y=[best.quality],
+            mode="markers",
+            marker=star,
+            legendgroup=str(name),
+            showlegend=False,
+            hovertemplate="best depth %{x}: %{y:.3g}<extra></extra>",
+            **place,
+        )
+    if profile is not None:
+        found = profile.phases()
+        spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
+        shade_phases(figure, spans, len(metrics))
+    figure.update_xaxes(title_text="depth (residual-stream state; 0 = embeddings)", row=len(metrics))
+    return styled(figure).update_layout(height=120 + 280 * len(metrics))

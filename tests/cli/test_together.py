@@ -1,0 +1,119 @@
+"""Files that appear together or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcr_lens as mcr
+from mcr_lens.cli import together
+
+NAMES = ["a.txt", "b.txt"]
+
+
+def write(folder: Path, text: str) -> None:
+    with together.appearing_together(folder) as new:
+        for name in NAMES:
+            (new / name).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "above" / "out"
+    with together.appearing_together(folder) as new:
+        (new / "a.txt").write_text("1")
+        assert not folder.exists()
+    assert content(folder) == {"a.txt": "1"}
+    assert os.listdir(folder.parent) == ["out"]
+    other = tmp_path / "other"
+    other.mkdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+
+
+def test_other_files_of_a_folder_stay(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    write(tmp_path, "1")
+    write(tmp_path, "2")
+    assert content(tmp_path) == {"notes": "mine", "a.txt": "2", "b.txt": "2"}
+
+
+def write_half(folder: Path, error: BaseException) -> None:
+    with together.appearing_together(folder) as new:
+        (new / "a.txt").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), mcr.InputError("no")])
+def test_what_fails_inside_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    for folder in (tmp_path / "new", tmp_path):
+        with pytest.raises(type(error)) as raised:
+            write_half(folder, error)
+        assert raised.value is error
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["mkdtemp", "write", "rename 1", "rename 2", "rename 3", "rename 4"])
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_at_any_step_leaves_the_folder_as_it_was(
+    step: str, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "old")
+    renames, rename = [], os.rename
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise failure
+
+    def fail_once(*args: Any) -> None:
+        renames.append(args)
+        if f"rename {len(renames)}" == step:
+            raise failure
+        rename(*args)
+
+    if step == "mkdtemp":
+        monkeypatch.setattr(together.tempfile, "mkdtemp", fail)
+    elif step == "write":
+        monkeypatch.setattr(Path, "write_text", fail)
+    else:
+        monkeypatch.setattr(together.os, "rename", fail_once)
+    expected = mcr.InputError if isinstance(failure, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as raised:
+        write(tmp_path, "new")
+    if isinstance(failure, OSError):
+        assert f"{tmp_path}: cannot be written (No space left on device)" in str(raised.value)
+    assert content(tmp_path) == {"a.txt": "old", "b.txt": "old"}
+
+
+def test_a_result_that_cannot_be_saved_is_told_by_the_folder_it_was_for(tmp_path: Path) -> None:
+    """Not by the temporary one."""
+    with (
+        pytest.raises(mcr.InputError) as raised,
+        together.appearing_together(tmp_path / "out") as new,
+    ):
+        raise mcr.InputError(f"{new}: cannot be written") from OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert str(raised.value) == (
+        f"{tmp_path / 'out'}: cannot be written (Disk quota exceeded); choose another place"
+    )
+
+
+def test_places_are_checked_before_anything_is_written(tmp_path: Path) -> None:
+    together.check_folder(tmp_path / "new" / "deep", NAMES, overwrite=False)
+    (tmp_path / "notes").touch()
+    together.check_folder(tmp_path, NAMES, overwrite=False)
+    with pytest.raises(mcr.InputError, match="not a folder"):
+        together.check_folder(tmp_path / "notes", NAMES, overwrite=True)
+    (tmp_path / "b.txt").touch()
+    with pytest.raises(mcr.InputError, match=r": b\.txt already there; .* --overwrite$"):
+        together.check_folder(tmp_path, NAMES, overwrite=False)
+    together.check_folder(tmp_path, NAMES, overwrite=True)
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(mcr.InputError, match="a folder stands there"):
+        together.check_folder(tmp_path, NAMES, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt", "notes"]
