@@ -27,9 +27,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "depth_curves.svg"
-# The benchmark reads a data set that is not shipped; without it its block stays as it is.
 BENCHMARK = "python benchmarks/memory_flat.py"
-BENCHMARK_DATA = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
+# Not shipped. Commands that read it find it as ``gsm8k/`` in their folder; without it their blocks stay.
+GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OUTPUT = re.compile(r"^(<!-- output: ([^\n]+) -->\n)(.*?)^(<!-- /output -->)$", re.DOTALL | re.MULTILINE)
@@ -67,6 +67,8 @@ def renew_readme(with_memory: bool = True) -> None:
     """Fill every output block of README.md."""
     text = README.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        if GSM8K.is_dir():
+            Path(folder, "gsm8k").symlink_to(GSM8K)
         printed = dict(run_blocks(text))
 
         def renewed(match: re.Match[str]) -> str:
@@ -74,8 +76,7 @@ def renew_readme(with_memory: bool = True) -> None:
             if command == "python":
                 above = max(end for end in printed if end < match.start())
                 output = printed[above]
-            elif command == BENCHMARK and not (with_memory and BENCHMARK_DATA.is_file()):
-                why = f"{BENCHMARK_DATA} is not there" if with_memory else "skipped"
+            elif why := _left_out(command, with_memory):
                 print(f"left as it is: the output of {command!r} ({why})")
                 return match[0]
             else:
@@ -85,6 +86,15 @@ def renew_readme(with_memory: bool = True) -> None:
         text = OUTPUT.sub(renewed, text)
     README.write_text(text, encoding="utf-8")
     print("wrote README.md")
+
+
+def _left_out(command: str, with_memory: bool) -> str | None:
+    """Why a command is not run here, or ``None``."""
+    if command == BENCHMARK and not with_memory:
+        return "skipped"
+    if (command == BENCHMARK or "gsm8k" in command) and not GSM8K.is_dir():
+        return f"{GSM8K} is not there"
+    return None
 
 
 def run_blocks(text: str) -> Iterator[tuple[int, str]]:

@@ -109,7 +109,7 @@ def measure(
     check_hooks(model, hooks, shortest=min(prompts.lengths))
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
-    bar = tqdm(total=len(prompts), unit="prompt", desc="profile", disable=None if progress else True)
+    bar = tqdm(total=len(prompts), unit="prompt", desc="measure", disable=None if progress else True)
     with bar, evaluation_mode(model):
         for batch in prompts.batches(size):
             _run_batch(model, batch, hooks, chunk, blocks_only)

@@ -194,17 +194,19 @@ class Profile:
         return self.data[name]
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self._phase_line()}\n\n{self._table().to_string()}"
+        return f"{self.headline}\n{self._phase_line()}\n\n{self._table().to_string()}"
 
     def _repr_html_(self) -> str:
         import html
 
         return (
-            f"<p><b>{html.escape(self._headline())}</b><br>{html.escape(self._phase_line())}</p>"
+            f"<p><b>{html.escape(self.headline)}</b><br>{html.escape(self._phase_line())}</p>"
             + self._table().to_html(border=0)
         )
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """Model, prompts and size, in one line."""
         made = self.data.attrs
         sizes = self.data.sizes
         extra = [f"{sizes[dim]} {dim}s" for dim in ("model", "step", "arm") if dim in sizes]

@@ -67,7 +67,7 @@ def _save_and_show(study: "AblationStudy", folder: Path) -> None:
     with appearing_together(folder) as new:
         write_study(study, effects, new)
     with showing(folder):
-        show_table(repr(study).splitlines()[0], outcome_table(effects))
+        show_table(study.headline, outcome_table(effects))
         show_text("Arms, at dose 1:")
         show_list(arms_in_words(study))
         show_text(f"Claims, at dose {effects.attrs['dose']:g}:")

@@ -42,4 +42,4 @@ def lens(
             f"{len(chosen)} prompts, {sum(chosen.lengths):,} tokens (loss, entropy and KL in nats)"
         )
         show_table(title, mcr.lens_summary(data))
-        typer.echo(f"saved {path} (read it back: from mcr_lens.netcdf import read_dataset)")
+        typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")

@@ -58,6 +58,6 @@ def _save_and_show(profile: "Profile", out: Path, *closing: str) -> None:
 
     path = profile.save(out)
     with showing(path):
-        show_table(repr(profile).split("\n")[0], profile.summary())
+        show_table(profile.headline, profile.summary())
         show_list([*findings(profile), *closing])
         typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")

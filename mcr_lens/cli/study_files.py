@@ -66,7 +66,7 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
     made = study.data.attrs
     depths = made["compressed_depths"]
     lines = [
-        f"# {repr(study).splitlines()[0]}",
+        f"# {study.headline}",
         "",
         f"Prompts: {made['prompts']['source']} (digest {made['prompts']['digest']}).",
         f"Made with mcr-lens {made['versions']['mcr-lens']}, seed of the controls {made['seed']}.",

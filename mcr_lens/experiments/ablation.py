@@ -1,6 +1,8 @@
 """The ablation study: what follows when the sink token is kept from becoming massive, by several ways."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Literal
 
 import pandas as pd
@@ -9,11 +11,11 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure, profile
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, writes_of
+from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, check_arms, writes_of
 from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.models import Model, require
+from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 
@@ -75,6 +77,8 @@ def ablation_study(
     for check in ("residual_sum", "pattern_rows", "final_readout"):
         require(model, check, "ablation_study")
     given = _doses(doses)
+    check_arms(arms)
+    _check(model, layers, max_ratio, seed)
     bar = tqdm(desc="ablation", unit="run", disable=None if progress else True)
     with bar:
         settings = {"batch_size": batch_size, "chunk": chunk, "progress": False}
@@ -126,9 +130,23 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
     }
 
 
+def _check(model: Model, layers: object, max_ratio: float, seed: int) -> None:
+    """What would else be found wrong only after the baseline has been measured."""
+    n_layers = model_facts(model).n_layers
+    if isinstance(layers, str):
+        if layers != "emergence":
+            raise InputError(f"layers {layers!r}: use 'emergence', or some of 0..{n_layers - 1}")
+    elif not list(layers) or not all(layer in range(n_layers) for layer in layers):  # type: ignore[call-overload]
+        raise InputError(f"layers {layers}: name some of 0..{n_layers - 1}, or 'emergence'")
+    if not 0 < max_ratio < math.inf:
+        raise InputError(f"max_ratio {max_ratio}: use a number above 0, such as 1")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed {seed}: use a whole number, 0 or more")
+
+
 def _doses(doses: Sequence[float]) -> list[float]:
     """Doses above 0 in rising order."""
     listed = sorted({float(dose) for dose in doses})
-    if not listed or listed[-1] == 0 or listed[0] < 0 or listed[-1] > 1:
+    if not all(0 <= dose <= 1 for dose in listed) or not any(listed):
         raise InputError(f"doses {list(doses)}: use numbers from 0 to 1, at least one above 0")
     return [dose for dose in listed if dose > 0]

@@ -18,7 +18,7 @@ from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.phases import MIN_SHARE
 from mcr_lens.result import Profile
 
-__all__ = ["ARMS", "Arm", "Write", "build_arms", "writes_of"]
+__all__ = ["ARMS", "Arm", "Write", "build_arms", "check_arms", "writes_of"]
 
 Write = Literal["mlp", "attention"]
 ARMS = ("write", "clamp", "dimensions", "block", "other token", "other layer")
@@ -45,6 +45,13 @@ class Arm:
     ends_norm: bool = False
 
 
+def check_arms(wanted: Sequence[str]) -> None:
+    """Raise ``InputError`` for an arm that does not exist, or none at all."""
+    unknown = [name for name in wanted if name not in ARMS]
+    if unknown or not wanted:
+        raise InputError(f"arms {unknown or list(wanted)}: use some of {', '.join(ARMS)}")
+
+
 def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) -> dict[int, Write]:
     """The layers to ablate, and which of their two writes does more for the sink token.
 
@@ -62,8 +69,6 @@ def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) ->
     else:
         chosen = sorted({int(layer) for layer in layers})
     along = {kind: profile[f"{kind}_write_along"].mean("prompt") for kind in ("mlp", "attention")}
-    if not chosen or max(chosen) >= along["mlp"].sizes["layer"] or min(chosen) < 0:
-        raise InputError(f"layers {chosen}: name some of 0..{along['mlp'].sizes['layer'] - 1}")
     return {
         layer: "mlp" if float(along["mlp"][layer]) >= float(along["attention"][layer]) else "attention"
         for layer in chosen
@@ -84,9 +89,7 @@ def build_arms(
     Raises:
         InputError: for an arm that does not exist.
     """
-    unknown = [name for name in wanted if name not in ARMS]
-    if unknown or not wanted:
-        raise InputError(f"arms {unknown or list(wanted)}: use some of {', '.join(ARMS)}")
+    check_arms(wanted)
     sink = int(baseline.data.attrs["sink_position"])
     n_layers = baseline.data.sizes["layer"]
     layers = list(writes)

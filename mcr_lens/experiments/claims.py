@@ -43,11 +43,12 @@ def claims_of(effects: pd.DataFrame, attributes: Mapping[str, Any], kinds: Mappi
         kinds: arm to ``"treatment"`` or ``"control"``.
     """
     table = effects[effects.versus == "baseline"].set_index(["arm", "outcome"])
-    ending = [arm for arm in attributes["ends_norm"] if arm in kinds and _ends(table, arm, "norm_ratio")]
+    meant = [arm for arm in attributes["ends_norm"] if arm in kinds]
+    ending = [arm for arm in meant if _ends(table, arm, "norm_ratio")]
     controls = [arm for arm, kind in kinds.items() if kind == "control"]
     return [
-        _follows(table, "Does the valley follow the norm?", "normalized_entropy", ending, controls),
-        _follows(table, "Do sinks follow the norm?", "sink_rate", ending, controls),
+        _follows(table, "Does the valley follow the norm?", "normalized_entropy", meant, ending, controls),
+        _follows(table, "Do sinks follow the norm?", "sink_rate", meant, ending, controls),
         _sinks_without_valley(table, ending, [arm for arm in kinds if arm == "blocked sink"]),
         _loss(table, kinds),
     ]
@@ -59,13 +60,18 @@ def _ends(table: pd.DataFrame, arm: str, outcome: str) -> bool:
 
 
 def _follows(
-    table: pd.DataFrame, question: str, outcome: str, ending: list[str], controls: list[str]
+    table: pd.DataFrame,
+    question: str,
+    outcome: str,
+    meant: list[str],
+    ending: list[str],
+    controls: list[str],
 ) -> Claim:
     nothing = _nothing_there(table, outcome)
     if nothing:
         return Claim(question, "cannot be said", nothing)
     if not ending:
-        return Claim(question, "cannot be said", "no treatment ended half of the norm")
+        return Claim(question, "cannot be said", _why_none(table, meant, "norm_ratio", "norm"))
     do = [arm for arm in ending if _ends(table, arm, outcome)]
     idle = [arm for arm in controls if _ends(table, arm, outcome)]
     why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
@@ -82,12 +88,13 @@ def _sinks_without_valley(table: pd.DataFrame, ending: list[str], blocking: list
         return Claim(question, "cannot be said", nothing)
     ended = [arm for arm in ending if _ends(table, arm, "normalized_entropy")]
     keep = [arm for arm in ended if table.loc[(arm, "sink_rate")].removed < SHARE]
-    why = [f"{_change(table, arm, 'sink_rate')} where the valley is gone" for arm in keep or ended]
+    why = [f"{_change(table, arm, 'sink_rate')}, where the valley is gone" for arm in keep or ended]
     for arm in blocking:
         left = 1 - table.loc[(arm, "normalized_entropy")].removed
         why.append(f"the converse, {_change(table, arm, 'sink_rate')}, leaves {left:.0%} of the valley")
     if not ended:
-        return Claim(question, "cannot be said", "; ".join(["no treatment ended the valley", *why]))
+        none = _why_none(table, ending, "normalized_entropy", "valley")
+        return Claim(question, "cannot be said", "; ".join([none, *why]))
     return Claim(question, "supported" if keep else "not supported", "; ".join(why))
 
 
@@ -101,7 +108,8 @@ def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Claim:
     ]
     treatments = [arm for arm, kind in kinds.items() if kind == "treatment"]
     why = "; ".join(
-        f"{arm} {row.effect:+.3f} nats a token [{row.low:+.3f}, {row.high:+.3f}]" for arm, row in rows.items()
+        f"{arm}: {row.effect:+.3f} nats a token [{row.low:+.3f}, {row.high:+.3f}]"
+        for arm, row in rows.items()
     )
     if not treatments:
         return Claim(question, "cannot be said", "there is no treatment")
@@ -122,7 +130,19 @@ def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
     return None
 
 
+def _why_none(table: pd.DataFrame, arms: list[str], outcome: str, thing: str) -> str:
+    """Why no arm ended something: none did, or none beyond chance with so few prompts."""
+    rows = [table.loc[(arm, outcome)] for arm in arms]
+    unsure = [row.p_adjusted for row in rows if row.removed >= SHARE]
+    if unsure:
+        return (
+            f"{len(unsure)} of {len(arms)} treatments ended half of the {thing}, but not beyond chance: p "
+            f"{min(unsure):.2g} after correction, {ALPHA:g} is asked for; use more prompts"
+        )
+    return f"no treatment ended half of the {thing}"
+
+
 def _change(table: pd.DataFrame, arm: str, outcome: str) -> str:
     row = table.loc[(arm, outcome)]
     name = {"normalized_entropy": "entropy", "sink_rate": "sink rate"}.get(outcome, outcome)
-    return f"{arm} {name} {row.against:.2f} -> {row.there:.2f}"
+    return f"{arm}: {name} {row.against:.2f} -> {row.there:.2f}"

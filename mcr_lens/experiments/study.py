@@ -138,7 +138,7 @@ class AblationStudy:
 
     def __repr__(self) -> str:
         lines = [
-            self._headline(),
+            self.headline,
             *(f"- {claim}" for claim in self.claims()),
             "",
             self._table().to_string(index=False),
@@ -150,9 +150,11 @@ class AblationStudy:
 
         items = "".join(f"<li>{html.escape(str(claim))}</li>" for claim in self.claims())
         table = self._table().to_html(index=False, border=0)
-        return f"<p><b>{html.escape(self._headline())}</b></p><ul>{items}</ul>{table}"
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{table}"
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What was studied, in one line."""
         made, sizes = self.data.attrs, self.data.sizes
         return (
             f"Ablation study of {made.get('model', 'a model')}, {sizes['prompt']} prompts, "

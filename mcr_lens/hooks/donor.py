@@ -120,11 +120,21 @@ class Donor:
         return self.tensor[prompts, torch.zeros_like(positions) if self.lengths is None else positions]
 
     def pattern_rows(
-        self, prompts: Int[Tensor, "row"], queries: Int[Tensor, "row"], first_key: int, keys: int
+        self,
+        prompts: Int[Tensor, "row"],
+        queries: Int[Tensor, "row"],
+        first_key: int,
+        own: Float[Tensor, "row head key"],
     ) -> Float[Tensor, "row head key"]:
-        """Rows of patterns over the keys from ``first_key`` on; keys the source lacks get nothing."""
-        rows = self.tensor[prompts, :, queries][..., first_key : first_key + keys]
-        return torch.nn.functional.pad(rows, (0, keys - rows.shape[-1]))
+        """Rows of patterns or scores from ``first_key`` on; ``own`` where the source has no key."""
+        assert self.lengths is not None
+        keys = own.shape[-1]
+        rows = self.tensor[prompts, :, queries][..., first_key : first_key + keys].to(own)
+        rows = torch.nn.functional.pad(rows, (0, keys - rows.shape[-1]))
+        # Padding is no score: a 0 would let the query see what is masked.
+        n_keys = self.lengths[prompts] + self.tensor.shape[-1] - self.tensor.shape[2]
+        there = torch.arange(keys) + first_key < n_keys[:, None]
+        return torch.where(there[:, None].to(own.device), rows, own)
 
     def _draw(self, row: int, needed: int, call: str) -> int:
         assert self.lengths is not None and self.seed is not None

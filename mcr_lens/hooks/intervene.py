@@ -6,9 +6,9 @@ when the list is attached: by the engine, or on the first forward pass of a mode
 ``load_model``, measured before, or given as ``model=``.
 
 A plain ``run_with_hooks`` is not ours. HookedTransformer, and every model of TransformerLens 4, looks hook
-names up before any hook runs, so a wrong layer gets TransformerLens's own ``KeyError``, without the valid range.
-A bridge of TransformerLens 3 ignores unknown names, so on one that is not known a wrong layer does nothing.
-With ``model=`` the call itself refuses, everywhere.
+names up before any hook runs, so a wrong layer gets TransformerLens's own ``KeyError``, without the valid
+range. A bridge of TransformerLens 3 ignores unknown names, so on one that is not known a wrong layer does
+nothing. With ``model=`` the call itself refuses, everywhere.
 """
 
 import difflib

@@ -171,7 +171,7 @@ def _put(
     edited = activation.clone()
     if of_pattern:
         first_key = context.offset + rows - activation.shape[-1]
-        new = donor.pattern_rows(whose, where, first_key, activation.shape[-1]).to(edited)
+        new = donor.pattern_rows(whose, where, first_key, activation[prompts, :, at])
         which = list(heads) if heads else list(range(activation.shape[1]))
         edited[prompts[:, None], torch.tensor(which), at[:, None]] = new[:, which]
     elif heads:

@@ -41,7 +41,7 @@ def test_file_and_table_are_those_of_logit_lens(
     for word in ("loss", "perplexity", "entropy", "kl to final", "target rank", "target probability"):
         assert word in result.stdout
     assert result.stdout.startswith("Logit lens of ")
-    assert result.stdout.endswith(f"saved {out} (read it back: from mcr_lens.netcdf import read_dataset)\n")
+    assert result.stdout.endswith(f"saved {out} (read it back with mcr_lens.read_dataset)\n")
 
 
 def test_best_tokens_and_token_by_token(

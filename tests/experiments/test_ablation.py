@@ -121,13 +121,39 @@ def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.Ablation
         assert ((found <= level).mean(0) <= level + 3 * error).all(), level
 
 
+def test_few_prompts_are_said_to_be_too_few(study: mcr.AblationStudy) -> None:
+    """Five prompts can give no p below 1/16: the norm goes, but a claim must not say that it stays."""
+    few = mcr.AblationStudy(study.data.isel(prompt=slice(5)))
+    claim = few.claims()[0]
+    assert claim.verdict == "cannot be said"
+    assert "3 of 3 treatments ended half of the norm, but not beyond chance" in claim.why
+
+
+def test_nothing_is_measured_before_the_arguments_are_checked(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any, **__: Any) -> None:
+        raise AssertionError("the baseline was measured")
+
+    monkeypatch.setattr("mcr_lens.experiments.ablation.profile", measured)
+    wrong: list[dict[str, Any]] = [{"arms": ["magic"]}, {"layers": [9]}, {"max_ratio": -1}]
+    for options in wrong:
+        with pytest.raises(InputError):
+            mcr.ablation_study(llama, ragged(2), progress=False, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"doses": [0]}, "at least one above 0"),
         ({"doses": [2]}, "from 0 to 1"),
         ({"arms": ["magic"]}, "use some of write"),
+        ({"doses": [float("nan")]}, "from 0 to 1"),
         ({"layers": [9]}, r"0\.\.2"),
+        ({"layers": []}, r"0\.\.2"),
+        ({"layers": "all"}, "use 'emergence'"),
+        ({"max_ratio": 0}, "above 0"),
+        ({"seed": -1}, "0 or more"),
     ],
 )
 def test_bad_input_is_told_in_one_line(llama: Any, options: dict[str, Any], message: str) -> None:

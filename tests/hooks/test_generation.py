@@ -87,12 +87,6 @@ def lists(model: Any, position: int, n_tokens: int, early: bool = True) -> dict[
         made["block twice"] = mcr.block_attention_to(position, LAYERS, dose=0.5) * 2
     if early:
         source = torch.ones(1, n_tokens, 32)
-        if "block" in made:
-            scores = torch.full((1, 4, n_tokens, n_tokens), -1e9).triu(1)
-            name = "blocks.0.attn.hook_attn_scores"
-            made["scores"] = mcr.patch_activation(
-                name, scores, max(position, 1) if early > 1 else position, heads=2
-            )
         made["embedding"] = mcr.patch_activation("blocks.0.hook_resid_pre", source, position)
     if early or "block" in made:
         made["first attention"] = mcr.ablate_attention_write([0], position, dose=0.5)
@@ -137,14 +131,24 @@ def test_a_chunk_that_an_early_edit_would_misplace_is_refused(model: Any) -> Non
     hooks = mcr.patch_activation(name, torch.ones(1, 12, 32), positions=1)
     with pytest.raises(InputError, match=r"took its first row for position 0, it was 5.*BatchContext"):
         by_hand(model, hooks, tokens, [5, 7])
-    # The list is as good as new, and the way out that the message names is one.
-    assert torch.equal(one_pass(model, hooks, tokens), one_pass(model, hooks, tokens))
+    # The way out that the message names is one.
     cache, states = new_cache(model, 1), []
     for offset, chunk in [(0, tokens[:, :5]), (5, tokens[:, 5:])]:
         with running(BatchContext(offset, torch.tensor([12]))):
             states.append(generated_states(model, hooks, [chunk], cache))
     whole = one_pass(model, hooks, tokens)
     torch.testing.assert_close(torch.cat(states, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_before_the_first_pattern_are_met_at_their_position(bridge: Any) -> None:
+    scores = torch.full((1, 4, 20, 20), -1e9).triu(1)
+    for positions in (4, 7):
+        hooks = mcr.patch_activation("blocks.0.attn.hook_attn_scores", scores, positions, heads=2)
+        with growing():
+            out, seen = generated(bridge, hooks, prompt(5))
+            whole, plain = (one_pass(bridge, made, out[:, :-1]) for made in (hooks, []))
+        torch.testing.assert_close(torch.cat(seen, 1), whole, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(whole[:, positions], plain[:, positions], atol=1e-2)
 
 
 def test_one_list_serves_one_sequence_after_the_other(model: Any) -> None:

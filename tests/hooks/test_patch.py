@@ -94,6 +94,19 @@ def test_patterns_and_states_are_patched_alike_in_chunks(load: Callable[..., Any
             np.testing.assert_allclose(again[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=str(name))
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_scores_of_a_shorter_prompt_leave_the_future_masked(model: Any, see: Any, recorded: bool) -> None:
+    name, short = "blocks.1.attn.hook_attn_scores", OTHER[:, :4]
+    prompts = mcr.Prompts.from_tokens([short[0].tolist(), OTHER[0].tolist()])
+    source = mcr.record(model, prompts, [name]) if recorded else see(model, [], [name], short)
+    tokens = TOKENS.repeat(2, 1) if recorded else TOKENS
+    found = see(model, mcr.patch_activation(name, source, positions=[1, 3]), [PATTERN], tokens)[PATTERN][0]
+    expected = see(model, [], [PATTERN], TOKENS)[PATTERN][0].clone()
+    for query in (1, 3):
+        expected[:, query, :4] = see(model, [], [PATTERN], short)[PATTERN][0, :, query]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_sources_of_every_kind_give_the_same(model: Any, see: Any) -> None:
     name = "blocks.1.hook_resid_post"
     by_hand = see(model, [], [name], OTHER)[name]
