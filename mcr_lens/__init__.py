@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from mcr_lens.netcdf import (
         read_dataset,
+        write_dataset,
     )
     from mcr_lens.prompts import (
         Prompts,
@@ -130,6 +131,7 @@ __all__ = [
     "resample_ablate",
     "viz",
     "word_problems",
+    "write_dataset",
     "zero_dimensions",
 ]
 
@@ -183,6 +185,7 @@ _HOMES = {
     "record": "mcr_lens.engine",
     "resample_ablate": "mcr_lens.hooks",
     "word_problems": "mcr_lens.prompts",
+    "write_dataset": "mcr_lens.netcdf",
     "zero_dimensions": "mcr_lens.hooks",
 }
 _MODULES = ("experiments", "hooks", "metrics", "models", "phases", "viz")

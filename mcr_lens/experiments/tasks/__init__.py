@@ -6,7 +6,12 @@
 from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.encoder import DepthEncoder, embedding_tasks
 from mcr_lens.experiments.tasks.multiple_choice import choice_summary, multiple_choice
-from mcr_lens.experiments.tasks.perplexity import lens_perplexity, text_windows, wikitext_articles
+from mcr_lens.experiments.tasks.perplexity import (
+    lens_perplexity,
+    read_documents,
+    text_windows,
+    wikitext_articles,
+)
 from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
 from mcr_lens.experiments.tasks.text_states import TextStates
 from mcr_lens.experiments.tasks.uses import Use, choice_uses, perplexity_use, probe_uses
@@ -26,6 +31,7 @@ __all__ = [
     "probe_summary",
     "probe_uses",
     "quality_by_depth",
+    "read_documents",
     "text_windows",
     "wikitext_articles",
 ]

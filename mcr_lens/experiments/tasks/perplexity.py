@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +15,9 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts import Prompts, read_texts
 
-__all__ = ["lens_perplexity", "text_windows", "wikitext_articles"]
+__all__ = ["lens_perplexity", "read_documents", "text_windows", "wikitext_articles"]
 
 # Windows are no longer than this unless asked for: what is read out grows with them, the answer little.
 _LONGEST = 2048
@@ -175,6 +176,25 @@ def wikitext_articles(lines: Sequence[str]) -> list[str]:
             articles.append([])
         articles[-1].append(text)
     return ["\n".join(article) for article in articles if any(text.strip() for text in article)]
+
+
+def read_documents(source: str, *, field: str | None = None, n: int | None = None) -> list[str]:
+    """The texts of a file or data set, each a document; of a ``.txt`` of WikiText its articles.
+
+    Args:
+        source: as for ``load_prompts``.
+        field: the column that holds the text.
+        n: only the first so many documents.
+
+    Raises:
+        InputError: as ``read_texts``.
+    """
+    texts = read_texts(source, field=field)
+    if source.endswith(".txt"):
+        # Blank lines tell titles from formulas; readers of lines drop them.
+        articles = wikitext_articles(Path(source).expanduser().read_text(encoding="utf-8").split("\n"))
+        texts = articles if len(articles) > 1 else texts
+    return texts[:n]
 
 
 def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document depth_and_count"]:

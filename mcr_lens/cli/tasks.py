@@ -1,0 +1,129 @@
+"""``mcr-lens tasks``: what each depth is good for, and where one could stop."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcr_lens.cli.options import ModelOptions, RunOptions
+from mcr_lens.cli.show import show_table, show_text, showing
+from mcr_lens.cli.together import appearing_together, check_folder
+from mcr_lens.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from mcr_lens.experiments import Use
+    from mcr_lens.models import Model
+
+__all__ = ["tasks"]
+
+FILES = ("perplexity.nc", "choices.nc", "probes.nc", "quality.csv", "best_depth.csv", "tasks.html")
+_SHOWN = ("best_depth", "best_low", "best_high", "gain", "exit_depth", "exit_kept", "blocks_saved")
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What the depths are tried at: any of the three."""
+
+    text: Annotated[
+        str | None,
+        typer.Option(help="Perplexity: a file of texts, or hf:NAME; WikiText's .txt by articles."),
+    ] = None
+    field: Annotated[str | None, typer.Option(help="Column of --text that holds the text.")] = None
+    n: Annotated[int | None, typer.Option(help="Documents of --text, from the first.")] = None
+    window: Annotated[int | None, typer.Option(help="Tokens of a window of --text.")] = None
+    choices: Annotated[
+        str | None, typer.Option(help="Multiple choice: lm-eval tasks or YAML files, with commas between.")
+    ] = None
+    metric: Annotated[str, typer.Option(help="Metric of --choices, such as acc or acc_norm.")] = "acc"
+    include_path: Annotated[Path | None, typer.Option(help="Folder of lm-eval tasks of your own.")] = None
+    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question.")] = None
+    limit: Annotated[int | None, typer.Option(help="Only the first documents of each task.")] = None
+    labelled: Annotated[
+        str | None, typer.Option(help="Probes: a .tsv/.csv/.jsonl/.parquet file of texts and labels.")
+    ] = None
+    text_column: Annotated[str, typer.Option(help="Column of --labelled; a number: no header.")] = "text"
+    label_column: Annotated[str, typer.Option(help="Column of --labelled; a number: no header.")] = "label"
+    n_labelled: Annotated[int | None, typer.Option(help="Texts of --labelled, at random.")] = None
+    translators: Annotated[
+        Path | None, typer.Option(help="Folder of a tuned lens for --text and --choices.")
+    ] = None
+
+
+def tasks(
+    model: ModelOptions,
+    options: TaskOptions,
+    run: RunOptions,
+    out: Annotated[Path, typer.Option(help="Folder for tables, results and figure.")],
+    keep: Annotated[float, typer.Option(help="Share of the last depth's quality that an exit keeps.")] = 0.95,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")] = False,
+) -> None:
+    """Try every depth at generation, multiple choice and embeddings; say which is best for what."""
+    import pandas as pd
+
+    import mcr_lens as mcr
+
+    if options.text is None and options.choices is None and options.labelled is None:
+        raise InputError("nothing to do: give some of --text, --choices and --labelled")
+    if not 0 < keep <= 1:
+        raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
+    check_folder(out, FILES, overwrite)
+    loaded = model.load()
+    results, uses = _measured(loaded, options, run)
+    quality, best = mcr.quality_by_depth(uses), mcr.best_depth(uses, keep)
+    with appearing_together(out.expanduser()) as folder:
+        for name, data in results.items():
+            mcr.write_dataset(data, folder / name)
+        quality.to_csv(folder / "quality.csv", index=False)
+        best.to_csv(folder / "best_depth.csv")
+        mcr.viz.task_depth(quality).write_html(folder / "tasks.html", include_plotlyjs=True)
+    with showing(out):
+        table = pd.DataFrame({use.name: use.curve() for use in uses}).rename_axis("depth")
+        show_table("Quality by depth (accuracy, or loss in nats a token)", table)
+        show_table(f"Best depth, and the first that keeps {keep:g} of the last", best.filter(list(_SHOWN)))
+        written = [name for name in FILES if name in results or not name.endswith(".nc")]
+        show_text(f"saved in {out}: {', '.join(written)}")
+
+
+def _measured(
+    model: "Model", options: TaskOptions, run: RunOptions
+) -> "tuple[dict[str, xr.Dataset], list[Use]]":
+    """Each part that was asked for: its results by file name, and the uses of all."""
+    import mcr_lens as mcr
+    from mcr_lens.experiments.tasks import read_documents
+
+    settings = run.settings()
+    tuned = None if options.translators is None else mcr.Translators.load(options.translators)
+    results: dict[str, xr.Dataset] = {}
+    uses: list[Use] = []
+    if options.text is not None:
+        texts = read_documents(options.text, field=options.field, n=options.n)
+        data = mcr.lens_perplexity(model, texts, translators=tuned, max_tokens=options.window, **settings)
+        results["perplexity.nc"] = data
+        uses.append(mcr.perplexity_use(data))
+    if options.choices is not None:
+        data = mcr.multiple_choice(
+            model,
+            options.choices.split(","),
+            translators=tuned,
+            num_fewshot=options.num_fewshot,
+            limit=options.limit,
+            include_path=options.include_path,
+            batch_size=settings["batch_size"],
+        )
+        results["choices.nc"] = data
+        uses += mcr.choice_uses(data, options.metric)
+    if options.labelled is not None:
+        text, label = (_column(name) for name in (options.text_column, options.label_column))
+        n = options.n_labelled
+        prompts, labels = mcr.load_labelled(options.labelled, model, text=text, label=label, n=n, seed=0)
+        data = mcr.linear_probes(model, prompts, labels, **settings)
+        results["probes.nc"] = data
+        uses += mcr.probe_uses(data)
+    return results, uses
+
+
+def _column(name: str) -> str | int:
+    return int(name) if name.isdecimal() else name

@@ -1,0 +1,72 @@
+"""``mcr-lens training``: profiles along training checkpoints, and when what appeared."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers
+from mcr_lens.cli.show import show_list, show_table, show_text, showing
+from mcr_lens.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mcr_lens.result import Profile
+
+__all__ = ["training"]
+
+FIGURE = "training.html"
+
+
+def training(
+    model: ModelOptions,
+    prompts: PromptOptions,
+    run: RunOptions,
+    out: Annotated[Path, typer.Option(help=f"Folder for one profile a step, and {FIGURE}.")],
+    steps: Annotated[
+        str, typer.Option(help="'thinned' (about two an octave), 'all', or steps such as 0,512,1000.")
+    ] = "thinned",
+) -> None:
+    """Profile every checkpoint of a training run; MODEL is 'tiny', a Pythia name or a folder of checkpoints.
+
+    A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
+    """
+    import mcr_lens as mcr
+    from mcr_lens.models import checkpoints
+    from mcr_lens.netcdf import check_place
+
+    if model.revision is not None:
+        raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
+    check_place(out / FIGURE)
+    chosen: list[int] | Literal["all", "thinned"]
+    if steps == "all" or steps == "thinned":
+        chosen = steps
+    else:
+        chosen = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
+    options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
+    found = checkpoints(model.model, chosen, **options)
+    # All checkpoints share one tokenizer.
+    measured = mcr.profile_training(
+        model.model, prompts.load(found[-1].load()), chosen, out=out, **run.settings(), **options
+    )
+    mcr.viz.training(measured).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
+    with showing(out):
+        show_table(measured.headline, _levels(measured))
+        if len(found) > 1:
+            show_list(str(mcr.appearance(measured)).split("\n"))
+        show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
+
+
+def _levels(measured: "Profile") -> "pd.DataFrame":
+    """What each step reaches at most: a row a step."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "largest norm ratio": measured["norm_ratio"].mean("prompt").max("depth").to_series(),
+            "lowest entropy": measured["normalized_entropy"].mean("prompt").min("depth").to_series(),
+            "largest sink rate": measured.sink_rate().mean("prompt").max("layer").to_series(),
+        }
+    )
+    return table.rename_axis("step")

@@ -1,0 +1,68 @@
+"""``mcr-lens tasks``: what was asked for is measured, written together and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from shell import assert_refused, run
+
+import mcr_lens as mcr
+
+
+@pytest.fixture()
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in mcr.word_problems(6)))
+    return path
+
+
+def test_perplexity_alone(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tasks"
+    result = run("tasks", "tiny", "--text", texts, "--field", "text", "--window", 16, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {
+        "perplexity.nc", "quality.csv", "best_depth.csv", "tasks.html",
+    }  # fmt: skip
+    data = mcr.read_dataset(out / "perplexity.nc")
+    best = pd.read_csv(out / "best_depth.csv")
+    assert int(best.best_depth[0]) == int(data.perplexity.argmin())
+    assert "Quality by depth" in result.stdout and "blocks saved" in result.stdout
+    again = run("tasks", "tiny", "--text", texts, "--field", "text", "--out", out)
+    assert_refused(again, 2, "--overwrite")
+
+
+def test_probes_and_choices_join_the_table(texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
+    pytest.importorskip("lm_eval", reason="lm-eval comes with mcr-lens[tasks]")
+    labelled = tmp_path / "labelled.csv"
+    rows = [{"text": text, "label": "sold" if "sells" in text else "not"} for text in mcr.word_problems(80)]
+    pd.DataFrame(rows).to_csv(labelled, index=False)
+    (tmp_path / "sums.jsonl").write_text(
+        "".join(
+            json.dumps({"q": f"{i} + 1 =", "choices": [f" {i + 1}", " no"], "gold": 0}) + "\n"
+            for i in range(5)
+        )
+    )
+    (tmp_path / "sums.yaml").write_text(
+        "task: sums\ndataset_path: json\noutput_type: multiple_choice\n"
+        f"dataset_kwargs:\n  data_files:\n    test: {tmp_path}/sums.jsonl\n"
+        "test_split: test\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: gold\n"
+        "metric_list:\n  - metric: acc\n"
+    )
+    out = tmp_path / "tasks"
+    result = run("tasks", "tiny", "--choices", tmp_path / "sums.yaml", "--labelled", labelled, "--out", out)
+    assert result.exit_code == 0, result.output
+    uses = set(pd.read_csv(out / "best_depth.csv").use)
+    assert uses == {"sums", "probe, mean", "probe, last", "probe, mean without sink"}
+    assert {"choices.nc", "probes.nc"} <= {path.name for path in out.iterdir()}
+
+
+def test_bad_input_is_refused_before_anything_is_measured(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tasks"
+    assert_refused(run("tasks", "tiny", "--out", out), 2, "give some of --text, --choices and --labelled")
+    assert_refused(run("tasks", "tiny", "--text", texts, "--keep", 2, "--out", out), 2, "--keep")
+    assert_refused(run("tasks", "tiny", "--text", tmp_path / "none.txt", "--out", out), 2, "no such file")
+    assert not out.exists()
