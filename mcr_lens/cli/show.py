@@ -42,7 +42,8 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
     from rich.table import Table
 
     names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
-    rows = [[str(label), *map(number, row)] for label, row in zip(table.index, table.values, strict=True)]
+    cells = [_column(column) for _, column in table.items()]
+    rows = [[str(label), *row] for label, *row in zip(table.index, *cells, strict=True)]
     widths, padding = _fit(names, rows, _terminal_width() or _WIDTH_IN_A_PIPE)
     drawn = Table(padding=(0, padding))
     for column, (name, width) in enumerate(zip(names, widths, strict=True)):
@@ -56,6 +57,17 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
         console.print(drawn)
     show_text(title)
     typer.echo(captured.get(), nl=False)
+
+
+def _column(values: "pd.Series") -> list[str]:
+    """The cells of a column; whole numbers as such, what is missing blank."""
+    whole = values.dtype.kind in "iu"
+    return ["" if value != value else f"{value:,}" if whole else number(value) for value in _known(values)]
+
+
+def _known(values: "pd.Series") -> list[float]:
+    """Missing values of any kind as NaN."""
+    return [value if there else float("nan") for value, there in zip(values, values.notna(), strict=True)]
 
 
 def _fit(names: list[str], rows: list[list[str]], width: int) -> tuple[list[int], int]:

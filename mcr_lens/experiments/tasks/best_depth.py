@@ -13,6 +13,9 @@ from mcr_lens.experiments.tasks.uses import Use
 __all__ = ["best_depth", "quality_by_depth"]
 
 
+_DEPTHS = ("best_low", "best_high", "exit_depth", "exit_low", "exit_high", "blocks_saved")
+
+
 def quality_by_depth(
     uses: Sequence[Use], *, confidence: float = 0.95, n_resamples: int = 999, seed: int = 0
 ) -> pd.DataFrame:
@@ -73,8 +76,8 @@ def best_depth(
         A row a use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
         ``last_depth``, ``last_quality``; ``gain``, ``gain_low``, ``gain_high`` in the unit of the metric,
         above 0 where the best depth is better; ``exit_depth``, ``exit_low``, ``exit_high``, ``exit_kept``
-        and ``blocks_saved`` with its share ``saved``. Exits are NaN where chance is not known or the last
-        depth is no better.
+        and ``blocks_saved`` with its share ``saved``. Exits are missing where chance is not known or the last
+        depth is not surely better.
 
     Raises:
         InputError: for no uses, or options out of range.
@@ -85,7 +88,9 @@ def best_depth(
         _row(use, keep, confidence, n_resamples, seed)
         for use in _checked(uses, confidence, n_resamples, seed)
     ]
-    return pd.DataFrame(rows).set_index("use")
+    table = pd.DataFrame(rows).set_index("use")
+    # Depths are whole numbers, also where one is missing.
+    return table.astype(dict.fromkeys(_DEPTHS, "Int64"))
 
 
 def _weighted_mean(summed: np.ndarray, axis: int) -> np.ndarray:
@@ -103,7 +108,9 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
     gain_low, gain_high = _interval(gains, confidence)
     best_low, best_high = _depths(use, chosen, confidence)
     exits = np.array([_exit(_kept(one, use), keep) for one in drawn])
-    exit_at = _exit(_kept(curve, use), keep)
+    # A last depth that may be no better than chance has nothing that could be kept.
+    above_chance = _interval(use.sign * (drawn[:, -1] - use.chance), confidence)[0] > 0
+    exit_at = _exit(_kept(curve, use), keep) if above_chance else float("nan")
     there = not np.isnan(exit_at)
     exit_low, exit_high = _depths(use, exits, confidence) if there else (float("nan"),) * 2
     exit_depth = float(use.depths[int(exit_at)]) if there else float("nan")

@@ -78,7 +78,7 @@ def choice_uses(data: xr.Dataset, metric: str = "acc") -> list[Use]:
     return uses
 
 
-def perplexity_use(data: xr.Dataset, name: str = "perplexity") -> Use:
+def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
     """The use of ``lens_perplexity``: the loss of every document, weighted by its tokens.
 
     Chance is the loss of a uniform guess where the results know the vocabulary, else NaN.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -75,7 +76,7 @@ def test_where_all_depths_are_equal_the_best_gains_nothing() -> None:
 
 def test_without_anything_above_chance_there_is_no_exit() -> None:
     row: Any = best_depth([answers([0.2] * 4)]).loc["made up"]
-    assert np.isnan(row.exit_depth) and np.isnan(row.blocks_saved)
+    assert row.exit_depth is pd.NA and row.blocks_saved is pd.NA
 
 
 def test_documents_weigh_as_much_as_their_tokens() -> None:
