@@ -1,8 +1,8 @@
 """The ablation study: what follows when the sink token is kept from becoming massive, by several ways."""
 
 import math
-from collections.abc import Mapping, Sequence
-from numbers import Integral
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Literal
 
 import pandas as pd
@@ -62,7 +62,8 @@ def ablation_study(
             some of your own. Of a layer's two writes the larger (along the state it leaves) is removed.
         doses: how much is taken, in [0, 1]; 0 is the baseline and always there.
         arms: some of ``"write"``, ``"clamp"``, ``"dimensions"``, ``"block"``, ``"other token"`` and
-            ``"other layer"``; what the model cannot have (a pattern that can be edited, say) is left out.
+            ``"other layer"``. All by default, less what the model cannot have; an arm that is named and
+            cannot be had (no layer left for it, patterns that cannot be edited) is refused.
         max_ratio: norm that the clamp leaves, over the mean of the other tokens.
         seed: of the random tokens and layers.
         chunk: feed prompts in chunks; the clamp then compares with the baseline's mean ``rest_norm``.
@@ -74,10 +75,13 @@ def ablation_study(
         InputError: when no layer makes the token massive and none is named; for doses or arms that do not
             exist; as ``profile``.
     """
+    named = tuple(arms) != ARMS
     for check in ("residual_sum", "pattern_rows", "final_readout"):
         require(model, check, "ablation_study")
     given = _doses(doses)
     check_arms(arms)
+    if named and "block" in arms:
+        require(model, "pattern_edits", "ablation_study with the arm 'block'")
     _check(model, layers, max_ratio, seed)
     bar = tqdm(desc="ablation", unit="run", disable=None if progress else True)
     with bar:
@@ -86,7 +90,7 @@ def ablation_study(
         bar.update()
         writes = writes_of(base, layers)
         rest_norm = None if chunk is None else base["rest_norm"].mean("prompt").values.tolist()
-        chosen = build_arms(model, base, writes, arms, max_ratio, rest_norm, seed)
+        chosen = build_arms(model, base, writes, arms, max_ratio, rest_norm, seed, refuse=named)
         bar.reset(total=1 + len(chosen) * len(given))
         bar.update()
         runs = []
@@ -122,9 +126,10 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
         "writes": {str(layer): write for layer, write in writes.items()},
         "arms": {arm.name: arm.what for arm in arms},
         "ends_norm": [arm.name for arm in arms if arm.ends_norm],
-        # The outcomes are read over these depths; the state before emergence is what they are held against.
+        # The outcomes are read over these depths; the state before emergence is what they are held against,
+        # also where layers of one's own were named.
         "compressed_depths": list(range(first, last + 1)),
-        "before_depth": min(writes),
+        "before_depth": min(base.emergence_layers() or writes),
         "has_compression_phase": found.compress is not None,
         "seed": seed,
     }
@@ -136,7 +141,7 @@ def _check(model: Model, layers: object, max_ratio: float, seed: int) -> None:
     if isinstance(layers, str):
         if layers != "emergence":
             raise InputError(f"layers {layers!r}: use 'emergence', or some of 0..{n_layers - 1}")
-    elif not list(layers) or not all(layer in range(n_layers) for layer in layers):  # type: ignore[call-overload]
+    elif not _are_layers(layers, n_layers):
         raise InputError(f"layers {layers}: name some of 0..{n_layers - 1}, or 'emergence'")
     if not 0 < max_ratio < math.inf:
         raise InputError(f"max_ratio {max_ratio}: use a number above 0, such as 1")
@@ -144,9 +149,16 @@ def _check(model: Model, layers: object, max_ratio: float, seed: int) -> None:
         raise InputError(f"seed {seed}: use a whole number, 0 or more")
 
 
+def _are_layers(layers: object, n_layers: int) -> bool:
+    """Some layers of the model, and nothing else."""
+    listed = list(layers) if isinstance(layers, Iterable) else []
+    return bool(listed) and all(isinstance(x, Integral) and x in range(n_layers) for x in listed)
+
+
 def _doses(doses: Sequence[float]) -> list[float]:
     """Doses above 0 in rising order."""
-    listed = sorted({float(dose) for dose in doses})
-    if not all(0 <= dose <= 1 for dose in listed) or not any(listed):
-        raise InputError(f"doses {list(doses)}: use numbers from 0 to 1, at least one above 0")
-    return [dose for dose in listed if dose > 0]
+    listed = list(doses) if isinstance(doses, Iterable) else []
+    known = all(isinstance(dose, Real) and 0 <= dose <= 1 for dose in listed)
+    if not known or not any(listed):
+        raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
+    return sorted({float(dose) for dose in listed if dose > 0})

@@ -49,7 +49,7 @@ def check_arms(wanted: Sequence[str]) -> None:
     """Raise ``InputError`` for an arm that does not exist, or none at all."""
     unknown = [name for name in wanted if name not in ARMS]
     if unknown or not wanted:
-        raise InputError(f"arms {unknown or list(wanted)}: use some of {', '.join(ARMS)}")
+        raise InputError(f"arms {list(unknown or wanted)}: use some of {', '.join(ARMS)}")
 
 
 def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) -> dict[int, Write]:
@@ -83,11 +83,12 @@ def build_arms(
     max_ratio: float = 1.0,
     rest_norm: Sequence[float] | None = None,
     seed: int = 0,
+    refuse: bool = False,
 ) -> list[Arm]:
-    """The arms of a study, treatments first. What a model cannot have is left out.
+    """The arms of a study, treatments first. What a model cannot have is refused, or left out.
 
     Raises:
-        InputError: for an arm that does not exist.
+        InputError: for an arm that does not exist, or, with ``refuse``, cannot be had.
     """
     check_arms(wanted)
     sink = int(baseline.data.attrs["sink_position"])
@@ -105,6 +106,10 @@ def build_arms(
     if "dimensions" in wanted:
         arms.append(_dimensions_arm(baseline, layers, sink))
     later = range(min(layers) + 1, n_layers)
+    if refuse and "block" in wanted and not later:
+        raise InputError(f"arm 'block': there is no layer after {min(layers)}; leave it out, or name others")
+    if refuse and "other layer" in wanted and not others:
+        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
     if "block" in wanted and later and "pattern_edits" not in model_facts(model).failed_checks:
         arms.append(_block_arm(later, sink))
     if "other token" in wanted:

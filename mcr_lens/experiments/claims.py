@@ -132,6 +132,8 @@ def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
 
 def _why_none(table: pd.DataFrame, arms: list[str], outcome: str, thing: str) -> str:
     """Why no arm ended something: none did, or none beyond chance with so few prompts."""
+    if not arms:
+        return "no arm of this study ended the norm, or none was meant to"
     rows = [table.loc[(arm, outcome)] for arm in arms]
     unsure = [row.p_adjusted for row in rows if row.removed >= SHARE]
     if unsure:

@@ -6,6 +6,7 @@ bit-identical, 1 takes all. A position is one of the sequence, in every chunk an
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -146,8 +147,8 @@ def _at_layers(
     model: Model | None,
 ) -> list[Hook]:
     """One edit a layer, with what all of these interventions have in common."""
-    if not 0 <= dose <= 1:
-        raise InputError(f"{call}: dose {dose}: use 0 (untouched) to 1 (all of it)")
+    if not isinstance(dose, Real) or not 0 <= dose <= 1:
+        raise InputError(f"{call}: dose {dose!r}: use 0 (untouched) to 1 (all of it)")
     listed = indices(layers, "layer", call)
     edits = {f"blocks.{layer}.{point}": edit_of(layer) for layer in listed}
     settings = {"layers": list(listed), "position": position, **settings, "dose": dose}

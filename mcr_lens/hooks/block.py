@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -43,8 +44,8 @@ def block_attention_to(
             discards edits of its patterns.
     """
     call = "block_attention_to"
-    if not 0 <= dose <= 1:
-        raise InputError(f"{call}: dose {dose}: use 0 (untouched) to 1 (all of it)")
+    if not isinstance(dose, Real) or not 0 <= dose <= 1:
+        raise InputError(f"{call}: dose {dose!r}: use 0 (untouched) to 1 (all of it)")
     listed = indices(layers, "layer", call)
     chosen = () if heads is None else indices(heads, "head", call)
     edit: Edit = partial(_block, position=position, heads=chosen, renormalise=renormalise, dose=dose)

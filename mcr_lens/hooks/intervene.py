@@ -153,7 +153,9 @@ def indices(values: int | Iterable[int], word: str, call: str) -> tuple[int, ...
     Raises:
         InputError: for none, anything but whole numbers from 0, or the same one twice.
     """
-    listed = (values,) if isinstance(values, Integral) else tuple(values)  # type: ignore[arg-type]
+    if isinstance(values, str) or not isinstance(values, Integral | Iterable):
+        raise InputError(f"{call}: {word}s {values!r}: use a whole number, or several")
+    listed = (values,) if isinstance(values, Integral) else tuple(values)
     if not listed:
         raise InputError(f"{call}: no {word} given: name at least one")
     if any(isinstance(x, bool) or not isinstance(x, Integral) or x < 0 for x in listed):

@@ -104,6 +104,8 @@ def resample_ablate(
     The draw is a function of the seed and the prompt's number, whatever the batch; it is made among the
     reference prompts that are long enough. Other arguments and errors as in ``mean_ablate``.
     """
+    if not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"resample_ablate: seed {seed!r}: use a whole number, 0 or more")
     donor = replace(Donor.of(reference, hook_name, "resample_ablate"), seed=seed)
     return _replace("resample_ablate", hook_name, donor, positions, heads, model, {"seed": seed})
 

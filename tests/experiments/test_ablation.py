@@ -121,6 +121,26 @@ def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.Ablation
         assert ((found <= level).mean(0) <= level + 3 * error).all(), level
 
 
+def test_layers_of_ones_own_are_held_against_the_state_before_emergence(tmp_path: Path) -> None:
+    """The valley is there before the layer that was named: its own reference would call it none."""
+    model = mcr.load_model(planted_folder(tmp_path, emergence=(1,), dissipation=(4,)))
+    own = mcr.ablation_study(
+        model, ragged(12), layers=[3], doses=[1], arms=["write", "clamp"], progress=False
+    )
+    assert own.data.attrs["before_depth"] == 1
+    assert "no valley" not in own.claims()[0].why
+    row: Any = own.effects().set_index(["arm", "outcome"]).loc[("write, layer 3", "normalized_entropy")]
+    assert row.reference > 0.5 and abs(row.removed) < 0.1
+
+
+def test_blocking_alone_says_that_nothing_was_meant_to_end_the_norm(study: mcr.AblationStudy) -> None:
+    data = study.data.sel(arm=["blocked sink"])
+    claim = mcr.AblationStudy(data.assign_attrs(study.data.attrs)).claims()[0]
+    assert (claim.verdict, claim.why) == (
+        "cannot be said", "no arm of this study ended the norm, or none was meant to",
+    )  # fmt: skip
+
+
 def test_few_prompts_are_said_to_be_too_few(study: mcr.AblationStudy) -> None:
     """Five prompts can give no p below 1/16: the norm goes, but a claim must not say that it stays."""
     few = mcr.AblationStudy(study.data.isel(prompt=slice(5)))
@@ -149,6 +169,10 @@ def test_nothing_is_measured_before_the_arguments_are_checked(
         ({"doses": [2]}, "from 0 to 1"),
         ({"arms": ["magic"]}, "use some of write"),
         ({"doses": [float("nan")]}, "from 0 to 1"),
+        ({"doses": 1}, "use a list of numbers"),
+        ({"layers": 1}, r"0\.\.2"),
+        ({"layers": [2], "arms": ["block"]}, "no layer after 2"),
+        ({"layers": [0, 1, 2], "arms": ["other layer"]}, "no layer is left"),
         ({"layers": [9]}, r"0\.\.2"),
         ({"layers": []}, r"0\.\.2"),
         ({"layers": "all"}, "use 'emergence'"),

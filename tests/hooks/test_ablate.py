@@ -117,6 +117,10 @@ def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) 
     [
         (lambda: mcr.ablate_mlp_write([]), "no layer given"),
         (lambda: mcr.ablate_mlp_write([-1]), "counted from 0"),
+        (lambda: mcr.ablate_mlp_write(1.0), "layers 1.0: use a whole number, or several"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write(None), "layers None"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write(1, dose="1"), "dose '1': use 0"),  # type: ignore[arg-type]
+        (lambda: mcr.block_attention_to(0, 1, dose="1"), "dose '1': use 0"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write([True]), "counted from 0"),
         (lambda: mcr.ablate_mlp_write([1, 1]), "each once"),
         (lambda: mcr.ablate_mlp_write([1], position=0.5), r"position 0\.5: use a whole number"),  # type: ignore[arg-type]
