@@ -12,7 +12,7 @@ from shell import assert_refused, run
 import mcr_lens as mcr
 
 
-@pytest.fixture()
+@pytest.fixture
 def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in mcr.word_problems(6)))
