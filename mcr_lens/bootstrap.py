@@ -17,7 +17,7 @@ from scipy.special import ndtr, stdtrit
 
 from mcr_lens.errors import InputError
 
-__all__ = ["bootstrap_interval", "check_resampling", "resample_blocks"]
+__all__ = ["bootstrap_ends", "bootstrap_interval", "bootstrap_means", "check_resampling", "resample_blocks"]
 
 # Numbers held at once: 32 MB of float64, so that no number of prompts or resamples fills the memory.
 _BLOCK = 2**22
@@ -84,12 +84,12 @@ def bootstrap_interval(
         )
     rng = np.random.default_rng(seed)
     if statistic is np.mean or statistic is np.nanmean:
-        resampled = _means(table, n_resamples, rng)
+        resampled = bootstrap_means(table, n_resamples, rng)
         n = (~np.isnan(table)).sum(0)
     else:
         resampled = _statistics(table, statistic, n_resamples, rng)
         n = np.full(resampled.shape[1:], len(table))
-    return _ends(resampled, n, confidence)
+    return bootstrap_ends(resampled, n, confidence)
 
 
 def check_resampling(confidence: float, n_resamples: int, seed: int) -> None:
@@ -109,7 +109,7 @@ def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, n_resamples)
 
 
-def _means(
+def bootstrap_means(
     table: Float[np.ndarray, "prompt ..."], n_resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "resample ..."]:
     """Means of resampled prompts, NaN left out: counts of prompts times values, one product a block."""
@@ -147,7 +147,7 @@ def _statistics(
     return np.concatenate(blocks)
 
 
-def _ends(
+def bootstrap_ends(
     resampled: Float[np.ndarray, "resample ..."], n: Int[np.ndarray, "..."], confidence: float
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Order statistics with the share ``a'`` outside, rounded outwards; NaN for fewer than two prompts."""

@@ -17,7 +17,7 @@ def findings(profile: Profile) -> list[str]:
         _stages(profile),
         *_sinks(profile),
         _valley(profile),
-        f"Phases: {profile.phases()}.",
+        f"Phases: {profile.phases(confidence=None).headline}.",
     ]
 
 

@@ -86,15 +86,15 @@ class Profile:
     def phases(
         self,
         *,
-        confidence: float | None = None,
+        confidence: float | None = 0.95,
         n_resamples: int = 999,
         seed: int = 0,
         **thresholds: float,
     ) -> Phases:
         """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``.
 
-        With ``confidence=0.95`` also intervals over prompts for the boundaries, the emergence and the
-        dissipation layers, and the share of resamples that have a compression phase at all.
+        With intervals over prompts for the boundaries, the emergence and the dissipation layers, and the
+        share of resamples that have a compression phase at all; ``confidence=None`` leaves them out.
         """
         return phases.find_phases(
             self.data, **thresholds, confidence=confidence, n_resamples=n_resamples, seed=seed
@@ -223,7 +223,7 @@ class Profile:
     def _phase_line(self) -> str:
         if self._is_stacked:
             return "several profiles: select one to read its phases"
-        return str(self.phases())
+        return self.phases(confidence=None).headline
 
     def _table(self) -> pd.DataFrame:
         if self._is_stacked:

@@ -178,7 +178,7 @@ def test_along_a_new_dimension(dim: Any, labels: list, tmp_path: Path) -> None:
     assert "select one" in repr(joined)
     assert "<table" in joined._repr_html_()
     one = mcr.Profile(joined.data.sel({dim: labels[1]}))
-    assert one.phases() == b.phases()
+    assert one.phases(confidence=None) == b.phases(confidence=None)
     with pytest.raises(mcr.InputError, match=f"select one {dim}"):
         joined.phases()
 
@@ -292,7 +292,7 @@ def test_what_is_read_off_a_profile_is_what_the_functions_say() -> None:
     options: Any = {"confidence": 0.8, "n_resamples": 99, "seed": 3}
     found = profile.phases(**options, min_norm_ratio=5)
     assert found == phases.find_phases(data, 5, **options)
-    assert found.intervals is not None and profile.phases().intervals is None
+    assert found.intervals is not None and profile.phases(confidence=None).intervals is None
     points = profile.change_points(penalty=0.3, **options)
     assert (points.penalty, points.confidence, points.n_resamples, points.seed) == (0.3, 0.8, 99, 3)
     for made, expected in (

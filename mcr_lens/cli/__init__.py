@@ -11,6 +11,7 @@ from mcr_lens.cli.ablation import ablate
 from mcr_lens.cli.command import command
 from mcr_lens.cli.lenses import lens
 from mcr_lens.cli.profiles import demo, profile
+from mcr_lens.cli.sweep import sweep
 from mcr_lens.cli.tasks import tasks
 from mcr_lens.cli.training import training
 
@@ -24,5 +25,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # One function, one command; they are listed in this order by --help.
-for _function in (demo, profile, ablate, lens, training, tasks):
+for _function in (demo, profile, ablate, lens, training, tasks, sweep):
     app.command()(command(_function))

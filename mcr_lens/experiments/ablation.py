@@ -119,7 +119,7 @@ def _along(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[object]) -> x
 
 def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], seed: int) -> dict[str, object]:
     """How the study was made, and where the baseline has its valley."""
-    found = base.phases()
+    found = base.phases(confidence=None)
     first, last = found.compress or (found.peak_depth, found.peak_depth)
     return {
         "result": "ablation study",

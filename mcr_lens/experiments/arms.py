@@ -210,7 +210,7 @@ def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> l
 
 def _layers_in_reach(baseline: Profile) -> int:
     """Layers that write before the last compressed depth: what a later one writes no outcome could show."""
-    compress = baseline.phases().compress
+    compress = baseline.phases(confidence=None).compress
     return compress[1] if compress else baseline.data.sizes["layer"]
 
 

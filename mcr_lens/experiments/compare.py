@@ -81,7 +81,7 @@ def _phases(profiles: Mapping[str, Profile]) -> dict[str, list[int]]:
     """Depths of each phase, found in the mean over kinds; all depths as one where there are none."""
     curves = ("norm_ratio", "normalized_entropy")
     means = [profile.data[list(curves)].mean("prompt") for profile in profiles.values()]
-    found = find_phases(xr.concat(means, "prompt"))
+    found = find_phases(xr.concat(means, "prompt"), confidence=None)
     last = means[0].sizes["depth"] - 1
     spans = {"Mix": found.mix, "Compress": found.compress, "Refine": found.refine}
     phases = {name: list(range(span[0], span[1] + 1)) for name, span in spans.items() if span is not None}

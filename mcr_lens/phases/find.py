@@ -23,7 +23,7 @@ class Phases:
         entropy_drop: largest fall of normalized entropy below its highest value before.
         emergence, dissipation: the layers that write the sink token's norm and take it back, in order:
             several when it is written in several stages; ``None`` when the profile has no writes.
-        intervals: how all this moves when other prompts are drawn; ``None`` when not asked for.
+        intervals: how all this moves when other prompts are drawn; ``None`` with ``confidence=None``.
     """
 
     mix: tuple[int, int] | None
@@ -71,11 +71,11 @@ def find_phases(
     min_entropy_drop: float = MIN_ENTROPY_DROP,
     min_share: float = MIN_SHARE,
     *,
-    confidence: float | None = None,
+    confidence: float | None = 0.95,
     n_resamples: int = 999,
     seed: int = 0,
 ) -> Phases:
-    """The three phases by plain thresholds on the means over prompts, with intervals when asked for.
+    """The three phases by plain thresholds on the means over prompts, with intervals.
 
     The fall of normalized entropy at a depth is taken from the highest value at or before it. There is
     a compression phase when the fall reaches ``min_entropy_drop`` at a depth whose norm ratio is at
@@ -84,8 +84,8 @@ def find_phases(
     refinement what lies after: two boundaries make the three phases, and there is no other definition
     of them here (``change_points`` is held against it, never mixed into it).
 
-    With ``confidence``, whole prompts are drawn anew, the curves averaged and everything found again;
-    see ``PhaseIntervals``. The interval is about the curve of the mean over all such prompts, which is
+    For the intervals whole prompts are drawn anew, the curves averaged and everything found again; see
+    ``PhaseIntervals``. The interval is about the curve of the mean over all such prompts, which is
     not the same as where most single prompts have it: for those see ``constancy``.
 
     Args:
@@ -105,7 +105,7 @@ def find_phases(
         >>> curves = {"norm_ratio": [[1, 1, 200, 210, 3], [1, 1, 180, 220, 4]],
         ...           "normalized_entropy": [[0.9, 0.9, 0.2, 0.1, 0.8], [0.9, 0.8, 0.1, 0.1, 0.8]]}
         >>> data = xr.Dataset({name: (("prompt", "depth"), values) for name, values in curves.items()})
-        >>> print(find_phases(data, confidence=0.95))
+        >>> print(find_phases(data))
         Mix depths 0-1, Compress depths 2-3, Refine depth 4
         95% intervals over 2 prompts (999 resamples, 100% with a compression phase):
           compression begins at depth 2 [2, 2] and ends at depth 3 [3, 3]

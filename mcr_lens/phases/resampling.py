@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mcr_lens.bootstrap import _ends, _means, check_resampling
+from mcr_lens.bootstrap import bootstrap_ends, bootstrap_means, check_resampling
 from mcr_lens.errors import InputError
 
 __all__ = ["Place", "interval", "matched_places", "place_interval", "resampled_means", "with_values"]
@@ -54,14 +54,14 @@ def resampled_means(
             f"{np.isinf(table).sum()} values are infinite and have no interval: set them to NaN, "
             "or ask for none with confidence=None"
         )
-    return _means(table, n_resamples, np.random.default_rng(seed))
+    return bootstrap_means(table, n_resamples, np.random.default_rng(seed))
 
 
 def interval(
     resampled: Float[np.ndarray, "resample"], n_prompts: int, confidence: float
 ) -> tuple[float, float]:
     """The expanded percentile interval (see ``bootstrap_interval``) of what resamples gave, NaN left out."""
-    low, high = _ends(resampled, np.asarray(n_prompts), confidence)
+    low, high = bootstrap_ends(resampled, np.asarray(n_prompts), confidence)
     return float(low), float(high)
 
 

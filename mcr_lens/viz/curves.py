@@ -62,7 +62,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                     style |= {"name": label, "showlegend": len(curves) > 1}
                 _add_curve(figure, profile, variable, style, panel, relative=several)
         if not several:
-            found = profile.phases()
+            found = profile.phases(confidence=None)
             spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
             shade_phases(figure, spans, len(_PANELS))
     figure.update_yaxes(type="log", row=1, col=1)

@@ -53,7 +53,7 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
             **place,
         )
     if profile is not None:
-        found = profile.phases()
+        found = profile.phases(confidence=None)
         spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
         shade_phases(figure, spans, len(metrics))
     figure.update_xaxes(title_text="depth (residual-stream state; 0 = embeddings)", row=len(metrics))

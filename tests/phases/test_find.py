@@ -17,13 +17,13 @@ def test_mix_compress_refine() -> None:
     assert found.peak_depth == 3
     assert found.peak_norm_ratio == pytest.approx(300)
     assert found.entropy_drop == pytest.approx(0.85)
-    assert str(found) == "Mix depths 0-1, Compress depths 2-5, Refine depth 6"
+    assert found.headline == "Mix depths 0-1, Compress depths 2-5, Refine depth 6"
 
 
 def test_without_thresholds_any_fall_is_a_phase() -> None:
     found = made_profile([2, 3, 2], [0.4, 0.38, 0.38]).phases(min_norm_ratio=0, min_entropy_drop=0.01)
     assert (found.mix, found.compress, found.refine) == ((0, 0), (1, 2), None)
-    assert str(found) == "Mix depth 0, Compress depths 1-2, no Refine phase"
+    assert found.headline == "Mix depth 0, Compress depths 1-2, no Refine phase"
 
 
 def test_compression_that_lasts() -> None:
@@ -57,7 +57,7 @@ def test_a_late_peak_of_the_norm_does_not_hide_an_early_valley() -> None:
 def test_no_compression_phase(ratio: list[float], entropy: list[float]) -> None:
     found = made_profile(ratio, entropy).phases()
     assert found.mix is found.compress is found.refine is None
-    assert str(found).startswith("no compression phase: the norm ratio peaks at")
+    assert found.headline.startswith("no compression phase: the norm ratio peaks at")
 
 
 def test_the_run_around_the_peak_is_taken() -> None:

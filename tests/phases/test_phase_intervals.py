@@ -158,8 +158,8 @@ def test_prompts_without_a_value_are_not_drawn() -> None:
 def test_the_same_seed_gives_the_same_and_order_does_not_matter_much() -> None:
     profile = made_profile([1, 200, 150, 5], [0.9, 0.1, 0.45, 0.8], n_prompts=9)
     assert profile.phases(confidence=0.9, seed=1) == profile.phases(confidence=0.9, seed=1)
-    assert profile.phases().intervals is None
-    assert str(profile.phases()) == str(profile.phases(confidence=0.9)).split("\n")[0]
+    assert profile.phases(confidence=None).intervals is None
+    assert str(profile.phases(confidence=None)) == str(profile.phases(confidence=0.9)).split("\n")[0]
 
 
 def test_what_is_printed() -> None:
@@ -197,7 +197,7 @@ def test_options_out_of_range(options: dict, match: str) -> None:
 def test_infinite_values_have_no_interval() -> None:
     profile = made_profile([1, 200, 5], [0.9, 0.1, 0.8])
     profile.data["norm_ratio"][0, 1] = np.inf
-    assert profile.phases().compress == (1, 1)
+    assert profile.phases(confidence=None).compress == (1, 1)
     with pytest.raises(mcr.InputError, match=r"1 values are infinite .* confidence=None"):
         profile.phases(confidence=0.95)
 
