@@ -1,13 +1,14 @@
-"""Renew everything in README.md and notebooks/ that states numbers of the bundled model.
+"""Renew everything in README.md, docs/paper.md and notebooks/ that states numbers of the bundled model.
 
     python docs/regenerate.py                    # all of it; `make readme` does the same
     python docs/regenerate.py --skip-memory      # without the memory benchmark, which takes minutes
-    python docs/regenerate.py --only readme      # one of: picture, readme, notebooks
+    python docs/regenerate.py --only readme      # one of: picture, readme, paper, notebooks
 
-In README.md whatever stands between ``<!-- output: COMMAND -->`` and ``<!-- /output -->`` is replaced by what
-COMMAND prints; the command ``python`` means the Python block above the marker, run after those
-before it. The picture and the figures of the notebooks are static images: this needs kaleido and a
-Chromium or Chrome (the tests need neither). Nothing is written where a command fails.
+On a page whatever stands between ``<!-- output: COMMAND -->`` and ``<!-- /output -->`` is replaced by what
+COMMAND prints; the command ``python`` means the Python block above the marker. A page is run from
+top to bottom in one empty folder: what a command writes, a later block can read. The picture and the
+figures of the notebooks are static images: this needs kaleido and a Chromium or Chrome (the tests need
+neither). Nothing is written where a command fails.
 """
 
 import argparse
@@ -19,33 +20,39 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAPER = ROOT / "docs" / "paper.md"
 PICTURE = ROOT / "docs" / "images" / "depth_curves.svg"
 BENCHMARK = "python benchmarks/memory_flat.py"
-# Not shipped. Commands that read it find it as ``gsm8k/`` in their folder; without it their blocks stay.
-GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
+# Not shipped. Commands find gsm8k/, wikitext2/ and sst2/ in their folder; without them the README's blocks
+# that read them stay as they are, and the page on the paper cannot be renewed.
+DATA = ROOT.parent / "shared" / "data"
 
-PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-OUTPUT = re.compile(r"^(<!-- output: ([^\n]+) -->\n)(.*?)^(<!-- /output -->)$", re.DOTALL | re.MULTILINE)
+STEP = re.compile(
+    r"^```python\n(?P<python>.*?)^```$|"
+    r"^(?P<opening><!-- output: (?P<command>[^\n]+) -->\n).*?^<!-- /output -->$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def main() -> None:
     """Regenerate what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", choices=["picture", "readme", "notebooks"])
+    parser.add_argument("--only", choices=["picture", "readme", "paper", "notebooks"])
     parser.add_argument("--skip-memory", action="store_true", help="leave the memory table as it is")
     arguments = parser.parse_args()
     only = arguments.only
     if only in (None, "picture"):
         draw_picture()
     if only in (None, "readme"):
-        renew_readme(with_memory=not arguments.skip_memory)
+        renew_page(README, with_memory=not arguments.skip_memory)
+    if only in (None, "paper") and DATA.is_dir():
+        renew_page(PAPER)
     if only in (None, "notebooks"):
         for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
             renew_notebook(path)
@@ -63,48 +70,49 @@ def draw_picture() -> None:
     print(f"wrote {PICTURE.relative_to(ROOT)}, {PICTURE.stat().st_size / 1024:.0f} KiB")
 
 
-def renew_readme(with_memory: bool = True) -> None:
-    """Fill every output block of README.md."""
-    text = README.read_text(encoding="utf-8")
+def renew_page(page: Path, with_memory: bool = True) -> None:
+    """Run a page from top to bottom, and fill its output blocks with what was printed."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed = ""
+
+    def renewed(match: re.Match[str]) -> str:
+        nonlocal printed
+        if match["python"] is not None:
+            printed = run_python(match["python"], page.name, namespace)
+            return match[0]
+        command = match["command"]
+        if command == "python":
+            output = printed
+        elif why := _left_out(command, with_memory):
+            print(f"left as it is: the output of {command!r} ({why})")
+            return match[0]
+        else:
+            output = run(command)
+        return f"{match['opening']}```text\n{output.rstrip()}\n```\n<!-- /output -->"
+
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        if GSM8K.is_dir():
-            Path(folder, "gsm8k").symlink_to(GSM8K)
-        printed = dict(run_blocks(text))
-
-        def renewed(match: re.Match[str]) -> str:
-            command = match[2]
-            if command == "python":
-                above = max(end for end in printed if end < match.start())
-                output = printed[above]
-            elif why := _left_out(command, with_memory):
-                print(f"left as it is: the output of {command!r} ({why})")
-                return match[0]
-            else:
-                output = run(command)
-            return f"{match[1]}```text\n{output.rstrip()}\n```\n{match[4]}"
-
-        text = OUTPUT.sub(renewed, text)
-    README.write_text(text, encoding="utf-8")
-    print("wrote README.md")
+        for data in DATA.glob("*/"):
+            Path(data.name).symlink_to(data)
+        text = STEP.sub(renewed, page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
+    print(f"wrote {page.relative_to(ROOT)}")
 
 
 def _left_out(command: str, with_memory: bool) -> str | None:
     """Why a command is not run here, or ``None``."""
     if command == BENCHMARK and not with_memory:
         return "skipped"
-    if (command == BENCHMARK or "gsm8k" in command) and not GSM8K.is_dir():
-        return f"{GSM8K} is not there"
+    if (command == BENCHMARK or "gsm8k" in command) and not DATA.is_dir():
+        return f"{DATA} is not there"
     return None
 
 
-def run_blocks(text: str) -> Iterator[tuple[int, str]]:
-    """Run the Python blocks in order in one namespace: where each ends, and what it printed."""
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in PYTHON_BLOCK.finditer(text):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-            exec(compile(block[1], "README.md", "exec"), namespace)
-        yield block.end(), printed.getvalue()
+def run_python(block: str, name: str, namespace: dict[str, object]) -> str:
+    """Run a Python block among those before it; what it prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(block, name, "exec"), namespace)
+    return printed.getvalue()
 
 
 def run(command: str) -> str:

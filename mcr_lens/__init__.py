@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -76,6 +76,11 @@ if TYPE_CHECKING:
     from mcr_lens.result import (
         Profile,
     )
+    from mcr_lens.sweeps import (
+        read_grid,
+        sweep,
+        sweep_status,
+    )
 
 __all__ = [
     "AblationStudy",
@@ -127,8 +132,12 @@ __all__ = [
     "profile_training",
     "quality_by_depth",
     "read_dataset",
+    "read_grid",
     "record",
     "resample_ablate",
+    "sweep",
+    "sweep_status",
+    "sweeps",
     "viz",
     "word_problems",
     "write_dataset",
@@ -182,13 +191,16 @@ _HOMES = {
     "profile_training": "mcr_lens.experiments",
     "quality_by_depth": "mcr_lens.experiments",
     "read_dataset": "mcr_lens.netcdf",
+    "read_grid": "mcr_lens.sweeps",
     "record": "mcr_lens.engine",
+    "sweep": "mcr_lens.sweeps",
+    "sweep_status": "mcr_lens.sweeps",
     "resample_ablate": "mcr_lens.hooks",
     "word_problems": "mcr_lens.prompts",
     "write_dataset": "mcr_lens.netcdf",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

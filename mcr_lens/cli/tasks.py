@@ -29,9 +29,11 @@ class TaskOptions:
 
     text: Annotated[
         str | None,
-        typer.Option(help="Perplexity: a file of texts, or hf:NAME; WikiText's .txt by articles."),
+        typer.Option(help="Perplexity: a file of texts, or hf:NAME; WikiText by articles."),
     ] = None
     field: Annotated[str | None, typer.Option(help="Column of --text that holds the text.")] = None
+    text_config: Annotated[str | None, typer.Option(help="Configuration of --text hf:NAME.")] = None
+    text_split: Annotated[str | None, typer.Option(help="Split of --text hf:NAME.")] = None
     n: Annotated[int | None, typer.Option(help="Documents of --text, from the first.")] = None
     window: Annotated[int | None, typer.Option(help="Tokens of a window of --text.")] = None
     choices: Annotated[
@@ -42,10 +44,15 @@ class TaskOptions:
     num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question.")] = None
     limit: Annotated[int | None, typer.Option(help="Only the first documents of each task.")] = None
     labelled: Annotated[
-        str | None, typer.Option(help="Probes: a .tsv/.csv/.jsonl/.parquet file of texts and labels.")
+        str | None, typer.Option(help="Probes: texts and labels, .tsv/.csv/.jsonl/.parquet or hf:NAME.")
     ] = None
+    labelled_config: Annotated[str | None, typer.Option(help="Configuration of --labelled hf:NAME.")] = None
+    labelled_split: Annotated[str | None, typer.Option(help="Split of --labelled hf:NAME.")] = None
     text_column: Annotated[str, typer.Option(help="Column of --labelled; a number: no header.")] = "text"
     label_column: Annotated[str, typer.Option(help="Column of --labelled; a number: no header.")] = "label"
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of --labelled: rows of a group stay together.")
+    ] = None
     n_labelled: Annotated[int | None, typer.Option(help="Texts of --labelled, at random.")] = None
     translators: Annotated[
         Path | None, typer.Option(help="Folder of a tuned lens for --text and --choices.")
@@ -99,7 +106,8 @@ def _measured(
     results: dict[str, xr.Dataset] = {}
     uses: list[Use] = []
     if options.text is not None:
-        texts = read_documents(options.text, field=options.field, n=options.n)
+        where = {"config": options.text_config, "split": options.text_split}
+        texts = read_documents(options.text, field=options.field, n=options.n, **where)
         data = mcr.lens_perplexity(model, texts, translators=tuned, max_tokens=options.window, **settings)
         results["perplexity.nc"] = data
         uses.append(mcr.perplexity_use(data))
@@ -116,10 +124,20 @@ def _measured(
         results["choices.nc"] = data
         uses += mcr.choice_uses(data, options.metric)
     if options.labelled is not None:
-        text, label = (_column(name) for name in (options.text_column, options.label_column))
-        n = options.n_labelled
-        prompts, labels = mcr.load_labelled(options.labelled, model, text=text, label=label, n=n, seed=0)
-        data = mcr.linear_probes(model, prompts, labels, **settings)
+        text, label = _column(options.text_column), _column(options.label_column)
+        group = None if options.group_column is None else _column(options.group_column)
+        labelled = mcr.load_labelled(
+            options.labelled,
+            model,
+            text=text,
+            label=label,
+            group=group,
+            n=options.n_labelled,
+            seed=0,
+            config=options.labelled_config,
+            split=options.labelled_split,
+        )
+        data = mcr.linear_probes(model, *labelled, groups=labelled.groups, **settings)
         results["probes.nc"] = data
         uses += mcr.probe_uses(data)
     return results, uses

@@ -25,6 +25,7 @@ from mcr_lens.experiments.tasks import (
     probe_summary,
     probe_uses,
     quality_by_depth,
+    read_documents,
     text_windows,
     wikitext_articles,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "probe_uses",
     "profile_training",
     "quality_by_depth",
+    "read_documents",
     "text_windows",
     "wikitext_articles",
 ]

@@ -1,14 +1,14 @@
 """The same model on different kinds of text: how much of each phase depends on the input."""
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.special import ndtri, stdtrit
 
+from mcr_lens.bootstrap import bootstrap_ends, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.phases import find_phases
 from mcr_lens.result import Profile
@@ -43,11 +43,12 @@ def input_dependence(
 
     Returns:
         A row for each phase and measure: ``mean``, ``within_kind``, ``between_kinds`` and ``share_between``,
-        the last three with bootstrap intervals over the prompts of each kind (``_low``, ``_high``).
+        the last three with intervals over the prompts of each kind (``_low``, ``_high``).
 
     Raises:
         InputError: for fewer than two kinds, kinds of one prompt, or models of different shape.
     """
+    check_resampling(confidence, n_resamples, seed)
     _check(profiles)
     phases = _phases(profiles)
     rows = []
@@ -100,36 +101,70 @@ def _values(profile: Profile, measure: str, depths: list[int]) -> Float[np.ndarr
 def _row(
     samples: list[Float[np.ndarray, "prompt place"]], confidence: float, n_resamples: int, seed: int
 ) -> dict[str, float]:
-    def statistic(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Spread within, spread between, and the share of the latter, stacked first."""
-        within = np.mean([part.var(axis, ddof=1) for part in drawn], axis=0)
-        means = np.stack([part.mean(axis) for part in drawn])
-        # Means of few prompts differ by themselves: what that accounts for is taken off.
-        noise = np.mean([part.var(axis, ddof=1) / part.shape[axis] for part in drawn], axis=0)
-        inside = within.mean(0)
-        outside = np.maximum((means.var(0, ddof=1) - noise).mean(0), 0)
-        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing differs at all
-            return np.stack([np.sqrt(inside), np.sqrt(outside), outside / (inside + outside)])
+    """Spreads of one measure in one phase, with intervals.
 
-    # Prompts last, as scipy wants them; each kind is resampled by itself.
-    turned = [part.T for part in samples]
-    found = statistic(*turned)
-    with warnings.catch_warnings():
-        # A share of nothing is NaN, which scipy takes for a failure of its own.
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = bootstrap(
-            turned,
-            statistic,
-            vectorized=True,
-            axis=-1,
-            method="percentile",
-            confidence_level=confidence,
-            n_resamples=n_resamples,
-            batch=50,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
+    Percentiles of resampled spreads between kinds would be wrong: resampled means carry the noise of few
+    prompts twice, and the estimator takes it off once. But the spread of the means is a length, and the
+    true means lie no farther from those of the sample than resampled means do: so neither does the length.
+    """
+    rng = np.random.default_rng(seed)
+    n = min(len(part) for part in samples)
+    means = np.stack([part.mean(0) for part in samples])
+    variances = np.stack([part.var(0, ddof=1) for part in samples])
+    within, between = _spreads(variances, means, samples)
+    of_resamples = [_resampled(part, n_resamples, rng) for part in samples]
+    again_means, again_variances = (np.stack(parts) for parts in zip(*of_resamples, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing differs at all
+        # The spread that resamples are drawn from is the sample's own, n prompts being all there are.
+        exact = np.mean([part.var(0).mean() for part in samples])
+        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, np.asarray(n), confidence)
+        inside = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
+    moved = _length(again_means - means[:, None])
+    # Tails of few prompts, as bootstrap_interval has them.
+    wider = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2) / ndtri((1 + confidence) / 2)
+    reach = float(np.quantile(moved, confidence) * wider)
+    length = float(_length(means))
+    outside = max(length - reach, 0.0), length + reach
+    shares = [
+        _share(*pair)
+        for pair in ((within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2))
+    ]
     row = {"mean": float(np.mean([part.mean() for part in samples]))}
-    for i, name in enumerate(("within_kind", "between_kinds", "share_between")):
-        row |= {name: float(found[i])}
-        row |= {f"{name}_low": float(interval.low[i]), f"{name}_high": float(interval.high[i])}
-    return row
+    row |= _named("within_kind", np.sqrt(within), *inside)
+    return row | _named("between_kinds", np.sqrt(between), *outside) | _named("share_between", *shares)
+
+
+def _named(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _length(means: Float[np.ndarray, "kind *resample place"]) -> Float[np.ndarray, "*resample"]:
+    """Standard deviation between kinds, its square averaged over places."""
+    return np.sqrt(means.var(0, ddof=1).mean(-1))
+
+
+def _share(within: float, between: float) -> float:
+    return between / (within + between) if within + between > 0 else float("nan")
+
+
+def _spreads(
+    variances: Float[np.ndarray, "kind place"],
+    means: Float[np.ndarray, "kind place"],
+    samples: list[Float[np.ndarray, "prompt place"]],
+) -> tuple[float, float]:
+    """Variance within kinds and between them; what means of few prompts differ by is taken off."""
+    per_kind = variances.mean(-1)
+    noise = per_kind / np.array([len(part) for part in samples])
+    return float(per_kind.mean()), max(float(_length(means) ** 2 - noise.mean()), 0.0)
+
+
+def _resampled(
+    sample: Float[np.ndarray, "prompt place"], n_resamples: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "resample place"], Float[np.ndarray, "resample place"]]:
+    """Mean and variance of prompts drawn anew, as products of counts and powers."""
+    n = len(sample)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    centred = sample - sample.mean(0)
+    shift = counts @ centred / n
+    variance = np.maximum(counts @ centred**2 / n - shift**2, 0) * n / (n - 1)
+    return sample.mean(0) + shift, variance

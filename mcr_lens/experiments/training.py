@@ -68,12 +68,11 @@ def profile_training(
         "estimator": estimator.as_dict(),
         "sink_position": sink_position,
     }
-    width = len(str(found[-1].step))
     profiles = []
     bar = tqdm(found, desc="training", unit="step", disable=None if progress else True)
     for checkpoint in bar:
         bar.set_postfix_str(f"step {checkpoint.step}")
-        path = None if out is None else Path(out).expanduser() / f"step_{checkpoint.step:0{width}d}.nc"
+        path = None if out is None else Path(out).expanduser() / f"step_{checkpoint.step}.nc"
         if path is not None and path.is_file():
             measured = _finished(path, wanted | _identity(checkpoint))
         else:

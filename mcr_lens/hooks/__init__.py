@@ -5,6 +5,7 @@ from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.hooks.block import block_attention_to
 from mcr_lens.hooks.context import BatchContext, current_context, running
 from mcr_lens.hooks.lens import LogitLens, TunedLens
+from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.hooks.observe import (
     AttentionObserver,
     Observer,
@@ -29,6 +30,7 @@ __all__ = [
     "BatchContext",
     "LogitLens",
     "Observer",
+    "PatternObserver",
     "PooledStates",
     "PromptTable",
     "ResidualObserver",

@@ -41,6 +41,7 @@ from mcr_lens.metrics.residual import (
     write_along,
 )
 from mcr_lens.metrics.residual_state import ResidualState
+from mcr_lens.metrics.roles import MIXING_THRESHOLD, ROLES, head_roles
 from mcr_lens.metrics.spectrum import (
     Estimator,
     Spectra,
@@ -53,6 +54,8 @@ from mcr_lens.metrics.spectrum import (
 from mcr_lens.metrics.value_state import ValueState
 
 __all__ = [
+    "MIXING_THRESHOLD",
+    "ROLES",
     "AttentionState",
     "Estimator",
     "Masses",
@@ -70,6 +73,7 @@ __all__ = [
     "dominance",
     "dominance_bound",
     "entropy_bound",
+    "head_roles",
     "identity_score",
     "is_massive",
     "learned_sink_mass",

@@ -6,6 +6,7 @@ else in the package talks to a model through hook names and the functions here.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 
 try:
     from transformer_lens import HookedTransformer  # type: ignore[attr-defined]
@@ -60,21 +61,27 @@ def backend_of(model: Model) -> Backend:
     )
 
 
-def checkpoint_labels(name: str) -> list[int] | None:
-    """Steps (or tokens) of the checkpoints that TransformerLens knows of a name; ``None`` of others."""
+def checkpoint_labels(name: str) -> tuple[str, list[int]] | None:
+    """Of a name whose checkpoints TransformerLens knows: its name on the hub, and their steps (or tokens).
+
+    Raises:
+        InputError: where TransformerLens would have to ask the hub and cannot.
+    """
     if HookedTransformer is not None:
-        from transformer_lens.loading_from_pretrained import (  # type: ignore[import-not-found]
-            get_checkpoint_labels,
-        )
+        loading: Any = import_module("transformer_lens.loading_from_pretrained")
+        get_labels, resolve = loading.get_checkpoint_labels, loading.get_official_model_name
     else:
-        from transformer_lens.tools.model_registry.checkpoints import (  # type: ignore[import-not-found]
-            get_checkpoint_labels,
-        )
+        registry = "transformer_lens.tools.model_registry"
+        get_labels = import_module(f"{registry}.checkpoints").get_checkpoint_labels
+        resolve = import_module(f"{registry}.registry_io").resolve_model_alias
     try:
-        labels, _ = get_checkpoint_labels(name)
+        official = resolve(name) or name
+        return official, list(get_labels(official)[0])
     except ValueError:
         return None
-    return list(labels)
+    except (ConnectionError, OSError) as error:
+        reason = one_line(error, 200)
+        raise InputError(f"{name}: the list of its checkpoints is on the hub ({reason})") from error
 
 
 def new_cache(model: Model, batch: int) -> Any:

@@ -1,8 +1,9 @@
 """Training checkpoints: the steps that a model was saved at, and how to load the model of each."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from mcr_lens.tiny import checkpoint_steps
 
 __all__ = ["Checkpoint", "checkpoints"]
 
-# How the published families name the revision of a step; others are given as a mapping.
-_REVISIONS = {"EleutherAI/pythia": "step{}", "pythia": "step{}", "stanford-crfm/": "checkpoint-{}"}
+# How the published families name the revision of a step, by their names on the hub. What else TransformerLens
+# knows keeps its checkpoints as files, which it loads by their number.
+_REVISIONS = {"EleutherAI/pythia": "step{}", "stanford-crfm/": "checkpoint-{}"}
 # Neighbours that "thinned" keeps are at least this factor apart: about two in an octave.
 _FACTOR = 1.4
 
@@ -61,6 +63,7 @@ def checkpoints(
         >>> [checkpoint.step for checkpoint in checkpoints("tiny", [0, 512])]
         [0, 512]
     """
+    _check(source, steps)
     found = _checkpoints(source, steps, options)
     if not found:
         raise InputError("no checkpoints: give at least one folder, or a mapping from steps to folders")
@@ -70,6 +73,20 @@ def checkpoints(
         there = ", ".join(str(step) for step in _thinned(sorted(found)))
         raise InputError(f"no checkpoint of step {', '.join(map(str, missing))}: there are {there} ...")
     return [found[step] for step in sorted(set(wanted))]
+
+
+def _check(source: Source, steps: Sequence[int] | str) -> None:
+    if isinstance(steps, str) and steps not in ("all", "thinned"):
+        raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
+    if not isinstance(steps, str) and (
+        not isinstance(steps, Iterable) or not all(isinstance(step, Integral) for step in steps)
+    ):
+        raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
+    if not isinstance(source, str | Path | Iterable):
+        raise InputError(f"checkpoints of {source!r}: give a name, folders, or a mapping from step to folder")
+    wrong = [step for step in source if not isinstance(step, Integral)] if isinstance(source, Mapping) else []
+    if wrong:
+        raise InputError(f"{wrong[0]!r} is no step: a mapping goes from whole numbers to folders or names")
 
 
 def _checkpoints(
@@ -86,17 +103,18 @@ def _checkpoints(
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _of_folders([inside for inside in folder.iterdir() if inside.is_dir()], options)
-    labels = checkpoint_labels(name)
-    if labels is None:
+    known = checkpoint_labels(name)
+    if known is None:
         if isinstance(steps, str):
             raise InputError(
                 f"{name}: TransformerLens knows no checkpoints of it; give steps=[...] (revisions step<N>), "
                 "or a mapping from steps to 'name@revision' or folders"
             )
-        labels = list(steps)
-    if name.startswith("NeelNanda/"):
+        return _of_revisions(name, steps, "step{}", options)
+    official, labels = known
+    pattern = next((form for prefix, form in _REVISIONS.items() if official.startswith(prefix)), None)
+    if pattern is None:
         return {step: Checkpoint(step, name, {**options, "checkpoint_value": step}) for step in labels}
-    pattern = next((form for prefix, form in _REVISIONS.items() if name.startswith(prefix)), "step{}")
     return _of_revisions(name, labels, pattern, options)
 
 

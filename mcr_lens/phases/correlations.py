@@ -54,7 +54,10 @@ def correlations(
 
         p = share of the n shifts, 0 included, with |r| at least that observed
 
-    (the larger of two such shares, see ``mcr_lens.phases.shifts.shift_test``). It cannot be below
+    (the larger of two such shares, see ``mcr_lens.phases.shifts.shift_test``). This holds for series that
+    are alike all along the depth. Where both change most in the first and last layers, for whatever
+    reasons of their own, p is too small: in simulations with larger changes at both ends it fell below 0.05
+    in a third of the draws. Look at the curves before believing it. It cannot be below
     ``smallest_p = 1 / n``: 0.1 for a model of 10 layers, 0.03 for one of 32.
     **One model of few layers cannot show such a correlation to be significant, however large it is.**
     ``p_adjusted`` corrects for the number of outcomes within a level and a method. Levels and methods are
@@ -109,7 +112,7 @@ def correlations(
     table.attrs = {
         "norm": f"log {norm}" if log else norm,
         "correction": correction,
-        "p": "by shifts along depth, all of them; never below smallest_p = 1 / n_changes",
+        "p": "by shifts along depth, all of them, of series alike all along it; never below smallest_p = 1 / n_changes",
         **resampling,
     }
     return table

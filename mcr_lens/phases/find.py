@@ -7,7 +7,13 @@ import pandas as pd
 
 from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
 from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
-from mcr_lens.phases.span import MIN_ENTROPY_DROP, MIN_NORM_RATIO, compression_span, entropy_fall
+from mcr_lens.phases.span import (
+    MIN_ENTROPY_DROP,
+    MIN_NORM_RATIO,
+    compression_span,
+    entropy_fall,
+    other_valleys,
+)
 from mcr_lens.phases.stages import MIN_SHARE, Stage, dissipation_stages, emergence_stages
 
 __all__ = ["Phases", "find_phases"]
@@ -21,6 +27,8 @@ class Phases:
         peak_depth: depth of the largest mean norm ratio.
         peak_norm_ratio: that ratio.
         entropy_drop: largest fall of normalized entropy below its highest value before.
+        other_valleys: further runs of depths, before or after the compression phase, that are massive and
+            compressed too, where the norm comes and goes more than once.
         emergence, dissipation: the layers that write the sink token's norm and take it back, in order:
             several when it is written in several stages; ``None`` when the profile has no writes.
         intervals: how all this moves when other prompts are drawn; ``None`` with ``confidence=None``.
@@ -35,6 +43,7 @@ class Phases:
     min_norm_ratio: float
     min_entropy_drop: float
     min_share: float = MIN_SHARE
+    other_valleys: tuple[tuple[int, int], ...] = ()
     emergence: tuple[Stage, ...] | None = None
     dissipation: tuple[Stage, ...] | None = None
     intervals: PhaseIntervals | None = None
@@ -49,9 +58,11 @@ class Phases:
                 f"reach {self.min_norm_ratio:g} and {self.min_entropy_drop:g} at one depth"
             )
         named = {"Mix": self.mix, "Compress": self.compress, "Refine": self.refine}
-        return ", ".join(
+        text = ", ".join(
             f"{name} {_depths(span)}" if span else f"no {name} phase" for name, span in named.items()
         )
+        others = " and ".join(map(_depths, self.other_valleys))
+        return f"{text}; also compressed: {others}" if others else text
 
     def table(self) -> pd.DataFrame:
         """A row a boundary and a stage, in order of depth: ``place``, ``low``, ``high`` and shares.
@@ -82,7 +93,8 @@ def find_phases(
     least ``min_norm_ratio``. It is the run of depths around the deepest such fall that keep at least
     half of it: refinement begins where half of the fall has been regained. Mixing is what lies before,
     refinement what lies after: two boundaries make the three phases, and there is no other definition
-    of them here (``change_points`` is held against it, never mixed into it).
+    of them here (``change_points`` is held against it, never mixed into it). Where the norm comes and goes
+    more than once, what else is compressed is told in ``other_valleys``.
 
     For the intervals whole prompts are drawn anew, the curves averaged and everything found again; see
     ``PhaseIntervals``. The interval is about the curve of the mean over all such prompts, which is
@@ -141,6 +153,7 @@ def find_phases(
         min_norm_ratio=min_norm_ratio,
         min_entropy_drop=min_entropy_drop,
         min_share=min_share,
+        other_valleys=tuple(other_valleys(ratio, entropy, min_norm_ratio, min_entropy_drop)),
         emergence=written,
         dissipation=removed,
         intervals=intervals,

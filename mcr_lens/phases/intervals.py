@@ -51,15 +51,20 @@ class PhaseIntervals:
         """A row a boundary (depths) and a stage (layers): ``place``, ``low``, ``high``, shares.
 
         A boundary that does not exist, such as the end of mixing when depth 0 is compressed already, is
-        ``<NA>``, as an end of an interval too.
+        ``<NA>``, as an end of an interval too. A layer that the mean does not name, but at least
+        (1 - confidence) / 2 of the resamples do, is a "possible" emergence or dissipation layer, with the
+        share of resamples that name it and no interval.
         """
+        also_written, also_removed = self._possible()
         rows = [
             ("mixing ends", self.begins, -1),
             ("compression begins", self.begins, 0),
             ("compression ends", self.ends, 0),
             ("refinement begins", self.ends, 1),
             *(("emergence layer", stage, 0) for stage in self.emergence or ()),
+            *(("possible emergence layer", layer, 0) for layer in also_written),
             *(("dissipation layer", stage, 0) for stage in self.dissipation or ()),
+            *(("possible dissipation layer", layer, 0) for layer in also_removed),
         ]
         table = pd.DataFrame(
             [
@@ -70,6 +75,22 @@ class PhaseIntervals:
             columns=["boundary", "place", "low", "high", "named", "found"],
         )
         return table.astype(dict.fromkeys(["place", "low", "high"], "Int64")).set_index("boundary")
+
+    def _possible(self) -> tuple[list[Place], list[Place]]:
+        """Emergence and dissipation layers that were not found, but which the data do not rule out."""
+        rare = (1 - self.confidence) / 2
+        emergence, dissipation = (
+            [
+                Place(layer, named=share)
+                for layer, share in named.items()
+                if share >= rare and layer not in {stage.place for stage in stages or ()}
+            ]
+            for stages, named in (
+                (self.emergence, self.emergence_named),
+                (self.dissipation, self.dissipation_named),
+            )
+        )
+        return emergence, dissipation
 
     def _moved(self, end: int | None, by: int) -> int | None:
         """The neighbouring depth, if the model has it."""
@@ -85,9 +106,9 @@ class PhaseIntervals:
         if self.begins and self.ends:
             lines.append(f"  compression begins at depth {self.begins} and ends at depth {self.ends}")
         if self.emergence is not None and self.dissipation is not None:
-            rare = (1 - self.confidence) / 2
-            written = _stages("written in", self.emergence, self.emergence_named, rare)
-            removed = _stages("taken back in", self.dissipation, self.dissipation_named, rare)
+            also_written, also_removed = self._possible()
+            written = _stages("written in", self.emergence, also_written)
+            removed = _stages("taken back in", self.dissipation, also_removed)
             lines.append(f"  sink token's norm {written}; {removed}")
         return "\n".join(lines)
 
@@ -151,11 +172,10 @@ def phase_intervals(
     )
 
 
-def _stages(how: str, stages: tuple[Place, ...], named: dict[int, float], rare: float) -> str:
+def _stages(how: str, stages: tuple[Place, ...], possible: list[Place]) -> str:
     """The stages that were found, and the layers that many resamples name besides."""
     listed = [f"{stage} ({_percent(stage.named)})" for stage in stages]
-    found = {stage.place for stage in stages}
-    others = [f"{at} ({_percent(share)})" for at, share in named.items() if at not in found and share >= rare]
+    others = [f"{at} ({_percent(at.named)})" for at in possible]
     several = f"{len(stages)} stages, " if len(stages) > 1 else ""
     text = f"{several}layer{'s' * (len(stages) > 1)} {', '.join(listed)}" if stages else "no single layer"
     return f"{how} {text}" + (f", in some resamples also {', '.join(others)}" if others else "")

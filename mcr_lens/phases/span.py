@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["MIN_ENTROPY_DROP", "MIN_NORM_RATIO", "compression_span", "entropy_fall"]
+__all__ = ["MIN_ENTROPY_DROP", "MIN_NORM_RATIO", "compression_span", "entropy_fall", "other_valleys"]
 
 MIN_NORM_RATIO = 10.0
 MIN_ENTROPY_DROP = 0.1
@@ -36,3 +36,25 @@ def compression_span(
     last = np.where(outside & (depth > bottom), depth, len(depth)).min(-1) - 1
     exists = deepest[..., 0] >= min_entropy_drop
     return np.where(exists, first, np.nan), np.where(exists, last, np.nan)
+
+
+def other_valleys(
+    ratio: Float[np.ndarray, "depth"],
+    entropy: Float[np.ndarray, "depth"],
+    min_norm_ratio: float = MIN_NORM_RATIO,
+    min_entropy_drop: float = MIN_ENTROPY_DROP,
+) -> list[tuple[int, int]]:
+    """Further runs of depths that would be compression phases, did the deepest fall not lie elsewhere.
+
+    They too keep at least half of that fall, and hold a depth that is massive and compressed by the same
+    two thresholds.
+    """
+    first, last = compression_span(ratio, entropy, min_norm_ratio, min_entropy_drop)
+    if np.isnan(first):
+        return []
+    fall = entropy_fall(entropy)
+    deep = fall >= np.nanmax(fall[int(first) : int(last) + 1]) / 2
+    massive = (ratio >= min_norm_ratio) & (fall >= min_entropy_drop)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], deep, [False]]).astype(int)))
+    runs = [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]
+    return [run for run in runs if run[0] != first and massive[run[0] : run[1] + 1].any()]

@@ -46,8 +46,9 @@ def emergence_stages(
 ) -> list[Stage]:
     """Layers that write at least ``min_share`` of the sink token's peak norm, in order.
 
-    Read from the means over prompts of the writes along the state they leave behind, up to the peak.
-    Empty when the norm ratio never reaches ``min_norm_ratio``: then there is nothing massive to emerge.
+    Read from the means over prompts of the writes along the state they leave behind. Behind the peak only
+    where the token had ceased to be massive and is so again. Empty when the norm ratio never reaches
+    ``min_norm_ratio``: then there is nothing massive to emerge.
 
     Raises:
         InputError: for a profile without writes, or several profiles at once.
@@ -65,10 +66,11 @@ def emergence_stages(
 def dissipation_stages(
     profile: ProfileLike, min_share: float = MIN_SHARE, min_norm_ratio: float = MIN_NORM_RATIO
 ) -> list[Stage]:
-    """Layers after the peak that take at least ``min_share`` of the sink token's peak norm away.
+    """Layers that take at least ``min_share`` of the sink token's peak norm away, in order.
 
-    The share is the fall of the norm itself: a write that removes nearly all of a state has no fixed
-    direction along the little that it leaves behind. The larger write is named.
+    Before the peak only where a massive token then ceases to be one, to emerge again. The share is the
+    fall of the norm itself: a write that removes nearly all of a state has no fixed direction along the
+    little that it leaves behind. The larger write is named.
 
     Raises:
         InputError: for a profile without writes, or several profiles at once.
@@ -116,10 +118,18 @@ def named_layers(
     peak = filled.argmax(-1)[..., None]
     largest = np.take_along_axis(norm, peak, -1)
     before = np.arange(norm.shape[-1] - 1) < peak
+    is_massive = ratio >= min_norm_ratio
+    # Behind the peak it emerges again only where it had ceased to be massive, and the same the other way.
+    depth = np.arange(norm.shape[-1])
+    ceased = np.logical_or.accumulate(~is_massive & (depth > peak), axis=-1)[..., :-1]
+    ceases = np.logical_or.accumulate((~is_massive & (depth < peak))[..., ::-1], axis=-1)[..., ::-1][..., 1:]
     with np.errstate(invalid="ignore", divide="ignore"):
         written = (mlp_along + attention_along) / largest
         change = np.diff(norm, axis=-1) / largest
-    return massive & before & (written >= min_share), massive & ~before & (change <= -min_share)
+    return (
+        massive & (written >= min_share) & (before | (ceased & is_massive[..., 1:])),
+        massive & (change <= -min_share) & (~before | (ceases & is_massive[..., :-1])),
+    )
 
 
 def _named(

@@ -2,9 +2,24 @@
 
 from mcr_lens.viz.curves import depth_curves
 from mcr_lens.viz.doses import dose_response
+from mcr_lens.viz.inline import View
+from mcr_lens.viz.lens_tokens import lens_tokens
 from mcr_lens.viz.lenses import lens_curves
 from mcr_lens.viz.maps import patching_map
+from mcr_lens.viz.sink_strips import sink_tokens
+from mcr_lens.viz.sinks import attention_sinks
 from mcr_lens.viz.tasks import task_depth
 from mcr_lens.viz.training import training
 
-__all__ = ["depth_curves", "dose_response", "lens_curves", "patching_map", "task_depth", "training"]
+__all__ = [
+    "View",
+    "attention_sinks",
+    "depth_curves",
+    "dose_response",
+    "lens_curves",
+    "lens_tokens",
+    "patching_map",
+    "sink_tokens",
+    "task_depth",
+    "training",
+]

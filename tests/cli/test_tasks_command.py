@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
 from shell import assert_refused, run
@@ -65,4 +66,41 @@ def test_bad_input_is_refused_before_anything_is_measured(texts: Path, tmp_path:
     assert_refused(run("tasks", "tiny", "--out", out), 2, "give some of --text, --choices and --labelled")
     assert_refused(run("tasks", "tiny", "--text", texts, "--keep", 2, "--out", out), 2, "--keep")
     assert_refused(run("tasks", "tiny", "--text", tmp_path / "none.txt", "--out", out), 2, "no such file")
+    assert_refused(run("tasks", "tiny", "--text", texts, "--n", -1, "--out", out), 2, "at least one document")
     assert not out.exists()
+
+
+def test_data_sets_by_name_with_configuration_and_split(tmp_path: Path) -> None:
+    """What a hub name does, with folders saved by the same library: WikiText's lines become articles."""
+    pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
+    articles = [f"\n = Title {i} = \n\n {text} \n\n" for i, text in enumerate(mcr.word_problems(3))]
+    lines = [line + "\n" for line in "".join(articles).split("\n")]
+    wiki = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["no"]})})
+    wiki["test"] = datasets.Dataset.from_dict({"text": lines})
+    wiki.save_to_disk(tmp_path / "wiki")
+    problems = mcr.word_problems(80)
+    table = {"sentence": problems, "sells": ["sells" in problem for problem in problems]}
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(table)}).save_to_disk(tmp_path / "reviews")
+    out = tmp_path / "tasks"
+    result = run(
+        "tasks", "tiny", "--text", f"hf:{tmp_path / 'wiki'}", "--text-split", "test", "--field", "text",
+        "--labelled", f"hf:{tmp_path / 'reviews'}", "--labelled-split", "train",
+        "--text-column", "sentence", "--label-column", "sells", "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len(set(mcr.read_dataset(out / "perplexity.nc").document.values)) == 3
+    assert mcr.read_dataset(out / "probes.nc").sizes["prompt"] == 80
+
+
+def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None:
+    model = mcr.load_model("tiny")
+    prompts = mcr.load_prompts(texts, model, field="text")
+    mcr.fit_tuned_lens(model, prompts, steps=3, progress=False).save(tmp_path / "lens")
+    losses = {}
+    for name, more in {"logit": [], "tuned": ["--translators", tmp_path / "lens"]}.items():
+        out = tmp_path / name
+        result = run("tasks", "tiny", "--text", texts, "--field", "text", *more, "--out", out)
+        assert result.exit_code == 0, result.output
+        losses[name] = mcr.read_dataset(out / "perplexity.nc").lens_loss.mean("prompt").values
+    assert losses["tuned"][0] < losses["logit"][0]
+    assert losses["tuned"][-1] == pytest.approx(losses["logit"][-1], abs=1e-6)

@@ -21,10 +21,10 @@ def test_steps_are_profiled_shown_and_not_measured_again(
     out = tmp_path / "training"
     result = run("training", "tiny", questions, "--out", out, "--steps", "0,20000", *OPTIONS)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in out.iterdir()) == ["step_00000.nc", "step_20000.nc", "training.html"]
+    assert sorted(path.name for path in out.iterdir()) == ["step_0.nc", "step_20000.nc", "training.html"]
     prompts = mcr.load_prompts(questions, bundled_model, field="question", n=3, max_tokens=24)
     expected = mcr.profile(mcr.load_model("tiny", revision="step0"), prompts, progress=False)
-    found = mcr.Profile.load(out / "step_00000.nc")
+    found = mcr.Profile.load(out / "step_0.nc")
     np.testing.assert_allclose(found["norm_ratio"], expected["norm_ratio"], rtol=1e-5)
     assert "norm ratio:" in result.stdout and "largest sink rate" in result.stdout
     loaded: list[int] = []

@@ -52,6 +52,23 @@ def test_kinds_that_do_not_differ_have_nothing_between_them() -> None:
     assert row.loc[("Compress", "mixing_score")].between_kinds < 0.02
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.4])
+def test_intervals_cover_the_spread_between_kinds(gap: float) -> None:
+    """Kinds that do not differ included: there the interval must reach down to nothing."""
+    covered = 0
+    for draw in range(100):
+        profiles = {
+            name: simulated(gap * at, 0.4, seed=1000 * draw + i, n=8)
+            for i, (name, at) in enumerate(OFFSETS.items())
+        }
+        row: Any = input_dependence(profiles, n_resamples=99).set_index(["phase", "measure"])
+        row = row.loc[("Compress", "mixing_score")]
+        covered += row.between_kinds_low <= gap <= row.between_kinds_high  # sd of -gap, 0, gap
+        assert row.between_kinds_low <= row.between_kinds <= row.between_kinds_high
+        assert row.share_between_low <= row.share_between <= row.share_between_high
+    assert covered >= 90  # of 95 in the mean; fewer than 90 with probability 0.01
+
+
 def test_without_phases_all_depths_stand_together() -> None:
     profiles = {name: simulated(0, 0.1, seed, n=5, peak=2.0) for seed, name in enumerate(OFFSETS)}
     table = input_dependence(profiles, n_resamples=50)

@@ -55,8 +55,31 @@ def test_published_runs_know_their_steps_and_revisions() -> None:
     assert pythia[-1].options == {"dtype": "bfloat16", "revision": "step143000"}
     thinned = [checkpoint.step for checkpoint in checkpoints("EleutherAI/pythia-410m")]
     assert thinned[0] == 0 and thinned[-1] == 143000 and {512, 1000} < set(thinned) and len(thinned) < 30
-    crfm = checkpoints("stanford-crfm/alias-gpt2-small-x21", [100, 400000])
-    assert [checkpoint.options["revision"] for checkpoint in crfm] == ["checkpoint-100", "checkpoint-400000"]
+    for name in ("stanford-crfm/alias-gpt2-small-x21", "stanford-gpt2-small-a", "alias-gpt2-small-x21"):
+        crfm = checkpoints(name, [100, 400000])
+        revisions = [checkpoint.options["revision"] for checkpoint in crfm]
+        assert revisions == ["checkpoint-100", "checkpoint-400000"]
+
+
+def test_a_list_that_only_the_hub_has_is_asked_for_in_one_line() -> None:
+    with pytest.raises(InputError, match="the list of its checkpoints is on the hub") as caught:
+        checkpoints("NeelNanda/SoLU_1L512W_C4_Code")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "steps", "said"),
+    [
+        ("tiny", "none", "use 'all', 'thinned' or a list"),
+        ("tiny", 512, "give a list of whole numbers"),
+        ("tiny", [0.5], "give a list of whole numbers"),
+        (5, "all", "give a name, folders, or a mapping"),
+        ({"a": "folder"}, "all", "'a' is no step"),
+    ],
+)
+def test_what_is_no_source_or_step_is_refused(source: Any, steps: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        checkpoints(source, steps)
 
 
 def test_other_names_need_their_steps_or_a_mapping() -> None:

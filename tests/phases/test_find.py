@@ -165,6 +165,42 @@ def test_a_profile_without_writes_has_phases_and_no_stages() -> None:
     assert "written" not in str(found)
 
 
+def test_a_norm_that_comes_and_goes_twice_is_told() -> None:
+    twice = made_profile([1, 200, 300, 3, 250, 250, 3], [0.9, 0.1, 0.1, 0.9, 0.2, 0.2, 0.9])
+    found = twice.phases()
+    assert (found.compress, found.other_valleys) == ((1, 2), ((4, 5),))
+    assert found.headline.endswith("Refine depths 3-6; also compressed: depths 4-5")
+    later = made_profile([1, 200, 3, 250, 300, 3], [0.9, 0.3, 0.9, 0.1, 0.1, 0.9]).phases()
+    assert (later.compress, later.other_valleys) == ((3, 4), ((1, 1),))
+    # A fall without a massive token is no valley of this kind.
+    plain = made_profile([1, 200, 300, 3, 2, 3], [0.9, 0.1, 0.1, 0.9, 0.1, 0.9]).phases()
+    assert plain.other_valleys == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "written", "removed"),
+    [
+        ([(1, 300), (3, -299), (5, 280), (8, -279)], [1, 5], [3, 8]),
+        ([(1, 150), (3, -149), (5, 400), (8, -399)], [1, 5], [3, 8]),
+    ],
+)
+def test_layers_of_a_norm_that_comes_and_goes_twice(
+    plan: list[tuple[int, int]], written: list[int], removed: list[int]
+) -> None:
+    write = np.zeros(10)
+    for layer, size in plan:
+        write[layer] = size
+    norm = 1 + np.concatenate([[0.0], np.cumsum(write)])
+    data = made_profile(norm.tolist(), n_prompts=2).data
+    for name in ("sink_norm", "norm_ratio"):
+        data[name] = (("prompt", "depth"), np.tile(norm, (2, 1)))
+    for name, values in {"mlp_write_along": write, "mlp_write_norm": abs(write)}.items():
+        data[name] = (("prompt", "layer"), np.tile(values, (2, 1)))
+        data[name.replace("mlp", "attention")] = (("prompt", "layer"), np.zeros((2, 10)))
+    profile = mcr.Profile(data)
+    assert (profile.emergence_layers(), profile.dissipation_layers()) == (written, removed)
+
+
 def test_depths_that_a_shorter_model_does_not_have_are_no_refinement() -> None:
     short, deep = made_profile([1, 200, 5], [0.9, 0.1, 0.8]), made_profile([1, 200, 200, 200, 5, 5])
     both = mcr.Profile.concat([short, deep], "model", ["short", "deep"])

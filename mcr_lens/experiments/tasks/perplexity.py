@@ -178,23 +178,32 @@ def wikitext_articles(lines: Sequence[str]) -> list[str]:
     return ["\n".join(article) for article in articles if any(text.strip() for text in article)]
 
 
-def read_documents(source: str, *, field: str | None = None, n: int | None = None) -> list[str]:
-    """The texts of a file or data set, each a document; of a ``.txt`` of WikiText its articles.
+def read_documents(
+    source: str,
+    *,
+    field: str | None = None,
+    n: int | None = None,
+    config: str | None = None,
+    split: str | None = None,
+) -> list[str]:
+    """The texts of a file or data set, each a document; of WikiText, which comes in lines, its articles.
 
     Args:
-        source: as for ``load_prompts``.
+        source: as for ``load_prompts``: a file, or ``hf:NAME`` with ``config`` and ``split``.
         field: the column that holds the text.
         n: only the first so many documents.
 
     Raises:
-        InputError: as ``read_texts``.
+        InputError: as ``read_texts``; for ``n`` below 1.
     """
-    texts = read_texts(source, field=field)
+    if n is not None and n < 1:
+        raise InputError(f"n = {n}: ask for at least one document")
+    texts = lines = read_texts(source, field=field, config=config, split=split)
     if source.endswith(".txt"):
-        # Blank lines tell titles from formulas; readers of lines drop them.
-        articles = wikitext_articles(Path(source).expanduser().read_text(encoding="utf-8").split("\n"))
-        texts = articles if len(articles) > 1 else texts
-    return texts[:n]
+        # Blank lines tell titles from formulas; the reader of texts drops them.
+        lines = Path(source).expanduser().read_text(encoding="utf-8").split("\n")
+    articles = wikitext_articles(lines)
+    return (articles if len(articles) > 1 else texts)[:n]
 
 
 def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document depth_and_count"]:

@@ -1,0 +1,106 @@
+"""``mcr-lens sweep``: a grid of profiles into a folder, resumed by the same command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcr_lens.cli.show import show_text, showing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mcr_lens.sweeps import Grid
+
+__all__ = ["sweep"]
+
+_COLUMNS = ("state", "model", "revision", "prompts", "arm")
+
+
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="TOML file of models, prompts and arms.")],
+    out: Annotated[Path, typer.Option(help="Folder for one profile a cell, and records of failures.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="In place of the grid's models: NAME or NAME@REVISION.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="In place of the grid's prompts: a file, hf:NAME, made-up or library-code."),
+    ] = None,
+    field: Annotated[str | None, typer.Option(help="Column of --prompts that holds the text.")] = None,
+    n: Annotated[int | None, typer.Option(help="Prompts of each set, in place of the grid's number.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Cut prompts to this many tokens.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only say what is done, failed and left.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells and their files.")] = False,
+) -> None:
+    """Profile every model x prompts x arm of a grid; a sweep that was stopped goes on where it was.
+
+    Exit code 1 when cells have failed: the rest is done, and the same command tries them again.
+    """
+    from mcr_lens import sweeps
+
+    chosen = _replaced(sweeps.read_grid(grid), model, prompts, field, n, max_tokens)
+    if status or dry_run:
+        table = sweeps.sweep_status(chosen, out)
+        with showing(out):
+            _show(table, with_files=dry_run)
+            typer.echo(_counted(table))
+        return
+    try:
+        table = sweeps.sweep(chosen, out)
+    except KeyboardInterrupt as error:
+        table = sweeps.sweep_status(chosen, out)
+        typer.echo(f"mcr-lens: interrupted, {_counted(table)}; the same command goes on from here", err=True)
+        raise typer.Exit(130) from error
+    with showing(out):
+        _show(table)
+        show_text(f"{_counted(table)}; saved in {out}: a profile a cell (mcr_lens.Profile.load)")
+    failed = table[table.state == "failed"]
+    if len(failed):
+        first = failed.iloc[0]
+        record = first.file.removesuffix(".nc") + ".error.json"
+        typer.echo(
+            f"mcr-lens: {len(failed)} of {len(table)} cells failed, the first of {first.error}; "
+            f"its traceback is in {out / record}, and the same command tries again",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
+def _replaced(
+    grid: "Grid",
+    models: list[str] | None,
+    prompts: str | None,
+    field: str | None,
+    n: int | None,
+    max_tokens: int | None,
+) -> "Grid":
+    """The grid with what was given on the command line in place of its own."""
+    from dataclasses import replace
+
+    if models:
+        grid = grid.with_models(models)
+    if prompts is not None:
+        grid = grid.with_prompts(prompts)
+    changes = {"field": field, "n": n, "max_tokens": max_tokens}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(grid, prompts=tuple(replace(each, **given) for each in grid.prompts))
+
+
+def _show(table: "pd.DataFrame", with_files: bool = False) -> None:
+    """A line a cell in columns of text, and under a failed one why."""
+    columns = [name for name in _COLUMNS if any(table[name])] + (["file"] if with_files else [])
+    widths = [max(len(name), int(table[name].str.len().max())) for name in columns]
+    rows = [columns, *table[columns].itertuples(index=False)]
+    errors = ["", *table.error]
+    for row, error in zip(rows, errors, strict=True):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+        if error:
+            show_text(error, "    ")
+
+
+def _counted(table: "pd.DataFrame") -> str:
+    counts = table.state.value_counts()
+    parts = [f"{counts[state]} {state}" for state in ("done", "failed", "left") if state in counts]
+    return f"{len(table)} cells: {', '.join(parts)}"

@@ -1,0 +1,189 @@
+"""A cell: one model at one revision, one set of prompts, one arm; its name, and how it is computed."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from mcr_lens.engine import profile
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.models import Model
+from mcr_lens.prompts import Prompts
+from mcr_lens.result import Profile
+from mcr_lens.sweeps.arms import SweepArm
+from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
+
+__all__ = ["Cell", "cells", "compute", "loading_key", "prompts_key"]
+
+# Part of every name: a new number when the same settings come to mean something else.
+_MEANING = 1
+_LABEL_LENGTH = 48
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One profile of a sweep, not computed yet.
+
+    Attributes:
+        revision: one of the model's, or ``None`` for its default one.
+        sink_position: as in the grid, like ``estimator``.
+    """
+
+    model: SweepModel
+    revision: str | None
+    prompts: SweepPrompts
+    arm: SweepArm
+    sink_position: int = 0
+    estimator: Estimator = Estimator()  # noqa: RUF009  (frozen)
+
+    @cached_property
+    def name(self) -> str:
+        """Readable, safe in every file system, and different for different settings.
+
+        The hash at the end is over everything in the grid that the cell is made of, the content of a file of
+        prompts, and the sizes and times of the files of a model folder. Versions of packages are not in it:
+        they stand in each result.
+
+        Raises:
+            InputError: for a file of prompts that cannot be read.
+        """
+        at = "" if self.revision is None else f"@{_safe(self.revision)}"
+        labels = [_safe(self.model.label) + at, _safe(self.prompts.label), _safe(self.arm.label)]
+        return "--".join([*labels, _digest({**self.settings(), "files": _files(self)})])
+
+    @property
+    def baseline(self) -> "Cell":
+        """The same with nothing done to the model."""
+        return self if self.arm.is_baseline else replace(self, arm=SweepArm())
+
+    def settings(self) -> dict[str, Any]:
+        """All that the grid says of the cell, as plain values; kept in its result."""
+        model = asdict(self.model)
+        del model["revisions"]
+        prompts = asdict(self.prompts)
+        for table in (model, prompts):
+            # Where a folder or file stands does not matter; what is in it does (see ``name``).
+            table["source"] = _place(table["source"])
+        arm = {key: value for key, value in asdict(self.arm).items() if value is not None}
+        return {
+            "meaning": _MEANING,
+            "model": model | {"revision": self.revision},
+            "prompts": prompts,
+            "arm": arm,
+            "sink_position": self.sink_position,
+            "estimator": self.estimator.as_dict(),
+        }
+
+
+def cells(grid: Grid) -> list[Cell]:
+    """Every cell of a grid, in the order of work: model by model, prompts by prompts, baselines first.
+
+    Where an arm asks its baseline for something, the baseline is a cell whether the grid names it or not.
+    """
+    baseline = [arm for arm in grid.arms if arm.is_baseline]
+    if not baseline and any(arm.needs_baseline for arm in grid.arms):
+        baseline = [SweepArm()]
+    arms = [*baseline, *(arm for arm in grid.arms if not arm.is_baseline)]
+    return [
+        Cell(model, revision, prompts, arm, grid.sink_position, grid.estimator)
+        for model in grid.models
+        for revision in model.revisions or (None,)
+        for prompts in grid.prompts
+        for arm in arms
+    ]
+
+
+def compute(
+    cell: Cell, model: Model, prompts: Prompts, baseline: Profile | None = None, progress: bool = False
+) -> Profile:
+    """The profile of a cell; its settings stand under ``sweep`` in the attributes.
+
+    Args:
+        baseline: of the same model and prompts; for arms with ``needs_baseline``.
+
+    Raises:
+        InputError: as ``profile`` and ``SweepArm.hooks``.
+    """
+    if cell.arm.needs_baseline and baseline is None:
+        raise InputError(f"arm {cell.arm.label!r} needs the baseline of the same model and prompts")
+    measured = profile(
+        model,
+        prompts,
+        interventions=cell.arm.hooks(baseline, cell.sink_position),
+        batch_size=cell.model.batch_size,
+        chunk=cell.model.chunk,
+        estimator=cell.estimator,
+        sink_position=cell.sink_position,
+        progress=progress,
+    )
+    measured.data.attrs["sweep"] = cell.settings()
+    return measured
+
+
+def loading_key(cell: Cell) -> str:
+    """The same for cells that one loaded model serves."""
+    loads = replace(cell.model, revisions=None, batch_size="auto", chunk=None, name=None)
+    return json.dumps([asdict(loads), cell.revision], sort_keys=True)
+
+
+def prompts_key(cell: Cell) -> str:
+    """The same for cells of one model that one loaded set of prompts serves."""
+    return json.dumps(asdict(replace(cell.prompts, name=None)), sort_keys=True)
+
+
+def _safe(label: str) -> str:
+    """Letters, digits, ``._=,`` and single hyphens, so that ``--`` and ``@`` separate."""
+    plain = re.sub(r"[^A-Za-z0-9._=,]+", "-", label).strip("-.")
+    return plain[:_LABEL_LENGTH].strip("-.") or "x"
+
+
+def _digest(settings: object) -> str:
+    try:
+        text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"settings that are no plain values ({error}): use texts, numbers, lists") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _place(source: str) -> str:
+    path = Path(source).expanduser()
+    return path.name if path.is_absolute() or path.exists() else source
+
+
+def _files(cell: Cell) -> dict[str, Any]:
+    """What decides the result and stands outside the grid."""
+    found: dict[str, Any] = {}
+    if cell.prompts.source == "library-code":
+        found["python"] = list(sys.version_info[:2])
+    if cell.prompts.file is not None:
+        found["prompts"] = _content(cell.prompts.file)
+    folder = Path(cell.model.source).expanduser()
+    if cell.model.source != "tiny" and folder.is_dir():
+        found["model"] = _listing(folder)
+    return found
+
+
+def _content(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return _hashed(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: prompts that cannot be read ({error.strerror})") from error
+
+
+@lru_cache
+def _hashed(path: Path, size: int, changed: int) -> str:
+    """A file's hash, read again when its size or time has changed."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _listing(folder: Path) -> Sequence[Sequence[Any]]:
+    """Names, sizes and times: weights are too large to be read for a name."""
+    inside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in inside]

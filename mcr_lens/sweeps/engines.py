@@ -1,0 +1,55 @@
+"""``sweep``: the cells of a grid that are left, by one of the engines."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mcr_lens.errors import InputError
+from mcr_lens.sweeps.cells import Cell, cells
+from mcr_lens.sweeps.folder import ResultFolder
+from mcr_lens.sweeps.grid import Grid
+from mcr_lens.sweeps.local import run_local
+from mcr_lens.sweeps.status import sweep_status
+
+__all__ = ["Engine", "sweep"]
+
+# Computes the cells that are not in the folder, records what fails, and shows its progress if asked.
+Engine = Callable[[Sequence[Cell], ResultFolder, bool], None]
+_ENGINES: dict[str, Engine] = {"local": run_local}
+
+
+def sweep(grid: Grid, out: str | Path, engine: str = "local", *, progress: bool = True) -> pd.DataFrame:
+    """Measure every cell of a grid, one file each, and go on where an earlier run was stopped.
+
+    A result is there only when it is complete, and is never computed again; a cell that fails leaves
+    ``<name>.error.json`` with its traceback, the rest goes on, and the next run tries it again. Cells with
+    other settings have other names, so that results of two grids can share a folder and are not mixed.
+
+    Args:
+        grid: from ``read_grid``, or made in Python.
+        out: folder for the results (``mcr_lens.Profile.load`` reads them) and the records of failures.
+        engine: ``"local"``: one after another in this process.
+        progress: show progress bars on a terminal or in a notebook.
+
+    Returns:
+        What ``sweep_status`` says afterwards.
+
+    Raises:
+        InputError: for an engine that does not exist, a folder that cannot be written, or a file of
+            prompts that is not there. What goes wrong in a cell is recorded, not raised.
+
+    Example:
+        >>> import tempfile
+        >>> from mcr_lens.sweeps import Grid, SweepModel, SweepPrompts
+        >>> grid = Grid(models=[SweepModel("tiny")], prompts=[SweepPrompts("made-up", n=2)])
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     sweep(grid, out, progress=False).state.tolist()
+        ['done']
+    """
+    if engine not in _ENGINES:
+        raise InputError(f"engine {engine!r}: use {' or '.join(map(repr, _ENGINES))}")
+    listed, folder = cells(grid), ResultFolder(out)
+    folder.prepare(listed)
+    _ENGINES[engine](listed, folder, progress)
+    return sweep_status(grid, out)

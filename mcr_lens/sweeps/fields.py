@@ -1,0 +1,67 @@
+"""The fields of a grid's tables, checked against their own annotations: a grid is typed by hand."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mcr_lens.errors import InputError
+
+__all__ = ["check_fields"]
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+
+
+def check_fields(table: Any, what: str) -> None:
+    """Check every field of a frozen dataclass; lists become tuples, and paths texts.
+
+    Raises:
+        InputError: for the first field that is not of its type, or a list without entries.
+    """
+    hints = get_type_hints(type(table))
+    for field in fields(table):
+        value = getattr(table, field.name)
+        if isinstance(value, list | range | Path):
+            value = str(value) if isinstance(value, Path) else tuple(value)
+            object.__setattr__(table, field.name, value)
+        if not _fits(value, hints[field.name]):
+            allowed = " or ".join(dict.fromkeys(_words(hints[field.name])))
+            raise InputError(f"{what}: {field.name} = {_typed(value)}: use {allowed}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is Sequence:
+        return isinstance(value, tuple) and bool(value) and all(_fits(each, inner[0]) for each in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _words(hint: Any) -> list[str]:
+    """What is allowed, for a message; that a field may be left out goes without saying."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return [word for each in inner if each is not type(None) for word in _words(each)]
+    if origin is Literal:
+        return [repr(each) for each in inner]
+    if origin is Sequence:
+        # Of a number, a text or a table: those are all that a grid has lists of.
+        return [f"a list of one or more ({_words(inner[0])[0].removeprefix('a ')} each)"]
+    if origin is Mapping:
+        return ["a table"]
+    return [_WORDS.get(hint, f"a {hint.__name__}")]
+
+
+def _typed(value: object) -> str:
+    """As it would stand in a TOML file, more or less."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_typed, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,244 @@
+"""A grid: models x prompts x arms, as frozen dataclasses that refuse what cannot be run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.models import Model, load_model
+from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
+from mcr_lens.sweeps.arms import SweepArm
+from mcr_lens.sweeps.fields import check_fields
+
+__all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
+
+# Prompts that need no file.
+BUNDLED = {"made-up": word_problems, "library-code": library_code}
+_N_BUNDLED = 64
+
+
+@dataclass(frozen=True)
+class SweepModel:
+    """A model of a grid, how it is loaded (as by ``load_model``) and fed (as by ``profile``).
+
+    Attributes:
+        source: ``"tiny"``, a model name, or a Hugging Face folder.
+        revisions: one cell for each; the default one when left out.
+        options: more for the backend's own loader.
+        name: what the model is called in tables and files; else the source.
+    """
+
+    source: str
+    revisions: Sequence[str] | None = None
+    backend: Literal["auto", "hooked_transformer", "bridge"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    device: str | None = None
+    device_map: str | Mapping[str, Any] | None = None
+    batch_size: int | Literal["auto"] = "auto"
+    chunk: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "model")
+        _check_texts("model", source=self.source, name=self.name)
+        _check_counts(f"model {self.label}", batch_size=self.batch_size, chunk=self.chunk)
+        if self.device_map is not None and self.backend == "hooked_transformer":
+            raise InputError(f"model {self.label}: device_map works through the bridge: backend = 'bridge'")
+        _check_once(f"model {self.label}: revision", self.revisions or ())
+
+    @property
+    def label(self) -> str:
+        """What the model is called."""
+        return self.name or (Path(self.source).name if Path(self.source).is_absolute() else self.source)
+
+    def load(self, revision: str | None) -> Model:
+        """The model of a revision; errors as ``load_model``."""
+        return load_model(
+            self.source,
+            backend=self.backend,
+            revision=revision,
+            dtype=self.dtype,
+            device=self.device,
+            device_map=self.device_map if isinstance(self.device_map, str) else _plain(self.device_map),
+            **self.options,
+        )
+
+
+@dataclass(frozen=True)
+class SweepPrompts:
+    """A set of prompts of a grid, as ``load_prompts`` takes them.
+
+    Attributes:
+        source: a file, ``"hf:NAME"``, ``"made-up"`` (the bundled word problems) or ``"library-code"``
+            (functions of Python's own library); of the last two 64 with seed 0, unless ``n`` and ``seed``
+            say otherwise.
+        name: what the set is called in tables and files; else made of the source.
+    """
+
+    source: str
+    field: str | None = None
+    n: int | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    prepend_bos: bool | None = None
+    config: str | None = None
+    split: str | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "prompts")
+        _check_texts("prompts", source=self.source, name=self.name)
+        _check_counts(f"prompts {self.label}", n=self.n, max_tokens=self.max_tokens)
+        foreign = [name for name in ("field", "config", "split") if getattr(self, name) is not None]
+        if self.source in BUNDLED and foreign:
+            raise InputError(f"prompts {self.label}: {', '.join(foreign)} is for files and data sets only")
+
+    @property
+    def label(self) -> str:
+        """What the set is called."""
+        return self.name or Path(self.source.removeprefix("hf:")).stem or self.source
+
+    @property
+    def file(self) -> Path | None:
+        """The local file that the prompts are read from, if they are from one."""
+        if self.source in BUNDLED or self.source.startswith("hf:"):
+            return None
+        return Path(self.source).expanduser()
+
+    def load(self, model: Model) -> Prompts:
+        """The prompts in the model's tokens; errors as ``load_prompts``."""
+        if self.source in BUNDLED:
+            n, seed = self.n or _N_BUNDLED, self.seed or 0
+            return Prompts.from_texts(
+                BUNDLED[self.source](n, seed),
+                model,
+                max_tokens=self.max_tokens,
+                prepend_bos=self.prepend_bos,
+                source=f"{self.source}({n}, {seed})",
+            )
+        return load_prompts(
+            self.source,
+            model,
+            field=self.field,
+            n=self.n,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+            prepend_bos=self.prepend_bos,
+            config=self.config,
+            split=self.split,
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every model x every set of prompts x every arm, one profile each.
+
+    Attributes:
+        sink_position: the token that is watched.
+        estimator: how the matrix entropy is estimated.
+
+    Raises:
+        InputError: for an empty list, two entries of the same name or the same content, or settings that
+            exclude each other.
+
+    Example:
+        >>> from mcr_lens.sweeps import Grid, SweepArm, SweepModel, SweepPrompts, cells
+        >>> grid = Grid(
+        ...     models=[SweepModel("tiny", revisions=["step0", "step512"])],
+        ...     prompts=[SweepPrompts("made-up", n=8)],
+        ...     arms=[SweepArm(), SweepArm("ablate_mlp_write", layers=[1])],
+        ... )
+        >>> len(cells(grid))
+        4
+    """
+
+    models: Sequence[SweepModel]
+    prompts: Sequence[SweepPrompts]
+    arms: Sequence[SweepArm] = (SweepArm(),)
+    sink_position: int = 0
+    estimator: Estimator = Estimator()  # noqa: RUF009  (frozen)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("models", SweepModel), ("prompts", SweepPrompts), ("arms", SweepArm)):
+            listed = getattr(self, name)
+            entries = tuple(listed) if isinstance(listed, Iterable) else ()
+            if not entries or not all(isinstance(entry, kind) for entry in entries):
+                raise InputError(f"grid: {name}: give a list of one or more {kind.__name__}")
+            object.__setattr__(self, name, entries)
+            _check_distinct(name, entries)
+        # Fields of a dataclass of another room.
+        if not isinstance(self.estimator, Estimator):
+            raise InputError(f"grid: estimator = {self.estimator!r}: use an Estimator")
+        check_fields(self.estimator, "estimator")
+        _check_counts("grid", least=0, sink_position=self.sink_position)
+        chunked = [model.label for model in self.models if model.chunk is not None]
+        if chunked and self.estimator.needs_whole_prompt:
+            raise InputError(f"model {chunked[0]}: chunk excludes an estimator that needs whole prompts")
+
+    def with_models(self, names: Sequence[str]) -> Grid:
+        """The same grid with other models, with their default settings; ``"name@revision"`` is allowed."""
+        revisions: dict[str, list[str]] = {}
+        for given in names:
+            name, at, revision = given.rpartition("@")
+            if not at or Path(given).expanduser().exists():
+                name, revision = given, ""
+            revisions.setdefault(name, []).append(revision)
+        both = [name for name, found in revisions.items() if "" in found and len(found) > 1]
+        if both:
+            raise InputError(f"model {both[0]}: once with a revision and once without, or twice")
+        models = [
+            SweepModel(name, revisions=None if found == [""] else tuple(found))
+            for name, found in revisions.items()
+        ]
+        return replace(self, models=models)
+
+    def with_prompts(self, source: str) -> Grid:
+        """The same grid with one set of prompts from elsewhere, read and cut as the grid's first set."""
+        first = self.prompts[0]
+        where = {} if source not in BUNDLED else {"field": None}
+        there = replace(first, source=source, name=None, config=None, split=None, **where)
+        return replace(self, prompts=(there,))
+
+
+def _check_distinct(name: str, entries: Sequence[Any]) -> None:
+    """No two of one name, which nobody could tell apart, and no two that differ in the name only."""
+    labels = Counter(entry.label for entry in entries)
+    twice = [label for label, count in labels.items() if count > 1]
+    if twice:
+        raise InputError(f"grid: {name}: two are called {twice[0]!r}; leave one out or give it a name")
+    for i, entry in enumerate(entries):
+        for other in entries[:i]:
+            if replace(entry, name=None) == replace(other, name=None):
+                raise InputError(
+                    f"grid: {name}: {other.label!r} and {entry.label!r} are the same; leave one out"
+                )
+
+
+def _check_once(what: str, values: Sequence[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise InputError(f"{what} {twice[0]!r} stands there twice; leave one out")
+
+
+def _check_texts(what: str, **texts: str | None) -> None:
+    for name, text in texts.items():
+        if text is not None and not text.strip():
+            raise InputError(f"{what}: {name} is empty")
+
+
+def _check_counts(what: str, least: int = 1, **counts: Any) -> None:
+    for name, count in counts.items():
+        if count in (None, "auto"):
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise InputError(f"{what}: {name} = {count!r}: use a whole number from {least}")
+
+
+def _plain(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if table is None else dict(table)

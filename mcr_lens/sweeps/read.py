@@ -1,0 +1,146 @@
+"""A grid as a TOML file."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mcr_lens.errors import InputError
+from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.sweeps.arms import SweepArm
+from mcr_lens.sweeps.grid import BUNDLED, Grid, SweepModel, SweepPrompts
+
+__all__ = ["read_grid"]
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read a grid.
+
+    The file holds ``arms`` (``"baseline"``, or tables that name an ``intervention``; a list as its ``dose``
+    stands for one arm each), tables ``[[models]]`` and ``[[prompts]]``, and, where wanted, ``sink_position``
+    and a table ``[estimator]``. Their keys are the fields of ``SweepArm``, ``SweepModel``, ``SweepPrompts``
+    and ``mcr_lens.Estimator``. Files of prompts are looked for beside the grid, and so are models that begin
+    with ``./`` or ``../``.
+
+    Raises:
+        InputError: one line that names the file, the key, what it holds and what is allowed.
+
+    Example::
+
+        arms = ["baseline", {intervention = "ablate_mlp_write", layers = "emergence", dose = [0.5, 1.0]}]
+
+        [[models]]
+        source = "EleutherAI/pythia-410m"
+        revisions = ["step512", "step143000"]
+
+        [[prompts]]
+        source = "hf:openai/gsm8k"
+        config = "main"
+        split = "test"
+        field = "question"
+        n = 64
+        max_tokens = 256
+    """
+    path = Path(path).expanduser()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from error
+    try:
+        return _grid(table, path.absolute().parent)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _grid(table: Mapping[str, Any], folder: Path) -> Grid:
+    _check_keys(table, Grid, "the grid")
+    models = [
+        _beside_model(_made(SweepModel, entry, f"models[{i}]"), folder)
+        for i, entry in enumerate(_listed(table, "models"))
+    ]
+    prompts = [
+        _beside(_made(SweepPrompts, entry, f"prompts[{i}]"), folder)
+        for i, entry in enumerate(_listed(table, "prompts"))
+    ]
+    arms = [
+        arm
+        for i, entry in enumerate(_listed(table, "arms") if "arms" in table else ["baseline"])
+        for arm in _arms(entry, f"arms[{i}]")
+    ]
+    rest = {name: table[name] for name in ("sink_position",) if name in table}
+    if "estimator" in table:
+        rest["estimator"] = _made(Estimator, table["estimator"], "estimator")
+    return Grid(models, prompts, arms, **rest)
+
+
+def _arms(entry: Any, where: str) -> list[SweepArm]:
+    """The arms of an entry: one, or one for each of its doses."""
+    if isinstance(entry, str):
+        entry = {"intervention": entry}
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("dose"), list):
+        return [_made(SweepArm, entry, where)]
+    doses = entry["dose"]
+    if not doses:
+        raise InputError(f"{where}: dose = []: use a number, or a list of one or more")
+    named = entry.get("name")
+    return [
+        _made(
+            SweepArm,
+            {**entry, "dose": dose, **({} if named is None else {"name": f"{named} dose={dose}"})},
+            where,
+        )
+        for dose in doses
+    ]
+
+
+def _listed(table: Mapping[str, Any], name: str) -> list[Any]:
+    entries = table.get(name)
+    if not isinstance(entries, list) or not entries:
+        given = "is missing" if entries is None else f"= {entries!r}"
+        example = '["baseline"]' if name == "arms" else f"tables [[{name}]]"
+        raise InputError(f"{name} {given}: give one or more, as {example}")
+    return entries
+
+
+def _made(kind: Any, entry: Any, where: str) -> Any:
+    """A dataclass of a table, every error under the table's name."""
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where} = {entry!r}: use a table")
+    _check_keys(entry, kind, where)
+    needed = [
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in entry
+    ]
+    if kind is SweepArm and "intervention" not in entry:
+        needed = ["intervention"]
+    if needed:
+        raise InputError(f"{where}: {needed[0]} is missing")
+    try:
+        return kind(**entry)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_keys(entry: Mapping[str, Any], kind: Any, where: str) -> None:
+    known = [field.name for field in fields(kind)]
+    unknown = [key for key in entry if key not in known]
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; use some of {', '.join(known)}")
+
+
+def _beside(prompts: SweepPrompts, folder: Path) -> SweepPrompts:
+    if prompts.source in BUNDLED or prompts.file is None:
+        return prompts
+    return replace(prompts, source=str(folder / prompts.file))
+
+
+def _beside_model(model: SweepModel, folder: Path) -> SweepModel:
+    if not model.source.startswith(("./", "../")):
+        return model
+    return replace(model, source=str((folder / model.source).resolve()))

@@ -1,0 +1,59 @@
+"""What may be looked at: one prompt, as text, as ids or as ``Prompts`` of one."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from mcr_lens.errors import InputError
+from mcr_lens.hooks.intervene import described
+from mcr_lens.models import Hook, Model
+from mcr_lens.prompts import Prompts
+
+__all__ = ["TextOrTokens", "check_count", "cut_note", "edit_note", "one_prompt"]
+
+TextOrTokens = str | Sequence[int] | Tensor | Prompts
+
+
+def one_prompt(model: Model, given: TextOrTokens) -> Prompts:
+    """The prompt that is looked at. A text gets the BOS that ``Prompts.from_texts`` puts first.
+
+    Raises:
+        InputError: for more than one prompt, or anything but a text, ids (pos) or (1, pos), or ``Prompts``.
+    """
+    if isinstance(given, str):
+        return Prompts.from_texts([given], model, source="text")
+    if isinstance(given, Prompts):
+        if len(given) != 1:
+            raise InputError(f"{len(given)} prompts: a view shows one, give prompts[i:i + 1]")
+        return given
+    try:
+        ids = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"text_or_tokens: give a text, or the token ids of one prompt ({error})") from error
+    if ids.ndim == 2 and len(ids) == 1:
+        ids = ids[0]
+    if ids.ndim != 1 or ids.is_floating_point():
+        raise InputError(
+            f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: give ids of one prompt, (pos) or (1, pos)"
+        )
+    return Prompts.from_tokens([ids.tolist()])
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise ``InputError`` unless the value is a whole number from ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise InputError(f"{name} {value!r}: use a whole number from {least}")
+
+
+def cut_note(shown: int, n_tokens: int, also: str = "") -> str:
+    """What was cropped, in words; empty if nothing was."""
+    if shown >= n_tokens:
+        return ""
+    return f"Cropped: the first {shown} of {n_tokens} tokens are drawn{also}."
+
+
+def edit_note(interventions: Sequence[Hook]) -> str:
+    """Which edits the model was run under, in words; empty if it was left alone."""
+    return f"Under {'; '.join(described(interventions))}." if interventions else ""

@@ -1,0 +1,99 @@
+"""Which tokens attention goes to: the prompt, shaded, layer by layer. Every number comes from an observer."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import xarray as xr
+
+from mcr_lens.engine import measure
+from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.viz.inline import View
+from mcr_lens.viz.one_prompt import TextOrTokens, check_count, cut_note, edit_note, one_prompt
+from mcr_lens.viz.tokens import escaped, token_texts, visible
+
+__all__ = ["sink_tokens"]
+
+_MOST_TOKENS = 4_000  # of all strips together
+
+
+def sink_tokens(
+    model: Model,
+    text_or_tokens: TextOrTokens,
+    layer: int | Sequence[int] | None = None,
+    max_tokens: int = 64,
+    *,
+    interventions: Sequence[Hook] = (),
+) -> View:
+    """A prompt with every token shaded by the attention it receives, a strip a layer.
+
+    The shade is the mean over heads of the column mean ``C_k = (1/T) sum_q A_qk``, with T the whole prompt:
+    the first token of most models, and secondary sinks such as a full stop or a newline. A token is framed
+    where at least one head has ``C_k`` above 0.3. Pointing at a token names the strongest head. One forward
+    pass; a note says what was cropped.
+
+    Args:
+        model: from ``load_model``.
+        text_or_tokens: one text, the ids of one prompt, or ``Prompts`` of one.
+        layer: one layer, or several; ``None`` for all.
+        max_tokens: tokens that are drawn at most; fewer where many layers are.
+        interventions: hooks that edit; they run before the patterns are read.
+
+    Raises:
+        InputError: for a layer that is not there, more than one prompt, or a model whose patterns cannot be
+            read.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layer=[0, 4])
+        View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
+    """
+    check_count("max_tokens", max_tokens, 2)
+    prompts = one_prompt(model, text_or_tokens)
+    (length,) = prompts.lengths
+    facts = model_facts(model)
+    if layer is None:
+        layers: list[int] = list(range(facts.n_layers))
+    else:
+        layers = [layer] if isinstance(layer, Integral) else list(layer)  # type: ignore[list-item, arg-type]
+    size = min(length, max_tokens, max(2, _MOST_TOKENS // max(1, len(layers))))
+    look = PatternObserver(model, layers, max_tokens=size, patterns=False)
+    data = measure(model, prompts, [look], interventions, progress=False).isel(prompt=0)
+    texts = token_texts(model, prompts.tokens[0][:size])
+    title = f"{facts.name}: attention received, by token"
+    cut = cut_note(size, length, f"; means are over all {length} queries")
+    body = (
+        f'<div class="mcr-title">{escaped(title)}</div>'
+        '<p class="mcr-note">Shade: mean over heads of the column mean, 0'
+        '<span class="mcr-legend mcr-root"></span>1 on a square-root scale. Framed: above '
+        f"{SINK_THRESHOLD} in at least one head. {escaped(f'{cut} {edit_note(interventions)}')}</p>"
+        + "".join(_strip(data.isel(layer=place), texts) for place in range(data.sizes["layer"]))
+    )
+    return View(title, body)
+
+
+def _strip(data: xr.Dataset, texts: list[str]) -> str:
+    """One layer: the tokens in their order, wrapping as text does."""
+    columns = data.column_mean
+    means, strongest = columns.mean("head").values, columns.max("head").values
+    heads = columns.fillna(-1.0).argmax("head").values
+    above = (columns > SINK_THRESHOLD).sum("head").values
+    spans = []
+    for position, text in enumerate(texts):
+        framed = " mcr-sink" if above[position] else ""
+        tip = (
+            f"position {position}: {visible(text)}\nmean over heads {means[position]:.3f}\n"
+            f"most: head {heads[position]}, {strongest[position]:.3f}\n"
+            f"above {SINK_THRESHOLD}: {above[position]} of {columns.sizes['head']} heads"
+        )
+        # A root, so that secondary sinks show; and never so dark that the page's own ink does not.
+        shade = f"background:rgba(0,114,178,{0.85 * float(means[position]) ** 0.5:.3f})"
+        spans.append(
+            f'<bdi class="mcr-token{framed}" style="{shade}" title="{escaped(tip)}">'
+            f"{escaped(visible(text, 40))}</bdi>"
+        )
+    rate = float((data.col_sum_max > SINK_THRESHOLD).mean())
+    label = f"layer {int(data.layer)}: {rate:.0%} of the heads have a sink somewhere"
+    return f'<div class="mcr-strip"><div class="mcr-label">{label}</div>{"".join(spans)}</div>'

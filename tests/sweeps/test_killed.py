@@ -1,0 +1,202 @@
+"""Sweeps that are killed, and sweeps of which two run at once, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcr_lens.sweeps import read_grid, sweep, sweep_status
+
+# Imports once, then runs the sweep into each folder it is told of, in a process of its own that it names;
+# told of two folders on a line, it runs two at once.
+SERVER = """
+import os, sys, traceback
+from mcr_lens.sweeps import read_grid, sweep
+
+def start(out):
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        sweep(read_grid(sys.argv[1]), out, progress=False)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+children = []
+for line in sys.stdin:
+    for child in children:
+        os.waitpid(child, 0)
+    children = [start(out) for out in line.rstrip("\\n").split("\\t")]
+    print(*children, flush=True)
+    # Collected with the next line: until then the number is nobody else's, and can be killed.
+    ends = [os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) for child in children]
+    codes = [end.si_status if end.si_code == os.CLD_EXITED else -end.si_status for end in ends]
+    print(*codes, flush=True)
+"""
+# Kills itself at the second file that it writes, at a moment that it is told.
+SUICIDE = """
+import os, sys
+from mcr_lens.sweeps import folder, read_grid, sweep
+
+def die(function, first):
+    calls = []
+    def wrapped(*given, **options):
+        calls.append(given)
+        if len(calls) == 2 and first:
+            os.kill(os.getpid(), 9)
+        result = function(*given, **options)
+        if len(calls) == 2:
+            os.kill(os.getpid(), 9)
+        return result
+    return wrapped
+
+where = sys.argv[3]
+if where == "written, not renamed":
+    os.chmod = die(os.chmod, first=True)  # what ends the writing of a netCDF file
+else:
+    folder._put = die(folder._put, first=where == "before the rename")
+sweep(read_grid(sys.argv[1]), sys.argv[2], progress=False)
+"""
+# One model, four cells.
+SMALL = """
+arms = ["baseline", {intervention = "ablate_mlp_write", layers = "emergence", dose = [0.25, 0.5, 1]}]
+[[models]]
+source = "tiny"
+[[prompts]]
+source = "made-up"
+n = 2
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+class Server:
+    """The process that starts sweeps."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def start(self, *folders: Path) -> list[int]:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\t".join(map(str, folders)) + "\n")
+        self.process.stdin.flush()
+        return self._numbers()
+
+    def wait(self) -> list[int]:
+        return self._numbers()
+
+    def _numbers(self) -> list[int]:
+        assert self.process.stdout is not None
+        return list(map(int, self.process.stdout.readline().split()))
+
+
+@contextmanager
+def server(grid: Path) -> Iterator[Server]:
+    command = [sys.executable, "-c", SERVER, str(grid)]
+    options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=ENVIRONMENT, **options) as process:
+        try:
+            yield Server(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def finished(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every result: others, had it been written again."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("[!.]*.nc")}
+
+
+def assert_kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    assert {name: after.get(name) for name in before} == before
+
+
+def killed_at_random(grid: Path, folder: Path, kills: int, seed: int) -> None:
+    """Kill a sweep again and again, let it end, compare with one left alone, and begin another."""
+    rng = random.Random(seed)
+    whole, out = folder / "whole", folder / "out0"
+    died = halfway = sweeps = 0
+    with server(grid) as started:
+        began = time.monotonic()
+        started.start(whole)
+        assert started.wait() == [0]
+        seconds = time.monotonic() - began
+        expected, n_results = content(whole), len(finished(whole))
+        while died < kills:
+            before = finished(out)
+            (process,) = started.start(out)
+            time.sleep(rng.uniform(0, seconds))
+            os.kill(process, signal.SIGKILL)
+            died += started.wait() == [-signal.SIGKILL]
+            after = finished(out)
+            assert_kept(before, after)
+            halfway += 0 < len(after) < n_results
+            # Every result that is there is whole and right, before the sweep goes on.
+            assert all(expected[name] == (out / name).read_bytes() for name in after)
+            if len(after) == n_results or died == kills:
+                started.start(out)
+                assert started.wait() == [0]
+                assert_kept(after, finished(out))
+                assert content(out) == expected
+                sweeps += 1
+                out = folder / f"out{sweeps}"
+    assert halfway or kills < 20  # a few may all fall before the first result or after the last
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(SMALL)
+    killed_at_random(path, tmp_path, kills=3, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_moments(grid_file: Path, tmp_path: Path) -> None:
+    killed_at_random(grid_file, tmp_path, kills=20, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("where", "complete"), [("written, not renamed", 1), ("before the rename", 1), ("after the rename", 2)]
+)
+def test_killed_at_the_worst_moments(where: str, complete: int, tmp_path: Path) -> None:
+    path, out, whole = tmp_path / "grid.toml", tmp_path / "out", tmp_path / "whole"
+    path.write_text(SMALL)
+    command = [sys.executable, "-c", SUICIDE, str(path), str(out), where]
+    assert subprocess.run(command, env=ENVIRONMENT).returncode == -signal.SIGKILL
+    before = finished(out)
+    assert len(before) == complete
+    assert any(path.name.startswith(".") for path in out.iterdir())
+    grid = read_grid(path)
+    sweep(grid, out, progress=False)
+    assert_kept(before, finished(out))
+    sweep(grid, whole, progress=False)
+    assert content(out) == content(whole)
+    assert set(sweep_status(grid, out).state) == {"done"}
+
+
+def test_two_drivers_in_one_folder_damage_nothing(grid_file: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    with server(grid_file) as started:
+        started.start(out, out)
+        assert started.wait() == [0, 0]
+        started.start(whole)
+        assert started.wait() == [0]
+    assert content(out) == content(whole)
