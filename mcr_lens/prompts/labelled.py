@@ -18,11 +18,21 @@ __all__ = ["Labelled", "load_labelled", "too_short"]
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
 
-class Labelled(NamedTuple):
-    """Prompts and the label of each; unpacks as ``prompts, labels``."""
-
+class _Pair(NamedTuple):
     prompts: Prompts
     labels: list[Any]
+
+
+class Labelled(_Pair):
+    """Prompts and the label of each; unpacks as ``prompts, labels``.
+
+    Attributes:
+        prompts, labels: as many of each.
+        groups: the group of each prompt, for ``linear_probes(..., groups=)``; ``None`` where no column of
+            groups was named.
+    """
+
+    groups: list[Any] | None = None
 
 
 def load_labelled(
@@ -31,6 +41,7 @@ def load_labelled(
     *,
     text: str | int = "text",
     label: str | int = "label",
+    group: str | int | None = None,
     n: int | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
@@ -47,11 +58,14 @@ def load_labelled(
         model: whose tokenizer is used.
         text: the column of the texts: its name, or for a ``.tsv`` or ``.csv`` without a header its number.
         label: the column of the labels, likewise.
+        group: a column of what rows may share, such as their author or the text that they were cut from,
+            likewise; it becomes ``groups``.
         n: how many rows to take: the first ones, or a random sample when ``seed`` is given.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: as in ``load_prompts``.
 
-    Texts of fewer than 2 tokens are left out with their labels and counted in ``prompts.dropped``.
+    Texts of fewer than 2 tokens are left out with their labels and groups and counted in
+    ``prompts.dropped``.
 
     Raises:
         InputError: one line that names the source, what is wrong with it and what would be right.
@@ -62,24 +76,30 @@ def load_labelled(
         >>> prompts, labels = load_labelled(table, mcr.load_model("tiny"))
         >>> len(prompts), labels
         (2, [0, 1])
+        >>> table["writer"] = ["Ann", "Ben", "Ben"]
+        >>> load_labelled(table, mcr.load_model("tiny"), group="writer").groups
+        ['Ann', 'Ben']
     """
     if n is not None and n < 1:
         raise InputError(f"n = {n}: ask for at least one row")
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
-    table = _table(source, config, split, header=not (isinstance(text, int) and isinstance(label, int)))
-    rows = list(zip(_column(table, text, name), _column(table, label, name), strict=True))
-    for number, (given, its_label) in enumerate(rows):
-        if not isinstance(given, str) or pd.isna(its_label):
-            raise InputError(f"{name}: row {number} lacks a text or a label; leave it out")
+    columns = [text, label] if group is None else [text, label, group]
+    table = _table(source, config, split, header=not all(isinstance(column, int) for column in columns))
+    rows = list(zip(*(_column(table, column, name) for column in columns), strict=True))
+    _check_rows(rows, name)
     if seed is not None:
         random.Random(seed).shuffle(rows)
     texts = [row[0] for row in rows[:n]]
     options = {"text": text, "label": label, "n": n, "seed": seed, "config": config, "split": split}
+    options |= {} if group is None else {"group": group}
     prompts = Prompts.from_texts(
         texts, model, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name, options=options
     )
     dropped = set(too_short(texts, model, prompts))
-    return Labelled(prompts, [row[1] for number, row in enumerate(rows[:n]) if number not in dropped])
+    kept = [row for number, row in enumerate(rows[:n]) if number not in dropped]
+    labelled = Labelled(prompts, [row[1] for row in kept])
+    labelled.groups = None if group is None else [row[2] for row in kept]
+    return labelled
 
 
 def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]:
@@ -93,6 +113,18 @@ def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]
     found = [place for place, ids in enumerate(encoded) if len(ids) + added[place] < 2]
     assert len(found) == prompts.dropped, "texts and prompts are out of step"
     return found
+
+
+def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
+    """Every row has a text, and a label and a group that are each one value."""
+    for number, (text, *others) in enumerate(rows):
+        for what, value in zip(("label", "group"), others, strict=False):
+            if not pd.api.types.is_scalar(value):
+                kind = type(value).__name__
+                raise InputError(f"{name}: the {what} of row {number} is a {kind}; use a number or a text")
+        if not isinstance(text, str) or any(pd.isna(value) for value in others):
+            lacking = "a text, a label or a group" if len(others) > 1 else "a text or a label"
+            raise InputError(f"{name}: row {number} lacks {lacking}; leave it out")
 
 
 def _table(source: Any, config: str | None, split: str | None, header: bool) -> pd.DataFrame:

@@ -104,3 +104,24 @@ def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None
         losses[name] = mcr.read_dataset(out / "perplexity.nc").lens_loss.mean("prompt").values
     assert losses["tuned"][0] < losses["logit"][0]
     assert losses["tuned"][-1] == pytest.approx(losses["logit"][-1], abs=1e-6)
+
+
+def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
+    labelled = tmp_path / "labelled.csv"
+    problems = mcr.word_problems(60)
+    rows = [
+        {"text": text + end, "label": str(i % 2), "by": f"writer {i}"}
+        for i, text in enumerate(problems)
+        for end in ("", "!")
+    ]
+    pd.DataFrame(rows).to_csv(labelled, index=False)
+    out = tmp_path / "tasks"
+    result = run("tasks", "tiny", "--labelled", labelled, "--group-column", "by", "--out", out)
+    assert result.exit_code == 0, result.output
+    data = mcr.read_dataset(out / "probes.nc")
+    folds = data.fold_tested.groupby(data.group)
+    assert len(folds) == 60 and (folds.min() == folds.max()).all()
+    assert set(pd.read_csv(out / "best_depth.csv").units) == {60}
+    refused = run("tasks", "tiny", "--labelled", labelled, "--group-column", "of", "--out", tmp_path / "no")
+    assert_refused(refused, 2, "no column 'of'")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted import planted_folder
 from populations import POPULATIONS, Population, dataset, population
@@ -135,6 +137,27 @@ def test_boundaries_that_the_model_does_not_have() -> None:
     }  # fmt: skip
     assert table.loc["compression ends", "place"] == 2
     assert table.loc["mixing ends", ["place", "low", "high"]].tolist() == [0, 0, 0]
+
+
+def test_layers_that_only_resamples_name_have_rows_of_their_own() -> None:
+    """The tenth of the prompts that are written in layer 3 is too few for the mean, not for resamples."""
+    ratio = np.array([[1.0, 1, 300, 300, 300, 1]] * 9 + [[1.0, 1, 1, 1, 300, 1]])
+    entropy = np.where(ratio > 1, 0.1, 0.9)
+    found = find_phases(dataset(ratio, entropy, np.diff(ratio)), confidence=0.95)
+    assert found.intervals is not None
+    assert [stage.layer for stage in found.emergence or ()] == [1]
+    table = found.table()
+    assert table.index[-3:].tolist() == ["emergence layer", "possible emergence layer", "dissipation layer"]
+    row = table.loc["possible emergence layer"]
+    share = found.intervals.emergence_named[3]
+    assert row.place == 3 and row.named == share and 0.025 <= share < 0.5
+    assert pd.isna(row.low) and pd.isna(row.high) and pd.isna(row.found)
+    assert f"in some resamples also 3 ({share:.0%})" in str(found)
+    # A layer that fewer than (1 - confidence) / 2 of the resamples name is none.
+    rare = dataclasses.replace(found.intervals, confidence=1 - 2 * share - 1e-9).table()
+    assert "possible emergence layer" not in rare.index
+    one = find_phases(dataset(ratio[:1], entropy[:1], np.diff(ratio[:1])), confidence=0.95)
+    assert not any(name.startswith("possible") for name in one.table().index)
 
 
 def test_one_prompt_has_no_interval_and_says_so() -> None:

@@ -108,6 +108,21 @@ def test_texts_that_are_dropped_take_their_labels_with_them(llama: Any, prepend_
     assert too_short(texts, llama, prompts) == [place for place in range(7) if place not in labels]
 
 
+def test_groups_stay_with_their_texts(llama: Any, tmp_path: Path) -> None:
+    texts = ["w1 w2", "", "w3", "<bos>", "w4 w5"]
+    frame = pd.DataFrame({"text": texts, "label": range(5), "by": list("abcab")})
+    labelled = load_labelled(frame, llama, group="by")
+    prompts, labels = labelled
+    assert labels == [0, 2, 4] and labelled.groups == ["a", "c", "b"] and len(prompts) == 3
+    assert load_labelled(frame, llama).groups is None
+    assert prompts.attributes() != load_labelled(frame, llama).prompts.attributes()
+    many = pd.DataFrame({"text": [f"w{n} w1" for n in range(50)], "label": range(50), "by": range(50)})
+    drawn = load_labelled(many, llama, group="by", n=20, seed=5)
+    assert drawn.groups == drawn.labels == [prompt[1] - 3 for prompt in drawn.prompts.tokens]
+    (tmp_path / "a.tsv").write_text("w1 w2\tyes\tAnn\nw3 w4\tno\tBen\n")
+    assert load_labelled(tmp_path / "a.tsv", llama, text=0, label=1, group=2).groups == ["Ann", "Ben"]
+
+
 def test_a_tokenizer_without_a_bos_of_its_own(family_folder: Callable[[str], Path], tmp_path: Path) -> None:
     model = mcr.load_model(family_folder("gpt_neox"))
     frame = pd.DataFrame({"text": ["w1", "w2 w3"], "label": "ab"[:1]})
@@ -125,6 +140,9 @@ def test_a_tokenizer_without_a_bos_of_its_own(family_folder: Callable[[str], Pat
         ("a.jsonl", '{"text": 5, "label": 1}', {}, "row 0 lacks a text or a label"),
         ("a.jsonl", '{"text": ', {}, "not a readable .jsonl file"),
         ("a.csv", "text,label\nw1,1\n", {"n": 0}, "n = 0"),
+        ("a.csv", "text,label\nw1,1\n", {"group": "by"}, "no column 'by'"),
+        ("a.jsonl", '{"text": "w1", "label": 1, "by": null}', {"group": "by"}, "a text, a label or a group"),
+        ("a.jsonl", '{"text": "w1", "label": [1]}', {}, "the label of row 0 is a list"),
         ("a.csv", "text,label\n", {}, "no text of"),
     ],
 )

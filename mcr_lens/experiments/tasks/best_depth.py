@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling
+from mcr_lens.bootstrap import bootstrap_ends, bootstrap_interval, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.uses import Use
 
@@ -67,6 +67,15 @@ def best_depth(
     and is judged by those that it did not. ``exit_depth`` is the first depth whose quality keeps at least
     ``keep`` of the last depth's above chance; it saves the blocks behind it.
 
+    Intervals run between expanded percentiles (``bootstrap_interval``); where depths tie in a resample, as
+    they often do with few right-or-wrong answers, ``best_low`` counts the first of them and ``best_high``
+    the last. In 400 simulated sets of 5, 8, 20 and 100 such answers over nine depths, with the best at the
+    end of a slow rise, on a broad peak and on a sharp one, ``best_low`` to ``best_high`` covered it in 0.97
+    to 1.00 of the sets at 0.95 stated, mostly by being wide: with 8 answers it spans nearly all depths but
+    for the sharp peak. Where all depths are equal, any of them may lie outside (depth 0 in 0.23 with 20).
+    ``gain`` speaks of the depth that so few units would choose, which is not always the best one: it fell
+    short of the gain of the truly best depth of the broad peak in 0.31 of the sets of 8, 0.05 of 20.
+
     Args:
         uses: from ``choice_uses``, ``perplexity_use``, ``probe_uses``.
         keep: share of the last depth's quality, in (0, 1].
@@ -105,14 +114,14 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
     best = int((use.sign * curve).argmax())
     chosen = (use.sign * drawn).argmax(1)
     gains = use.sign * (left_out[np.arange(len(chosen)), chosen] - left_out[:, -1])
-    gain_low, gain_high = _interval(gains, confidence)
-    best_low, best_high = _depths(use, chosen, confidence)
+    gain_low, gain_high = _interval(gains, use, confidence)
+    best_low, best_high = _depths(use, *_tied(use.sign * drawn), confidence)
     exits = np.array([_exit(_kept(one, use), keep) for one in drawn])
     # A last depth that may be no better than chance has nothing that could be kept.
-    above_chance = _interval(use.sign * (drawn[:, -1] - use.chance), confidence)[0] > 0
+    above_chance = _interval(use.sign * (drawn[:, -1] - use.chance), use, confidence)[0] > 0
     exit_at = _exit(_kept(curve, use), keep) if above_chance else float("nan")
     there = not np.isnan(exit_at)
-    exit_low, exit_high = _depths(use, exits, confidence) if there else (float("nan"),) * 2
+    exit_low, exit_high = _depths(use, exits, exits, confidence) if there else (float("nan"),) * 2
     exit_depth = float(use.depths[int(exit_at)]) if there else float("nan")
     last = int(use.depths[-1])
     return {
@@ -165,19 +174,23 @@ def _exit(kept: Float[np.ndarray, "depth"], keep: float) -> float:
     return float(enough.argmax()) if enough.any() else float("nan")
 
 
-def _depths(use: Use, places: np.ndarray, confidence: float) -> tuple[float, float]:
+def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the first and the last of the best depths of each resample, equal up to rounding."""
+    top = quality.max(1, keepdims=True)
+    tied = top - quality <= 1e-9 * np.abs(quality).max(1, keepdims=True)
+    return tied.argmax(1).astype(float), quality.shape[1] - 1.0 - tied[:, ::-1].argmax(1)
+
+
+def _depths(use: Use, firsts: np.ndarray, lasts: np.ndarray, confidence: float) -> tuple[float, float]:
     """Interval of places, as depths that were measured."""
-    low, high = np.nanquantile(places, _tails(confidence), method="closest_observation")
+    low, high = _interval(firsts, use, confidence)[0], _interval(lasts, use, confidence)[1]
     return float(use.depths[int(low)]), float(use.depths[int(high)])
 
 
-def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    low, high = np.nanquantile(values, _tails(confidence))
+def _interval(resampled: Float[np.ndarray, "resample"], use: Use, confidence: float) -> tuple[float, float]:
+    """Expanded percentiles, resamples without a value left out."""
+    low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
     return float(low), float(high)
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
 
 
 def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int) -> Sequence[Use]:

@@ -135,7 +135,8 @@ def embedding_tasks(
     _need_mteb()
     import mteb
 
-    listed = [_task(task) for task in ([tasks] if isinstance(tasks, str | mteb.AbsTask) else tasks)]
+    several = isinstance(tasks, Iterable) and not isinstance(tasks, str | mteb.AbsTask)
+    listed = [_task(task) for task in (tasks if several else [tasks])]
     if not listed:
         raise InputError("no tasks: give at least one, such as mteb.get_task('Banking77Classification')")
     states = TextStates(model, depths, pooling, **options)
@@ -181,8 +182,10 @@ def _scores(task: Any, model: Model, states: TextStates) -> Iterator[tuple[tuple
 def _task(task: Any) -> Any:
     import mteb
 
-    if not isinstance(task, str):
+    if isinstance(task, mteb.AbsTask):
         return task
+    if not isinstance(task, str):
+        raise InputError(f"{task!r:.80} is no task: give names or tasks of mteb, as from mteb.get_tasks()")
     try:
         return mteb.get_task(task)
     except KeyError as error:

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.experiments.tasks.listed import listed_depths
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.hooks.lens import LogitLens, TunedLens
 from mcr_lens.hooks.translators import Translators
@@ -212,10 +213,12 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
 
 def _checked_depths(depths: Sequence[int] | None, n_layers: int) -> list[int]:
-    chosen = list(range(n_layers + 1)) if depths is None else sorted(set(depths))
-    if not chosen or not all(isinstance(depth, Integral) and 0 <= depth <= n_layers for depth in chosen):
+    listed = listed_depths(depths)
+    places = range(n_layers + 1)
+    chosen = list(places) if listed is None else listed
+    if not chosen or not all(isinstance(depth, Integral) and depth in places for depth in chosen):
         raise InputError(f"depths {chosen}: use whole numbers of 0..{n_layers}, or None for all")
-    return [int(depth) for depth in chosen]
+    return sorted({int(depth) for depth in chosen})
 
 
 def _fresh_tokenizer(model: Model, add_bos_token: bool | None) -> Any:

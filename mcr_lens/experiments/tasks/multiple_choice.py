@@ -56,13 +56,15 @@ def multiple_choice(
         seed: of few-shot examples and shuffled choices; ``None``: those of ``lm_eval``'s own command.
 
     Returns:
-        With dimensions ``document`` (coordinates ``task`` and ``doc_id``) and ``depth``: every metric of the
-        tasks that is one number a document, such as ``acc`` and ``acc_norm`` (NaN where a task lacks it), and
-        ``log_likelihood`` (document, depth, choice) in nats, of each request of a document in ``lm_eval``'s
-        order. In ``attrs``: model, lens, interventions; under ``"tasks"`` each task's version, few-shot
-        examples and number of documents, and under ``"results"`` what ``lm_eval`` makes of a task, metric
-        by metric: a value a depth. ``"requests"`` tells how many sequences began with the BOS and how many
-        were cut from the left.
+        With dimensions ``document`` (coordinates ``task``, ``doc_id`` and ``n_choices``, 0 for a task
+        without choices) and ``depth``: every metric of the tasks that is one number a document, such as
+        ``acc`` and ``acc_norm`` (NaN where a task lacks it), and ``log_likelihood`` (document, depth,
+        choice) in nats, of each request of a document in ``lm_eval``'s order: with ``acc_mutual_info``
+        the choices after the question, then each by itself. In ``attrs``: model, lens, interventions; under
+        ``"tasks"`` each task's version, few-shot examples, number of documents, which metrics are better
+        when higher and whether ``several_right`` answers may stand among the choices; under ``"results"``
+        what ``lm_eval`` makes of a task, metric by metric: a value a depth. ``"requests"`` tells how many
+        sequences began with the BOS and how many were cut from the left.
 
     Raises:
         InputError: where lm-eval is missing, for tasks that are unknown, cannot be loaded or ask for
@@ -96,14 +98,14 @@ def multiple_choice(
         # The first evaluation measures; to the others the answers are known.
         silent = not progress or depth != lm.depths[0]
         evaluations.append(evaluate_tasks(lm, loaded, limit, seed, silent=silent))
-    data = _dataset(lm.depths, evaluations)
+    data = _dataset(lm.depths, evaluations, loaded["tasks"])
     data.attrs = model_facts(model).attributes() | {
         "lens": {
             "kind": "logit" if translators is None else "tuned",
             "translators": None if translators is None else dict(translators.record),
         },
         "interventions": described(list(interventions)),
-        "tasks": {name: _described(name, evaluations[0]) for name in loaded["tasks"]},
+        "tasks": {name: _described(name, task, evaluations[0]) for name, task in loaded["tasks"].items()},
         "results": {name: _aggregates(name, evaluations) for name in loaded["tasks"]},
         "requests": {
             "add_bos_token": add_bos_token,
@@ -151,7 +153,7 @@ def choice_summary(
     return pd.concat(tables)
 
 
-def _dataset(depths: Sequence[int], evaluations: Sequence[Any]) -> xr.Dataset:
+def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
     """Documents of all tasks in one dimension."""
     by_depth = [_samples(evaluation) for evaluation in evaluations]
     first = by_depth[0]
@@ -173,6 +175,7 @@ def _dataset(depths: Sequence[int], evaluations: Sequence[Any]) -> xr.Dataset:
         coords={
             "task": ("document", np.array([task for task, _ in first])),
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
+            "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
             "depth": list(depths),
         },
     )
@@ -188,11 +191,18 @@ def _samples(evaluation: Any) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _described(name: str, evaluation: Any) -> dict[str, Any]:
+def _n_choices(task: Any, document: Any) -> int:
+    """Of one question, whatever is asked besides; 0 where a single answer is asked for."""
+    return len(task.doc_to_choice(document)) if task.OUTPUT_TYPE == "multiple_choice" else 0
+
+
+def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:
     return {
         "version": evaluation["versions"].get(name),
         "num_fewshot": evaluation["n-shot"].get(name),
         "n": evaluation["n-samples"][name]["effective"],
+        "higher_is_better": dict(task.higher_is_better()),
+        "several_right": bool(getattr(task, "multiple_target", 0)),
     }
 
 

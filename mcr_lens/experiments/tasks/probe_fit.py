@@ -1,7 +1,8 @@
 """Logistic regressions on given features and folds, with scikit-learn."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,11 @@ def checked_penalties(C: float | Sequence[float]) -> tuple[float, ...]:
     Raises:
         InputError: unless all are finite and above 0.
     """
-    listed = sorted({float(c) for c in ([C] if isinstance(C, int | float) else C)})
-    if not listed or not all(0 < c < np.inf for c in listed):
-        raise InputError(f"C {C}: use one or more numbers above 0, such as (0.001, 0.01, 0.1, 1.0)")
-    return tuple(listed)
+    given = list(C) if isinstance(C, Iterable) else [C]
+    are_numbers = all(isinstance(c, Real) and not isinstance(c, bool | np.bool_) for c in given)
+    if not given or not are_numbers or not all(0 < float(c) < np.inf for c in given):
+        raise InputError(f"C {C!r}: use one or more numbers above 0, such as (0.001, 0.01, 0.1, 1.0)")
+    return tuple(sorted({float(c) for c in given}))
 
 
 def fit_probes(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks.listed import listed_depths, listed_labels
 from mcr_lens.experiments.tasks.probe_fit import checked_penalties, fit_probes, need_scikit_learn
 from mcr_lens.experiments.tasks.probe_folds import (
     Fold,
@@ -62,7 +63,7 @@ def linear_probes(
         pooling: some of ``"mean"``, ``"last"`` and ``"mean_without_sink"``; see ``PooledStates``.
         depths: some of 0..L; all by default.
         folds: number of folds, each tested once by a probe trained on the others.
-        groups: a label a prompt, such as its author: groups are kept together.
+        groups: a label a prompt, such as its author (``Labelled.groups``): groups are kept together.
         C: inverse strength of the penalty; one number is taken as it is, several are tried.
         control: also probe labels that were shuffled within every fold: what the method finds where there
             is nothing to find.
@@ -96,7 +97,9 @@ def linear_probes(
     need_scikit_learn()
     check_folds(folds, seed)
     penalties = checked_penalties(C)
-    sets = [(prompts, list(labels)), *([] if test is None else [(test[0], list(test[1]))])]
+    depths = listed_depths(depths)
+    groups = None if groups is None else listed_labels(groups, "group")
+    sets = [(part, listed_labels(its)) for part, its in [(prompts, labels), *([test] if test else [])]]
     codes, classes = _codes(sets)
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
     measured = []
@@ -179,7 +182,7 @@ def _codes(sets: Sequence[tuple[Prompts, list[Hashable]]]) -> tuple[Int[np.ndarr
                 f"{len(given)} labels for {len(part)} prompts ({part.dropped} texts were too short): "
                 "give one label a prompt, as load_labelled does"
             )
-        labels += [label.item() if isinstance(label, np.generic) else label for label in given]
+        labels += given
     if any(label is None or label != label for label in labels):
         raise InputError("a label is missing (None or NaN): leave the prompt out")
     classes = sorted(set(labels), key=lambda label: (type(label).__name__, label))

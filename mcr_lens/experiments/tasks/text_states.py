@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks.listed import listed_depths
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.pool import PooledStates, chosen_depths, chosen_poolings
 from mcr_lens.models import Hook, Model, model_facts
@@ -47,7 +48,7 @@ class TextStates:
     ) -> None:
         facts = model_facts(model)
         self.model = model
-        self.depths = chosen_depths(depths, facts.n_layers)
+        self.depths = chosen_depths(listed_depths(depths), facts.n_layers)
         self.poolings = chosen_poolings(pooling)
         self._interventions = list(interventions)
         self._sink_position = sink_position

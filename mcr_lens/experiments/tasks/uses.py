@@ -1,7 +1,7 @@
 """One shape for every kind of task: how good each depth is, unit by unit."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,9 @@ class Use:
         kind: ``"multiple choice"``, ``"generation"`` or ``"embedding"``.
         metric: ``"accuracy"`` (more is better) or ``"loss"`` in nats a token (less is better).
         depths: the depths that were measured, in order.
-        values: of every unit (document, prompt) at every depth.
-        weights: of every unit; a document's number of tokens for a loss.
+        values: of every unit at every depth: a document, a question, or the prompts of a group. Units are
+            what is drawn anew for intervals.
+        weights: of every unit; a document's number of tokens for a loss, a group's number of prompts.
         chance: the metric of an answer that knows nothing; NaN where nobody knows it.
     """
 
@@ -57,11 +58,19 @@ class Use:
         return pd.Series(self.weights @ self.values / self.weights.sum(), index=self.depths, name=self.name)
 
 
+# One of the choices is answered, so that a blind guess is right once in as many.
+_OF_CHOICES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+
+
 def choice_uses(data: xr.Dataset, metric: str = "acc") -> list[Use]:
-    """A use for every task of ``multiple_choice``; chance is one over the number of choices.
+    """A use for every task of ``multiple_choice``; chance is one over the number of choices of a question.
+
+    Chance is NaN for a task without choices or with several right ones, and for a metric other than ``acc``,
+    ``acc_norm``, ``acc_bytes`` and ``acc_mutual_info``.
 
     Raises:
-        InputError: for a metric that the results do not have.
+        InputError: for a metric that the results do not have, and for one that is no accuracy: that is not
+            0 or 1 for every question, as a perplexity, or is better when it is lower.
     """
     if metric not in data or data[metric].dims != ("document", "depth"):
         there = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
@@ -72,10 +81,29 @@ def choice_uses(data: xr.Dataset, metric: str = "acc") -> list[Use]:
         values = of_task[metric].values
         known = ~np.isnan(values).any(1)
         if known.any():
-            choices = of_task["log_likelihood"].isel(depth=-1).notnull().sum("choice").values[known]
-            chance = float((1 / choices).mean())
+            about = data.attrs.get("tasks", {}).get(task, {})
+            _check_accuracy(task, metric, values[known], about)
+            chance = _chance(of_task.isel(document=known), metric, about)
             uses.append(_use(task, "multiple choice", "accuracy", data, values[known], chance))
     return uses
+
+
+def _check_accuracy(task: str, metric: str, values: np.ndarray, about: dict[str, Any]) -> None:
+    lower = about.get("higher_is_better", {}).get(metric) is False
+    if lower or not np.isin(values, (0, 1)).all():
+        why = "lower is better" if lower else "a question has other values than 0 and 1"
+        raise InputError(
+            f"metric {metric!r} of task {task!r} is no accuracy ({why}): choose another, such as 'acc'; "
+            "choice_summary gives any metric by depth"
+        )
+
+
+def _chance(of_task: xr.Dataset, metric: str, about: dict[str, Any]) -> float:
+    """Of a blind guess, the mean over questions; NaN where that is not known."""
+    if metric not in _OF_CHOICES or about.get("several_right", False) or "n_choices" not in of_task.coords:
+        return float("nan")
+    choices = of_task["n_choices"].values
+    return float((1 / choices).mean()) if (choices > 0).all() else float("nan")
 
 
 def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
@@ -95,19 +123,22 @@ def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
 
 
 def probe_uses(data: xr.Dataset, name: str = "probe") -> list[Use]:
-    """A use for every pooling of ``linear_probes``; chance is the training prompts' majority class."""
+    """A use for every pooling of ``linear_probes``; chance is the training prompts' majority class.
+
+    A unit is a group of ``linear_probes``: prompts of one group or with equal tokens, which are alike. Its
+    value is the share of its prompts that were told right and its weight their number, so that a group is
+    drawn, or left out to be judged by, as a whole.
+    """
     chance = float(data.majority_correct.mean())
-    return [
-        _use(
-            f"{name}, {str(pooling).replace('_', ' ')}",
-            "embedding",
-            "accuracy",
-            data,
-            data.correct.sel(pooling=pooling).transpose("prompt", "depth").values.astype(float),
-            chance,
-        )
-        for pooling in data.pooling.values
-    ]
+    _, group = np.unique(data["group"].values, return_inverse=True)
+    sizes = np.bincount(group).astype(float)
+    uses = []
+    for pooling in data.pooling.values:
+        correct = data.correct.sel(pooling=pooling).transpose("depth", "prompt").values
+        shares = np.stack([np.bincount(group, right) / sizes for right in correct], axis=1)
+        called = f"{name}, {str(pooling).replace('_', ' ')}"
+        uses.append(_use(called, "embedding", "accuracy", data, shares, chance, sizes))
+    return uses
 
 
 def _use(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy.stats import norm
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks import (
@@ -92,36 +93,131 @@ def test_documents_weigh_as_much_as_their_tokens() -> None:
     assert use.chance == pytest.approx(np.log(100))
 
 
-def test_tasks_of_choices_are_kept_apart_and_chance_is_theirs() -> None:
-    likelihood = np.zeros((4, 2, 4))
-    likelihood[2:, :, 2:] = np.nan  # two choices only
-    data = xr.Dataset(
+def questions(metric: str = "acc", **about: Any) -> xr.Dataset:
+    """Two questions with four choices, two with two, all asked twice over, and two without choices."""
+    right = [[0.0, 1], [1, 1], [0, 1], [1, 0], [0, 0], [1, 1]]
+    likelihood = np.zeros((6, 2, 8))
+    likelihood[2:4, :, 4:] = np.nan
+    likelihood[4:, :, 1:] = np.nan
+    return xr.Dataset(
         {
-            "acc": (("document", "depth"), [[0.0, 1], [1, 1], [0, 1], [1, 0]]),
+            metric: (("document", "depth"), right),
             "log_likelihood": (("document", "depth", "choice"), likelihood),
         },
-        coords={"task": ("document", ["four", "four", "two", "two"]), "depth": [0, 3]},
+        coords={
+            "task": ("document", ["four", "four", "two", "two", "word", "word"]),
+            "n_choices": ("document", [4, 4, 2, 2, 0, 0]),
+            "depth": [0, 3],
+        },
+        attrs={"tasks": dict.fromkeys(("four", "two", "word"), about)},
     )
-    four, two = choice_uses(data)
+
+
+def test_tasks_of_choices_are_kept_apart_and_chance_is_theirs() -> None:
+    four, two, word = choice_uses(questions())
     assert (four.name, four.chance, two.name, two.chance) == ("four", 0.25, "two", 0.5)
+    assert word.name == "word" and np.isnan(word.chance)
     assert four.curve().to_dict() == {0: 0.5, 3: 1.0}
+    row: Any = best_depth([word]).loc["word"]
+    assert row.best_depth == 0 and row.exit_depth is pd.NA
     with pytest.raises(InputError, match="these results have acc"):
-        choice_uses(data, "f1")
+        choice_uses(questions(), "f1")
+
+
+def test_chance_is_not_guessed_where_one_over_the_choices_is_not_it() -> None:
+    assert all(np.isnan(use.chance) for use in choice_uses(questions("exact_match"), "exact_match"))
+    assert all(np.isnan(use.chance) for use in choice_uses(questions(several_right=True)))
+    assert choice_uses(questions("acc_mutual_info"), "acc_mutual_info")[0].chance == 0.25
+    assert all(np.isnan(use.chance) for use in choice_uses(questions().drop_vars("n_choices")))
+
+
+def test_what_is_no_accuracy_is_not_called_one() -> None:
+    with pytest.raises(InputError, match=r"'errors' of task 'four' is no accuracy \(lower is better\)"):
+        choice_uses(questions("errors", higher_is_better={"errors": False}), "errors")
+    shares = questions()
+    shares["acc"] = shares.acc * 0.7
+    with pytest.raises(InputError, match="other values than 0 and 1"):
+        choice_uses(shares)
+    assert len(choice_uses(questions(higher_is_better={"acc": True, "perplexity": False}))) == 3
+
+
+def probed(correct: np.ndarray, group: Any) -> xr.Dataset:
+    """What ``linear_probes`` returns of it, (pooling, depth, prompt)."""
+    return xr.Dataset(
+        {
+            "correct": (("pooling", "depth", "prompt"), correct),
+            "majority_correct": ("prompt", np.arange(correct.shape[2]) % 2),
+        },
+        coords={
+            "pooling": ["mean", "mean_without_sink"][: len(correct)],
+            "depth": range(correct.shape[1]),
+            "group": ("prompt", group),
+        },
+    )
 
 
 def test_each_pooling_of_a_probe_is_a_use() -> None:
-    correct = np.arange(12).reshape(2, 2, 3) % 2
-    data = xr.Dataset(
-        {
-            "correct": (("pooling", "depth", "prompt"), correct),
-            "majority_correct": ("prompt", [1, 0, 1]),
-        },
-        coords={"pooling": ["mean", "mean_without_sink"], "depth": [0, 1]},
-    )
-    first, second = probe_uses(data, "sst2")
+    correct = np.arange(18).reshape(2, 3, 3) % 2
+    first, second = probe_uses(probed(correct, [7, 9, 8]), "sst2")
     assert (first.name, second.name) == ("sst2, mean", "sst2, mean without sink")
-    np.testing.assert_array_equal(first.values, correct[0].T)
-    assert first.chance == pytest.approx(2 / 3)
+    np.testing.assert_array_equal(first.values, correct[0].T[[0, 2, 1]])
+    np.testing.assert_array_equal(second.curve(), correct[1].mean(1))
+    assert first.chance == pytest.approx(1 / 3)
+
+
+def test_a_group_of_probed_prompts_is_one_unit() -> None:
+    correct = np.array([[[1, 0, 0, 1, 1], [0, 0, 1, 1, 1]]])
+    (use,) = probe_uses(probed(correct, [3, 3, 1, 1, 1]))
+    np.testing.assert_allclose(use.values, [[2 / 3, 1], [1 / 2, 0]])
+    assert use.weights.tolist() == [3, 2]
+    np.testing.assert_allclose(use.curve(), [3 / 5, 3 / 5])
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_copies_in_a_group_do_not_make_a_flat_curve_gain(copies: int) -> None:
+    """Were copies resampled one by one, they would be judged by what they themselves chose."""
+    rng = np.random.default_rng(1)
+    gained, widths = 0, []
+    for _ in range(60):
+        correct = np.repeat(rng.random((1, 9, 25)) < 0.7, copies, axis=2).astype(int)
+        (use,) = probe_uses(probed(correct, np.repeat(range(25), copies)))
+        row: Any = best_depth([use], 0.9, n_resamples=199).loc["probe, mean"]
+        gained += row.gain_low > 0
+        table = quality_by_depth([use], n_resamples=199)
+        widths.append((table.high - table.low).mean())
+    assert gained <= 2
+    assert 0.3 < np.mean(widths) < 0.45  # of a share of 0.7 among 25: four standard errors are 0.37
+
+
+PEAKED = [0.3, 0.35, 0.4, 0.5, 0.9, 0.5, 0.4, 0.35, 0.3]
+BROAD = [0.5, 0.6, 0.7, 0.78, 0.8, 0.79, 0.76, 0.73, 0.7]
+RISING = [0.5, 0.5, 0.5, 0.5, 0.55, 0.6, 0.65, 0.68, 0.7]
+
+
+@pytest.mark.parametrize("n", [8, 20])
+@pytest.mark.parametrize("probabilities", [PEAKED, BROAD, RISING])
+def test_the_interval_covers_the_best_depth_with_few_units(probabilities: list[float], n: int) -> None:
+    """Questions are easy or hard at all depths alike, in part; few of them tie many depths."""
+    rng, sets, best = np.random.default_rng(n), 100, int(np.argmax(probabilities))
+    levels, covered, widths = norm.ppf(probabilities), 0, []
+    for _ in range(sets):
+        values = 0.8 * rng.normal(size=(n, 1)) + 0.6 * rng.normal(size=(n, 9)) < levels
+        use = Use("x", "multiple choice", "accuracy", np.arange(9), values.astype(float), np.ones(n), 0.25)
+        row: Any = best_depth([use], n_resamples=299).iloc[0]
+        assert row.best_low <= row.best_depth <= row.best_high
+        covered += row.best_low <= best <= row.best_high
+        widths.append(row.best_high - row.best_low)
+    assert covered >= sets * 0.95 - 3 * np.sqrt(sets * 0.95 * 0.05)
+    assert probabilities is not PEAKED or n == 8 or np.mean(widths) < 1
+
+
+def test_depths_that_tie_are_equally_best() -> None:
+    """Depths 2 and 4 answer the same questions: neither is better, whichever comes first."""
+    values = np.zeros((30, 6))
+    values[:20, 2] = values[:20, 4] = 1
+    use = Use("x", "multiple choice", "accuracy", np.arange(6), values, np.ones(30), 0.25)
+    row: Any = best_depth([use]).loc["x"]
+    assert (row.best_depth, row.best_low, row.best_high) == (2, 2, 4)
 
 
 def test_bad_input_is_told() -> None:

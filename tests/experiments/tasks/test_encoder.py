@@ -231,6 +231,11 @@ def test_what_cannot_be_encoded_is_refused(llama: Any) -> None:
         embedding_tasks(llama, [], progress=False)
     with pytest.raises(InputError, match="mteb has no task 'NoSuchTask'"):
         embedding_tasks(llama, "NoSuchTask", progress=False)
+    for no_task, told in ((3, "3 is no task"), ([None], "None is no task")):
+        with pytest.raises(InputError, match=told):
+            embedding_tasks(llama, no_task, progress=False)
+    with pytest.raises(InputError, match="depths 2: give them in a list"):
+        TextStates(llama, 2)  # type: ignore[arg-type]
 
 
 def test_a_task_whose_data_are_not_there_is_named(llama: Any) -> None:

@@ -20,6 +20,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks import lens_language_model
 from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
 from mcr_lens.experiments.tasks.multiple_choice import choice_summary, multiple_choice
+from mcr_lens.experiments.tasks.uses import choice_uses
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.prompts.word_problems import word_problem
 from mcr_lens.tiny import weights_folder
@@ -204,6 +205,21 @@ def test_requests_without_a_question_and_tasks_without_choices(
     for name, values in data.attrs["results"][task].items():
         np.testing.assert_allclose(values[-1], expected["results"][task][name], rtol=1e-4)
     assert "acc" in data
+
+
+def test_chance_is_that_of_the_choices_whatever_else_is_asked(task_folder: Any, llama: Any) -> None:
+    """With mutual information every choice is asked for twice; a last word has no choices."""
+    names = ["words", "words_mutual", "words_last_word"]
+    data = multiple_choice(llama, names, include_path=task_folder("words"), progress=False)
+    assert data.sizes["choice"] == 8
+    assert data.n_choices.values.tolist() == [4] * 24 + [0] * 12
+    words, mutual, last = choice_uses(data)
+    assert (words.chance, mutual.chance) == (0.25, 0.25) and np.isnan(last.chance)
+    assert choice_uses(data, "acc_mutual_info")[0].chance == 0.25
+    with pytest.raises(InputError, match="'perplexity' of task 'words_last_word' is no accuracy"):
+        choice_uses(data, "perplexity")
+    assert data.attrs["tasks"]["words_mutual"]["higher_is_better"] == {"acc": True, "acc_mutual_info": True}
+    assert data.attrs["tasks"]["words"]["several_right"] is False
 
 
 def without_bos(folder: Path) -> Path:
@@ -459,6 +475,7 @@ def test_results_can_be_saved(task_folder: Any, llama: Any, tmp_path: Path) -> N
         ([], {}, "no tasks"),
         ("words", {"depths": [4]}, r"use whole numbers of 0\.\.3"),
         ("words", {"depths": []}, r"use whole numbers of 0\.\.3"),
+        ("words", {"depths": 4}, r"depths 4: give them in a list"),
         ("words", {"limit": 0}, "limit 0"),
         ("words", {"num_fewshot": -1}, "num_fewshot -1"),
         ("words", {"num_fewshot": 7}, "num_fewshot 7: task 'words' has 6 documents"),

@@ -232,6 +232,13 @@ def test_a_result_is_saved_and_loaded(llama: Any, tmp_path: Path) -> None:
         ([*[0] * 16, 1, 1, 1], {}, "19 labels"),
         ([0, 1] * 10, {"C": 0}, "C 0"),
         ([0, 1] * 10, {"C": []}, "above 0"),
+        ([0, 1] * 10, {"C": "a"}, "C 'a': use one or more numbers"),
+        ([0, 1] * 10, {"C": [0.1, None]}, "above 0"),
+        ([0, 1] * 10, {"C": True}, "C True"),
+        ([0, 1] * 10, {"depths": 2}, r"depths 2: give them in a list, such as \[0, 4\]"),
+        ([[0], [1]] * 10, {}, "label 0 is a list: use a number or a text a prompt"),
+        (3, {}, "labels 3: give a list, one label a prompt"),
+        ([0, 1] * 10, {"groups": [[0]] * 20}, "group 0 is a list"),
         ([0, 1] * 10, {"groups": [0] * 3}, "3 groups for 20 prompts"),
         ([0, 1] * 10, {"groups": [0, 0, *range(18)], "test": (drawn(4), [0, 1, 0, 1])}, "groups= is for"),
         ([0, 1] * 10, {"pooling": "max"}, "pooling 'max'"),
@@ -240,10 +247,11 @@ def test_a_result_is_saved_and_loaded(llama: Any, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_probed_is_refused(
-    llama: Any, labels: list[Any], options: dict[str, Any], message: str
+    llama: Any, labels: Any, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as told:
         linear_probes(llama, drawn(20), labels, progress=False, **options)
+    assert "\n" not in str(told.value)
 
 
 @needs_scikit_learn
