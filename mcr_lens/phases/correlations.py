@@ -112,7 +112,7 @@ def correlations(
     table.attrs = {
         "norm": f"log {norm}" if log else norm,
         "correction": correction,
-        "p": "by shifts along depth, all of them, of series alike all along it; never below smallest_p = 1 / n_changes",
+        "p": "by all shifts along depth, of series alike all along it; never below smallest_p",
         **resampling,
     }
     return table
