@@ -194,15 +194,12 @@ class Profile:
         return self.data[name]
 
     def __repr__(self) -> str:
-        return f"{self.headline}\n{self._phase_line()}\n\n{self._table().to_string()}"
+        return f"{self.headline}\n{self.phase_line()}\n\n{self.table().to_string()}"
 
     def _repr_html_(self) -> str:
-        import html
+        from mcr_lens.profile_html import profile_html
 
-        return (
-            f"<p><b>{html.escape(self.headline)}</b><br>{html.escape(self._phase_line())}</p>"
-            + self._table().to_html(border=0)
-        )
+        return profile_html(self)
 
     @property
     def headline(self) -> str:
@@ -220,18 +217,21 @@ class Profile:
             ]
         )
 
-    def _phase_line(self) -> str:
-        if self._is_stacked:
+    def phase_line(self) -> str:
+        """Mix, Compress and Refine in one line, without intervals."""
+        if self.is_stacked:
             return "several profiles: select one to read its phases"
         return self.phases(confidence=None).headline
 
-    def _table(self) -> pd.DataFrame:
-        if self._is_stacked:
+    def table(self) -> pd.DataFrame:
+        """``summary()`` as it is shown; of several profiles their norm ratio by depth."""
+        if self.is_stacked:
             return self.data.norm_ratio.mean("prompt").to_pandas().T.round(2)
         return self.summary().round(3)
 
     @property
-    def _is_stacked(self) -> bool:
+    def is_stacked(self) -> bool:
+        """Whether there are several profiles, along ``model``, ``step`` or ``arm``."""
         return bool({"model", "step", "arm"} & set(self.data.dims))
 
     def _rate(self, name: str, threshold: float) -> xr.DataArray:
