@@ -102,6 +102,10 @@ def measure(
     Returns:
         The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
         prompts described in ``attrs``.
+
+    Raises:
+        InputError: for prompts, hooks or chunks that do not fit the model; when an observer names a variable
+            ``n_tokens`` or ``first_token``.
     """
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
@@ -115,10 +119,10 @@ def measure(
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
     data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
-    data = data.assign_coords(
-        n_tokens=("prompt", list(prompts.lengths)),
-        first_token=("prompt", list(prompts.first_tokens)),
-    )
+    told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
+    if taken := sorted(told.keys() & set(data.variables)):
+        raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
+    data = data.assign_coords({name: ("prompt", values) for name, values in told.items()})
     data.attrs = model_facts(model).attributes() | {"prompts": prompts.attributes()}
     return data
 

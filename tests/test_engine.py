@@ -316,3 +316,15 @@ def test_interventions_may_come_from_a_generator(load: Any) -> None:
     data = mcr.profile(model, ragged(2), interventions=hooks, progress=False).data  # type: ignore[arg-type]
     assert data.attrs["interventions"] == ["blocks.0.hook_mlp_out", "blocks.2.hook_mlp_out"]
     assert (data.mlp_write_norm.sel(layer=2) == 0).all()
+
+
+def test_an_observer_cannot_take_the_names_of_the_prompts(llama: Any) -> None:
+    class Taking:
+        def hooks(self) -> list[Any]:
+            return []
+
+        def result(self) -> xr.Dataset:
+            return xr.Dataset({"first_token": ("prompt", [1.0])})
+
+    with pytest.raises(InputError, match="returns a variable 'first_token': the prompts have it"):
+        mcr.measure(llama, mcr.Prompts.from_tokens([[1, 2, 3]]), [Taking()], progress=False)
