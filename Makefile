@@ -20,7 +20,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-tl4 lint format types wheel readme clean
+.PHONY: help demo test test-slow test-tl4 lint format types docs wheel readme clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -62,6 +62,10 @@ wheel: $(VENV)/.stamp-test ## build sdist and wheel; run the demo from the wheel
 	"$$folder/venv/bin/python" -c 'import mcr_lens, sys; sys.exit(not mcr_lens.__file__.startswith(sys.prefix))'; \
 	"$$folder/venv/bin/mcr-lens" --help > /dev/null; \
 	HF_HUB_OFFLINE=1 "$$folder/venv/bin/mcr-lens" demo
+
+docs: $(VENV)/.stamp-test ## the documentation site, into site/: open site/index.html
+	$(VENV)/bin/python $(PIP_INSTALL) -e '.[docs]' -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=docs/building $(VENV)/bin/mkdocs build --strict --quiet
 
 readme: $(VENV)/.stamp-test ## renew the numbers and the picture of README.md and the notebooks (needs Chromium or Chrome)
 	$(VENV)/bin/python $(PIP_INSTALL) "$$(grep '^kaleido==' constraints.txt)" -c constraints.txt

@@ -11,6 +11,7 @@ from mcr_lens.cli.ablation import ablate
 from mcr_lens.cli.command import command
 from mcr_lens.cli.lenses import lens
 from mcr_lens.cli.profiles import demo, profile
+from mcr_lens.cli.report import report
 from mcr_lens.cli.sweep import sweep
 from mcr_lens.cli.tasks import tasks
 from mcr_lens.cli.training import training
@@ -25,5 +26,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # One function, one command; they are listed in this order by --help.
-for _function in (demo, profile, ablate, lens, training, tasks, sweep):
+for _function in (demo, profile, ablate, lens, training, tasks, sweep, report):
     app.command()(command(_function))

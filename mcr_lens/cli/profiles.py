@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
-from mcr_lens.cli.show import show_list, show_table, showing
+from mcr_lens.cli.report import report_beside, said_of_report
+from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
 if TYPE_CHECKING:
     from mcr_lens.result import Profile
@@ -26,15 +27,25 @@ def demo(
     n: Annotated[int, typer.Option(help="Number of made-up word problems.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the word problems.")] = 0,
 ) -> None:
-    """Profile the bundled model on made-up word problems and say what there is to see."""
+    """Profile the bundled model on made-up word problems, say what there is to see and write a report.
+
+    The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
+    """
     import mcr_lens as mcr
     from mcr_lens.netcdf import check_place
+    from mcr_lens.viz.report import check_page
+    from mcr_lens.viz.report import report as write_report
 
     check_place(out)
+    page = report_beside(out)
+    check_page(page)
     model = mcr.load_model("tiny")
     texts = mcr.word_problems(n, seed)
     prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
-    _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
+    path = _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
+    with showing(path):
+        page = write_report(path, page, model, texts[0])
+        show_text(said_of_report(page))
 
 
 def profile(
@@ -52,7 +63,7 @@ def profile(
     _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), out)
 
 
-def _save_and_show(profile: "Profile", out: Path, *closing: str) -> None:
+def _save_and_show(profile: "Profile", out: Path, *closing: str) -> Path:
     """Save first: a reader who closes the pipe early must not cost the run."""
     from mcr_lens.findings import findings
 
@@ -61,3 +72,4 @@ def _save_and_show(profile: "Profile", out: Path, *closing: str) -> None:
         show_table(profile.headline, profile.summary())
         show_list([*findings(profile), *closing])
         typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")
+    return path

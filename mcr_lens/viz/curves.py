@@ -28,6 +28,9 @@ _PANELS = (
     ("mixing score (0 to 1)", (("mixing_score", "mixing score", "solid"),)),
 )
 
+# More models than colours are told apart by their markers.
+_SYMBOLS = ("circle", "square", "diamond", "cross")
+
 
 def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     """Norm ratio, normalized entropy, sink rate and mixing score over depth.
@@ -47,6 +50,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
     for number, (name, profile) in enumerate(named.items()):
         color = COLORS[number % len(COLORS)]
+        symbol = _SYMBOLS[number // len(COLORS) % len(_SYMBOLS)]
         for panel, (_, curves) in enumerate(_PANELS):
             for variable, label, dash in curves:
                 if variable not in profile.data and not (
@@ -54,6 +58,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                 ):
                     continue
                 style: dict[str, Any] = {"line": {"color": color, "dash": dash, "width": 2}}
+                style["marker"] = {"size": 5 + 2 * (symbol != "circle"), "symbol": symbol}
                 if several:
                     # The legend names the profiles once, and their dashed curves apart.
                     style["name"] = name if dash == "solid" else f"{name}, {label}"
@@ -65,7 +70,8 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
             found = profile.phases(confidence=None)
             spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
             shade_phases(figure, spans, len(_PANELS))
-    figure.update_yaxes(type="log", row=1, col=1)
+    # Few ticks: the digits between powers of ten would run into each other.
+    figure.update_yaxes(type="log", nticks=5, row=1, col=1)
     for row, col in ((1, 2), (2, 1), (2, 2)):
         figure.update_yaxes(range=[-0.02, 1.02], row=row, col=col)
     if several:
@@ -93,7 +99,6 @@ def _add_curve(
         y=curve["mean"].values,
         mode="lines+markers",
         legendgroup=style["name"],
-        marker={"size": 5},
         hovertemplate=f"{html.escape(style['name'])}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
         **style,
         **place,

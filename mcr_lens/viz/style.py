@@ -20,6 +20,8 @@ def styled(figure: go.Figure) -> go.Figure:
         legend={"orientation": "h", "y": -0.12, "x": 0},
     )
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=INK)
+    # Behind the labels of the ticks, also where these are turned.
+    figure.update_xaxes(title_standoff=10, automargin=True)
     figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=INK)
     return figure
 

@@ -18,7 +18,7 @@ import mcr_lens as mcr
 from mcr_lens.cli.command import command
 from mcr_lens.cli.show import showing
 
-NAMES = ("demo", "profile", "ablate", "lens", "training", "tasks", "sweep")
+NAMES = ("demo", "profile", "ablate", "lens", "training", "tasks", "sweep", "report")
 IMPORTED = """
 import sys
 from mcr_lens.cli import app

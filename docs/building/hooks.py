@@ -1,0 +1,63 @@
+"""What MkDocs runs while it builds: files outside ``docs/`` join the site, and formulas become MathML.
+
+Named in ``mkdocs.yml`` under ``hooks``. A file outside ``docs/`` has the same place in the site as in the
+repository; nothing is copied by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+from mathml import mathml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+
+# Pages, and what pages link to.
+_OUTSIDE = ("CONTRIBUTING.md", "mcr_lens/tiny/README.md", "notebooks/*.ipynb", "benchmarks/paper/*.toml")
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
+
+# What a notebook's page would load from other hosts for formulas and diagrams; ours have none.
+_LOADERS = re.compile(
+    r"<!-- Load mathjax -->.*?<!-- End of mathjax configuration -->|"
+    r'<script type="module">(?:(?!</script>).)*?mermaid.*?</script>',
+    re.DOTALL,
+)
+
+
+@event_priority(100)  # before mkdocs-jupyter looks for notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the files of the repository that the site shows or links to."""
+    for pattern in _OUTSIDE:
+        for path in sorted(ROOT.glob(pattern)):
+            place = path.relative_to(ROOT).as_posix()
+            files.append(File(place, str(ROOT), config.site_dir, config.use_directory_urls))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links that leave ``docs/`` take one step less: in the site a page of ``docs/`` stands at the top."""
+    if page.file.src_dir == config.docs_dir:
+        steps = "../" * page.file.src_uri.count("/")
+        return markdown.replace(f"](../{steps}", f"]({steps}")
+    return markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Formulas, as arithmatex leaves them, to MathML; notebooks lose what loads scripts from elsewhere."""
+
+    def drawn(match: re.Match[str]) -> str:
+        if match[3] is None:
+            return mathml(unescape(match[2]).strip())
+        # What a wide space separates may stand on lines of its own where there is no room.
+        parts = [mathml(part.strip(), display=True) for part in unescape(match[3]).split(r"\quad")]
+        return f'<div class="formula">{"".join(parts)}</div>'
+
+    if page.file.src_uri.endswith(".ipynb"):
+        return _LOADERS.sub("", html)
+    return _FORMULA.sub(drawn, html)

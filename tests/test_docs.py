@@ -1,0 +1,257 @@
+"""The documentation is true: blocks run, commands parse, every public name is there, no host is asked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pages import ROOT, blocks, check_shell_line, run_python, shell_lines
+
+import mcr_lens as mcr
+
+DOCS = ROOT / "docs"
+HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
+PAGES = [
+    DOCS / "index.md",
+    *HOW_TO,
+    DOCS / "paper.md",
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "mcr_lens" / "tiny" / "README.md",
+]
+PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "prompts", "sweeps", "viz")
+# Packages whose outputs the pages of tasks speak of.
+NEEDS = {"tasks.md": "sklearn"}
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def mathml() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mathml", DOCS / "building" / "mathml.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole site, built as ``make docs`` builds it."""
+    pytest.importorskip("mkdocs", reason="needs the docs extra")
+    pytest.importorskip("mkdocstrings", reason="needs the docs extra")
+    pytest.importorskip("mkdocs_jupyter", reason="needs the docs extra")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "JUPYTER_PLATFORM_DIRS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "WARNING" not in built.stdout + built.stderr
+    return folder
+
+
+@pytest.mark.parametrize("page", [DOCS / "index.md", *HOW_TO], ids=name_of)
+def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
+    monkeypatch.chdir(tmp_path)
+    run_python(page)
+
+
+def test_most_how_to_pages_have_python() -> None:
+    without = [page.name for page in HOW_TO if not list(blocks(page, "python"))]
+    assert without == ["report.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_shell_lines_are_what_the_command_line_takes(page: Path) -> None:
+    for line in shell_lines(page):
+        check_shell_line(line)
+
+
+def test_commands_are_found_on_the_pages() -> None:
+    commands = [line for page in PAGES for line in shell_lines(page) if line.startswith("mcr-lens")]
+    assert {"profile", "ablate", "lens", "training", "tasks", "sweep", "report", "demo"} <= {
+        line.split()[1] for line in commands
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("mcr-lens profile tiny", "Missing parameter: prompts"),
+        ("mcr-lens lens tiny questions.jsonl", "Missing parameter: out"),
+        ("mcr-lens sweep grid.toml --out results --no-such", "No such option"),
+        ("mcr-lens profile tiny a.txt --out a.nc --n many", "valid int"),
+        ("mcr-lens fly", "No such command"),
+        ("make coffee", "coffee"),
+        ('pip install ".[nothing]"', "nothing"),
+        ("python benchmarks/nowhere.py", "nowhere"),
+        ("rm results", "rm"),
+    ],
+)
+def test_a_line_that_is_wrong_is_found(line: str, complaint: str) -> None:
+    with pytest.raises(Exception, match=complaint):
+        check_shell_line(line)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_scripts_are_valid_shell() -> None:
+    scripts = [code for page in HOW_TO for code, _ in blocks(page, "sh") if code.startswith("#!")]
+    assert scripts
+    for script in scripts:
+        checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("page", [DOCS / "how-to" / "sweep.md", ROOT / "README.md"], ids=name_of)
+def test_grids_can_be_read(page: Path, tmp_path: Path) -> None:
+    grids = list(blocks(page, "toml"))
+    assert grids
+    for text, _ in grids:
+        (tmp_path / "grid.toml").write_text(text)
+        assert mcr.read_grid(tmp_path / "grid.toml").models
+
+
+def test_every_variable_of_a_profile_has_its_formula(llama_profile: mcr.Profile) -> None:
+    text = (DOCS / "formulas.md").read_text(encoding="utf-8")
+    missing = [str(name) for name in llama_profile.data.data_vars if str(name) not in text]
+    assert missing == []
+    assert not re.search(r"`profile\.data\.[a-z_]+`", text)
+
+
+def test_every_public_name_stands_on_a_page_of_the_reference() -> None:
+    directives = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    # An object may stand under the name of its package or of mcr_lens itself.
+    public = {f"mcr_lens.{name}" for name in mcr.__all__}
+    for package in PACKAGES:
+        for name in importlib.import_module(f"mcr_lens.{package}").__all__:
+            own = f"mcr_lens.{package}.{name}"
+            public.add(f"mcr_lens.{name}" if name in mcr.__all__ and own not in directives else own)
+    shown = directives | {f"mcr_lens.{name.split('.')[-1]}" for name in directives if name.count(".") > 1}
+    assert public - shown == set()
+    assert all(_exists(name) for name in directives)
+
+
+def test_the_built_reference_has_an_anchor_for_every_public_name(site: Path) -> None:
+    content = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    inventory = {line.split(" ")[0] for line in zlib.decompress(content).decode().splitlines()}
+    assert {f"mcr_lens.{name}" for name in mcr.__all__} - inventory == set()
+
+
+def test_pages_of_the_site_ask_nothing_of_another_host(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        reader = _Requests()
+        reader.feed(page.read_text(encoding="utf-8"))
+        foreign = [address for address in reader.asked if re.match(r"(?:https?:)?//", address)]
+        assert foreign == [], page
+        loaded = re.findall(r"(?:import|fetch)\(['\"](?:https?:)?//[^'\"]+", page.read_text(encoding="utf-8"))
+        assert loaded == [], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_links_between_pages_lead_to_files(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        if page.name == "404.html":  # shown at any address, so its links are absolute
+            continue
+        reader = _Requests()
+        reader.feed(page.read_text(encoding="utf-8"))
+        for address in reader.linked:
+            path = address.split("#")[0].split("?")[0]
+            if path and not re.match(r"[a-z]+:", path):
+                assert (page.parent / path).exists(), f"{page}: {address}"
+
+
+def test_formulas_are_drawn_without_a_script(site: Path) -> None:
+    html = (site / "formulas.html").read_text(encoding="utf-8")
+    assert html.count("<math") > 60
+    assert "arithmatex" not in html
+    assert "\\frac" not in html
+
+
+def test_notebooks_are_in_the_site_with_their_outputs(site: Path) -> None:
+    notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert sorted(path.stem for path in (site / "notebooks").glob("*.html")) == notebooks
+    assert all("data:image/png" in path.read_text("utf-8") for path in (site / "notebooks").glob("*.html"))
+
+
+def test_fractions_roots_and_scripts(mathml: ModuleType) -> None:
+    assert mathml.mathml(r"\frac{a}{2}") == "<math><mrow><mfrac><mi>a</mi><mn>2</mn></mfrac></mrow></math>"
+    assert "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>" in mathml.mathml("x_i^2")
+    assert "<munder>" in mathml.mathml(r"\sum_j p_j", display=True)
+    assert "<munder>" not in mathml.mathml(r"\sum_j p_j")
+    assert "a\u00a0b" in mathml.mathml(r"\text{a b}")
+    assert "&lt;" in mathml.mathml("a < b")
+    assert "<msup><mi>cos</mi><mn>2</mn></msup>" in mathml.mathml(r"\cos^2 x")
+
+
+def test_every_script_has_as_many_parts_as_its_tag_says(mathml: ModuleType) -> None:
+    parts = {"msub": 2, "msup": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3, "mfrac": 2}
+    text = (DOCS / "formulas.md").read_text(encoding="utf-8") + (DOCS / "glossary.md").read_text("utf-8")
+    formulas = [inline or display for inline, display in re.findall(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", text)]
+    assert len(formulas) > 80
+    for formula in formulas:
+        for display in (False, True):
+            for element in ElementTree.fromstring(mathml.mathml(formula, display)).iter():
+                assert len(element) == parts.get(element.tag, len(element)), formula
+
+
+@pytest.mark.parametrize("formula", [r"\nosuch", "{a", "a}", r"\frac{a}", r"\left( a", "a_b_c"])
+def test_a_formula_that_cannot_be_drawn_is_refused(mathml: ModuleType, formula: str) -> None:
+    with pytest.raises(ValueError, match="formula"):
+        mathml.mathml(formula)
+
+
+class _Requests(HTMLParser):
+    """What a page loads by itself, and what it links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.linked: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given: dict[str, Any] = dict(attrs)
+        for name in ("src", "srcset", "poster", "data"):
+            if given.get(name):
+                self.asked.append(given[name])
+        if tag == "link" and given.get("rel") not in ("canonical", "next", "prev"):
+            self.asked.append(given.get("href") or "")
+        if tag == "a" and given.get("href"):
+            self.linked.append(given["href"])
+
+
+def _exists(path: str) -> bool:
+    parts = path.split(".")
+    for split in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:split]))
+        except ModuleNotFoundError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[split:])
+    return False
