@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import importlib.util
 import os
@@ -219,6 +220,12 @@ def test_every_script_has_as_many_parts_as_its_tag_says(mathml: ModuleType) -> N
         for display in (False, True):
             for element in ElementTree.fromstring(mathml.mathml(formula, display)).iter():
                 assert len(element) == parts.get(element.tag, len(element)), formula
+
+
+def test_the_example_in_the_docstring_is_true(mathml: ModuleType) -> None:
+    found = doctest.testmod(mathml)
+    assert found.attempted == 1
+    assert found.failed == 0
 
 
 @pytest.mark.parametrize("formula", [r"\nosuch", "{a", "a}", r"\frac{a}", r"\left( a", "a_b_c"])

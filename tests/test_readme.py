@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ROOT, blocks, run_python
 
 import mcr_lens as mcr
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+README = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -19,15 +19,10 @@ def text() -> str:
     return README.read_text(encoding="utf-8")
 
 
-def test_python_blocks_run_in_order(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    blocks = list(BLOCK.finditer(text))
-    assert len(blocks) >= 4
-    for block in blocks:
-        # Empty lines above the block: a traceback then names the line of README.md.
-        above = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(above + block[1], str(README), "exec"), namespace)
+    assert len(list(blocks(README, "python"))) >= 4
+    run_python(README)
 
 
 def test_table_names_what_a_profile_holds(text: str, bundled_model: Any) -> None:
