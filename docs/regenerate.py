@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAPER = ROOT / "docs" / "paper.md"
 PICTURE = ROOT / "docs" / "images" / "depth_curves.svg"
+SCREENSHOTS = ROOT / "docs" / "images"
+CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 BENCHMARK = "python benchmarks/memory_flat.py"
 # Not shipped. Commands find gsm8k/, wikitext2/ and sst2/ in their folder; without them the README's blocks
 # that read them stay as they are, and the page on the paper cannot be renewed.
@@ -49,6 +52,7 @@ def main() -> None:
     only = arguments.only
     if only in (None, "picture"):
         draw_picture()
+        take_screenshots()
     if only in (None, "readme"):
         renew_page(README, with_memory=not arguments.skip_memory)
     if only in (None, "paper") and DATA.is_dir():
@@ -68,6 +72,29 @@ def draw_picture() -> None:
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     PICTURE.write_bytes(figure.to_image("svg", width=960, height=620))
     print(f"wrote {PICTURE.relative_to(ROOT)}, {PICTURE.stat().st_size / 1024:.0f} KiB")
+
+
+def take_screenshots() -> None:
+    """Heads of one layer, and the top of a report, as a browser shows them."""
+    from playwright.sync_api import sync_playwright
+
+    import mcr_lens as mcr
+
+    model = mcr.load_model("tiny")
+    text = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as running:
+        heads, run, report = (Path(folder, name) for name in ("heads.html", "run.nc", "report.html"))
+        mcr.viz.attention_sinks(model, text, layer=5).save(heads)
+        mcr.profile(model, mcr.load_prompts(mcr.word_problems(64), model), progress=False).save(run)
+        mcr.viz.report(run, report, model, text)
+        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        for page, height in ((heads, 1180), (report, 1000)):
+            tab = browser.new_page(viewport={"width": 1280, "height": height})
+            tab.goto(page.as_uri())
+            tab.wait_for_timeout(2000)
+            path = SCREENSHOTS / f"{page.stem}.png"
+            tab.screenshot(path=path)
+            print(f"wrote {path.relative_to(ROOT)}, {path.stat().st_size / 1024:.0f} KiB")
 
 
 def renew_page(page: Path, with_memory: bool = True) -> None:
