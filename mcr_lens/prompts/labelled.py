@@ -12,6 +12,7 @@ import pandas as pd
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
+from mcr_lens.prompts.read import load_split
 
 __all__ = ["Labelled", "load_labelled", "too_short"]
 
@@ -136,7 +137,7 @@ def _table(source: Any, config: str | None, split: str | None, header: bool) -> 
             raise InputError(f"{type(source).__name__} is no table: give a path, a DataFrame or a Dataset")
         return source.to_pandas()
     if str(source).startswith("hf:"):
-        return _from_datasets(str(source).removeprefix("hf:"), config, split)
+        return pd.DataFrame(load_split(str(source).removeprefix("hf:"), config, split).to_pandas())
     path = Path(source).expanduser()
     if path.suffix not in _SUFFIXES:
         raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
@@ -169,25 +170,6 @@ def _read(path: Path, header: bool) -> pd.DataFrame:
         json.loads(text) if path.suffix == ".json" else map(json.loads, filter(str.strip, text.split("\n")))
     )
     return pd.DataFrame(list(rows), dtype=object)
-
-
-def _from_datasets(name: str, config: str | None, split: str | None) -> pd.DataFrame:
-    import datasets
-
-    folder = Path(name).expanduser()
-    is_saved = any((folder / saved).is_file() for saved in ("dataset_info.json", "dataset_dict.json"))
-    try:
-        found = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
-    except Exception as error:  # the many errors of a library that reads the hub and the disk
-        reason = one_line(error, 200)
-        raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
-    if isinstance(found, datasets.DatasetDict):
-        splits = [str(each) for each in found]
-        if split not in splits and (split is not None or len(splits) > 1):
-            raise InputError(f"hf:{name}: split {split!r}: choose one of {', '.join(splits)}")
-        found = found[split or splits[0]]
-    assert isinstance(found, datasets.Dataset)
-    return pd.DataFrame(found.to_pandas())
 
 
 def _column(table: pd.DataFrame, column: str | int, name: str) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.prompts.batches import Prompts
 
-__all__ = ["load_prompts", "read_texts"]
+__all__ = ["load_prompts", "load_split", "read_texts"]
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 
@@ -71,7 +71,7 @@ def read_texts(
 ) -> list[str]:
     """The texts of a file or data set, untokenised; arguments and errors as in ``load_prompts``."""
     if str(source).startswith("hf:"):
-        return _from_datasets(str(source).removeprefix("hf:"), field, config, split)
+        return _column(list(load_split(str(source).removeprefix("hf:"), config, split)), field, source)
     path = Path(os.path.expanduser(source))
     if path.suffix not in _SUFFIXES:
         raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
@@ -135,28 +135,26 @@ def _table(path: Path) -> list[dict[str, Any]]:
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _from_datasets(name: str, field: str | None, config: str | None, split: str | None) -> list[str]:
+def load_split(name: str, config: str | None, split: str | None) -> Any:
+    """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read."""
     import datasets
 
     folder = Path(name).expanduser()
+    is_saved = any((folder / saved).is_file() for saved in ("dataset_info.json", "dataset_dict.json"))
     try:
-        saved = ("dataset_info.json", "dataset_dict.json")
-        if any((folder / name).is_file() for name in saved):
-            found = datasets.load_from_disk(str(folder))
-        else:
-            found = datasets.load_dataset(name, config)
+        found = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
     except Exception as error:  # the many errors of a library that reads the hub and the disk
         reason = one_line(error, 200)
         raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
     if isinstance(found, datasets.DatasetDict):
         splits = [str(each) for each in found]
         if split is None and len(splits) > 1:
-            raise InputError(f"hf:{name}: choose a split, one of {', '.join(splits)}")
+            raise InputError(f"hf:{name}: choose a split (split=...): choose one of {', '.join(splits)}")
         chosen = split or splits[0]
         if chosen not in splits:
             raise InputError(f"hf:{name}: no split {chosen!r}; there are {', '.join(splits)}")
         found = found[chosen]
-    return _column(list(found), field, f"hf:{name}")
+    return found
 
 
 def _column(rows: list[Any], field: str | None, name: object) -> list[str]:
