@@ -68,7 +68,6 @@ docs: $(VENV)/.stamp-test ## the documentation site, into site/: open site/index
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=docs/building $(VENV)/bin/mkdocs build --strict --quiet
 
 readme: $(VENV)/.stamp-test ## renew the numbers and the picture of README.md and the notebooks (needs Chromium or Chrome)
-	$(VENV)/bin/python $(PIP_INSTALL) "$$(grep '^kaleido==' constraints.txt)" -c constraints.txt
 	$(VENV)/bin/python docs/regenerate.py $(README_ARGS)
 
 clean: ## remove environments, builds and caches

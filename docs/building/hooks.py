@@ -10,7 +10,7 @@ import re
 from html import unescape
 from pathlib import Path
 
-from mathml import mathml
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -53,11 +53,26 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
     def drawn(match: re.Match[str]) -> str:
         if match[3] is None:
-            return mathml(unescape(match[2]).strip())
+            return formula(unescape(match[2]))
         # What a wide space separates may stand on lines of its own where there is no room.
-        parts = [mathml(part.strip(), display=True) for part in unescape(match[3]).split(r"\quad")]
+        parts = [formula(part, display=True) for part in unescape(match[3]).split(r"\quad")]
         return f'<div class="formula">{"".join(parts)}</div>'
 
     if page.file.src_uri.endswith(".ipynb"):
         return _LOADERS.sub("", html)
     return _FORMULA.sub(drawn, html)
+
+
+def formula(latex: str, *, display: bool = False) -> str:
+    """LaTeX as MathML, which browsers draw by themselves: no script, no font, no request.
+
+    Raises:
+        ValueError: where a command is not known, which would appear on the page as it is typed.
+    """
+    try:
+        drawn = convert(latex.strip(), display="block" if display else "inline")
+    except Exception as error:  # the converter's errors have no class in common
+        raise ValueError(f"formula {latex!r}: {type(error).__name__}") from error
+    if unknown := re.search(r"\\[A-Za-z]+", drawn):
+        raise ValueError(f"formula {latex!r}: {unknown[0]} is not known to latex2mathml")
+    return drawn

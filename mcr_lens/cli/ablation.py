@@ -7,7 +7,7 @@ import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers, words
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
-from mcr_lens.cli.study_files import FILES, about_p, arms_in_words, outcome_table, write_study
+from mcr_lens.cli.study_files import FILES, about_p, arms_in_words, write_study
 from mcr_lens.cli.together import appearing_together, check_folder
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _save_and_show(study: "AblationStudy", folder: Path) -> None:
     with appearing_together(folder) as new:
         write_study(study, effects, new)
     with showing(folder):
-        show_table(study.headline, outcome_table(effects))
+        show_table(study.headline, study.outcome_table())
         show_text("Arms, at dose 1:")
         show_list(arms_in_words(study))
         show_text(f"Claims, at dose {effects.attrs['dose']:g}:")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from mcr_lens.experiments import AblationStudy
 
-__all__ = ["FILES", "about_p", "arms_in_words", "outcome_table", "write_study"]
+__all__ = ["FILES", "about_p", "arms_in_words", "write_study"]
 
 # What is written, and what it is for.
 FILES = {
@@ -31,15 +31,6 @@ def write_study(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -
     (folder / "claims.md").write_text(_claims_page(study, effects), encoding="utf-8")
     # With the whole of plotly in it: it opens without a network.
     viz.dose_response(study).write_html(folder / "dose_response.html", include_plotlyjs=True)
-
-
-def outcome_table(effects: "pd.DataFrame") -> "pd.DataFrame":
-    """Outcomes of the baseline and of every arm, a row an arm."""
-    compared = effects.query("versus == 'baseline'")
-    table = compared.pivot(index="arm", columns="outcome", values="there")
-    table.loc["baseline"] = compared.groupby("outcome")["against"].first()
-    order = ["baseline", *dict.fromkeys(compared["arm"])]
-    return table.loc[order, list(dict.fromkeys(compared["outcome"]))].rename_axis(index="arm")
 
 
 def arms_in_words(study: "AblationStudy") -> list[str]:
@@ -79,7 +70,7 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
         "",
         f"## Outcomes, at dose {effects.attrs['dose']:g}",
         "",
-        *_markdown(outcome_table(effects)),
+        *_markdown(study.outcome_table()),
         "",
         f"Means over prompts and over depths {depths[0]} to {depths[-1]}; the loss (nats a token) is the "
         "model's own.",

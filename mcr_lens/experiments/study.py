@@ -119,6 +119,14 @@ class AblationStudy:
         table.attrs = {"smallest_p": smallest, "comparisons": len(table), "dose": dose}
         return table
 
+    def outcome_table(self) -> pd.DataFrame:
+        """Mean of every outcome over prompts at the largest dose: a row an arm, the baseline first."""
+        means = self.outcomes().mean("prompt")
+        baseline = means.isel(arm=0, dose=0).to_array().to_series().rename("baseline")
+        treated = means.isel(dose=-1).to_array().transpose("arm", "variable")
+        table = pd.DataFrame(treated.values, index=treated.arm.values, columns=list(baseline.index))
+        return pd.concat([baseline.to_frame().T, table]).rename_axis(index="arm", columns=None)
+
     def claims(self) -> list[Claim]:
         """Which of the paper's causal claims this model supports, at the largest dose, in words."""
         return claims_of(
@@ -141,7 +149,7 @@ class AblationStudy:
             self.headline,
             *(f"- {claim}" for claim in self.claims()),
             "",
-            self._table().to_string(index=False),
+            self.outcome_table().round(3).to_string(),
         ]
         return "\n".join(lines)
 
@@ -149,7 +157,7 @@ class AblationStudy:
         import html
 
         items = "".join(f"<li>{html.escape(str(claim))}</li>" for claim in self.claims())
-        table = self._table().to_html(index=False, border=0)
+        table = self.outcome_table().round(3).to_html(border=0)
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{table}"
 
     @property
@@ -160,15 +168,6 @@ class AblationStudy:
             f"Ablation study of {made.get('model', 'a model')}, {sizes['prompt']} prompts, "
             f"{sizes['arm']} arms, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
-
-    def _table(self) -> pd.DataFrame:
-        """Outcomes at the largest dose, a row an arm."""
-        means = self.outcomes().mean("prompt")
-        baseline = means.isel(arm=0, dose=0).to_array().to_series().rename("baseline")
-        treated = means.isel(dose=-1).to_array().transpose("arm", "variable")
-        table = pd.DataFrame(treated.values, index=treated.arm.values, columns=list(baseline.index))
-        table = pd.concat([baseline.to_frame().T, table]).round(3)
-        return table.reset_index(names="arm")
 
     def _comparisons(self) -> list[tuple[str, str]]:
         pairs = [(str(arm), "baseline") for arm in self.data.arm.values]

@@ -54,11 +54,6 @@ def study(run: Run) -> Found:
         found: AblationStudy = run.data
         effects, claims = found.effects(), found.claims()
         words: list[Sentence] = [(claim.verdict, claim.question, claim.why) for claim in claims]
-        compared = effects[effects.versus == "baseline"]
-        outcomes = compared.pivot(index="arm", columns="outcome", values="there")
-        outcomes.loc["baseline"] = compared.groupby("outcome")["against"].first()
-        rows, columns = ["baseline", *dict.fromkeys(compared.arm)], list(dict.fromkeys(compared.outcome))
-        outcomes = outcomes.loc[rows, columns].rename_axis(index="arm")
         dose = effects.attrs["dose"]
         arms: Mapping[str, str] = run.attributes["arms"]
         blocks: list[Block] = [
@@ -70,7 +65,7 @@ def study(run: Run) -> Found:
                 "that read them.",
             ),
             Heading(f"Outcomes at dose {dose:g}"),
-            table(outcomes, "Loss is the model's own, in nats a token."),
+            table(found.outcome_table(), "Loss is the model's own, in nats a token."),
             Heading("Arms, at dose 1"),
             Words([f"{arm}: {what}." for arm, what in arms.items()]),
             More("Paired effects", [_effects(effects)]),
