@@ -172,6 +172,9 @@ def check_hooks(model: Model, hooks: Sequence[Hook], shortest: int | None = None
         shortest: tokens of the shortest prompt.
     """
     facts = model_facts(model)
+    for hook in hooks:
+        if not (isinstance(hook, tuple | list) and len(hook) == 2 and callable(hook[1])):
+            raise InputError(f"{hook!r} is no hook: interventions are a list of (hook name, function)")
     for made in {getattr(function, "intervention", None): None for _, function in hooks}:
         if made is None:
             continue

@@ -1,6 +1,6 @@
 """One vector a prompt and depth: what a probe or an embedding task reads of the residual stream."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -138,11 +138,10 @@ def chosen_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...
     if depths is None:
         return tuple(range(n_layers + 1))
     places = range(n_layers + 1)
-    listed = list(depths)
-    if not listed or any(
-        isinstance(depth, bool) or depth not in range(-len(places), len(places)) for depth in listed
-    ):
+    listed = list(depths) if isinstance(depths, Iterable) else [depths]
+    wrong = [x for x in listed if isinstance(x, bool) or x not in range(-len(places), len(places))]
+    if not listed or wrong or not isinstance(depths, Iterable):
         raise InputError(
-            f"depths {listed}: use whole numbers from 0 to {n_layers}, or from -1 down for the last"
+            f"depths {depths}: use several whole numbers from 0 to {n_layers}, or from -1 down for the last"
         )
     return tuple(sorted({places[int(depth)] for depth in listed}))

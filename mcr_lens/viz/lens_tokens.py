@@ -1,17 +1,16 @@
 """What every depth would say next, token by token. Every number comes from a lens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
 
-from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.one_prompt import TextOrTokens, check_count, cut_note, edit_note, one_prompt
+from mcr_lens.viz.one_prompt import TextOrTokens, check_count, chosen, cut_note, edit_note, one_prompt
 from mcr_lens.viz.tokens import escaped, token_texts, visible
 
 __all__ = ["lens_tokens"]
@@ -26,7 +25,7 @@ def lens_tokens(
     top_k: int = 5,
     max_tokens: int = 64,
     *,
-    depths: Sequence[int] | None = None,
+    depths: Iterable[int] | None = None,
     translators: Translators | None = None,
     interventions: Sequence[Hook] = (),
 ) -> View:
@@ -56,10 +55,10 @@ def lens_tokens(
     """
     check_count("top_k", top_k)
     check_count("max_tokens", max_tokens, 2)
-    prompts = one_prompt(model, text_or_tokens)
+    prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
     ids = prompts.tokens[0][:max_tokens]
-    chosen = _chosen(depths, model_facts(model).n_layers)
+    drawn = _drawn(depths, model_facts(model).n_layers)
     cut = Prompts.from_tokens([ids], prompts.source)
     data = logit_lens(
         model, cut, interventions, translators=translators, top_k=top_k, per_token=True, progress=False
@@ -68,32 +67,27 @@ def lens_tokens(
     n_depths = data.sizes["depth"]
     notes = [
         cut_note(len(ids), length),
-        f"{len(chosen)} of {n_depths} depths are drawn." if len(chosen) < n_depths else "",
+        context,
+        f"{len(drawn)} of {n_depths} depths are drawn." if len(drawn) < n_depths else "",
         edit_note(interventions),
     ]
     body = (
         f'<div class="mcr-title">{escaped(title)}</div>'
         '<p class="mcr-note">Shade: probability of the best token, 0<span class="mcr-legend"></span>1. Green '
         f"frame: the token that came. {escaped(' '.join(note for note in notes if note))}</p>"
-        f"{_table(model, data, ids, chosen)}"
+        f"{_table(model, data, ids, drawn)}"
     )
     return View(title, body)
 
 
-def _chosen(depths: Sequence[int] | None, n_layers: int) -> list[int]:
+def _drawn(depths: Iterable[int] | None, n_layers: int) -> list[int]:
     """The depths to draw, the last on top."""
-    if depths is None:
-        spread = np.linspace(0, n_layers, min(n_layers + 1, _MOST_DEPTHS))
-        return sorted({round(float(depth)) for depth in spread}, reverse=True)
-    for depth in depths:
-        if depth not in range(n_layers + 1) or isinstance(depth, bool):
-            raise InputError(f"depth {depth!r}: the model has 0..{n_layers}")
-    if not len(depths):
-        raise InputError("no depth to draw: name at least one, or None for all")
-    return sorted({int(depth) for depth in depths}, reverse=True)
+    spread = np.linspace(0, n_layers, min(n_layers + 1, _MOST_DEPTHS))
+    listed = [round(float(depth)) for depth in spread] if depths is None else depths
+    return sorted(chosen("depth", listed, n_layers + 1), reverse=True)
 
 
-def _table(model: Model, data: xr.Dataset, ids: Sequence[int], chosen: list[int]) -> str:
+def _table(model: Model, data: xr.Dataset, ids: Sequence[int], drawn: list[int]) -> str:
     """Depths by positions; above them the tokens that were read."""
     texts = token_texts(model, ids)
     read = "".join(
@@ -102,7 +96,7 @@ def _table(model: Model, data: xr.Dataset, ids: Sequence[int], chosen: list[int]
         for i, text in enumerate(texts)
     )
     rows = []
-    for depth in chosen:
+    for depth in drawn:
         of_depth = data.sel(depth=depth)
         cells = "".join(_cell(model, of_depth.isel(position=i), texts, ids, i) for i in range(len(ids)))
         rows.append(f'<tr><th class="mcr-depth">{depth}</th>{cells}</tr>')

@@ -1,7 +1,6 @@
 """Which tokens attention goes to: the prompt, shaded, layer by layer. Every number comes from an observer."""
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 
 import xarray as xr
 
@@ -10,7 +9,7 @@ from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.one_prompt import TextOrTokens, check_count, cut_note, edit_note, one_prompt
+from mcr_lens.viz.one_prompt import TextOrTokens, check_count, chosen, cut_note, edit_note, one_prompt
 from mcr_lens.viz.tokens import escaped, token_texts, visible
 
 __all__ = ["sink_tokens"]
@@ -21,7 +20,7 @@ _MOST_TOKENS = 4_000  # of all strips together
 def sink_tokens(
     model: Model,
     text_or_tokens: TextOrTokens,
-    layer: int | Sequence[int] | None = None,
+    layer: int | Iterable[int] | None = None,
     max_tokens: int = 64,
     *,
     interventions: Sequence[Hook] = (),
@@ -51,24 +50,22 @@ def sink_tokens(
         View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
     """
     check_count("max_tokens", max_tokens, 2)
-    prompts = one_prompt(model, text_or_tokens)
+    prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
     facts = model_facts(model)
-    if layer is None:
-        layers: list[int] = list(range(facts.n_layers))
-    else:
-        layers = [layer] if isinstance(layer, Integral) else list(layer)  # type: ignore[list-item, arg-type]
-    size = min(length, max_tokens, max(2, _MOST_TOKENS // max(1, len(layers))))
+    layers = chosen("layer", range(facts.n_layers) if layer is None else layer, facts.n_layers)
+    size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
     look = PatternObserver(model, layers, max_tokens=size, patterns=False)
     data = measure(model, prompts, [look], interventions, progress=False).isel(prompt=0)
     texts = token_texts(model, prompts.tokens[0][:size])
     title = f"{facts.name}: attention received, by token"
     cut = cut_note(size, length, f"; means are over all {length} queries")
+    notes = " ".join(note for note in (cut, context, edit_note(interventions)) if note)
     body = (
         f'<div class="mcr-title">{escaped(title)}</div>'
         '<p class="mcr-note">Shade: mean over heads of the column mean, 0'
         '<span class="mcr-legend mcr-root"></span>1 on a square-root scale. Framed: above '
-        f"{SINK_THRESHOLD} in at least one head. {escaped(f'{cut} {edit_note(interventions)}')}</p>"
+        f"{SINK_THRESHOLD} in at least one head. {escaped(notes)}</p>"
         + "".join(_strip(data.isel(layer=place), texts) for place in range(data.sizes["layer"]))
     )
     return View(title, body)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from mcr_lens.metrics.roles import ROLES
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.one_prompt import TextOrTokens, check_count, cut_note, edit_note, one_prompt
+from mcr_lens.viz.one_prompt import TextOrTokens, check_count, chosen, cut_note, edit_note, one_prompt
 from mcr_lens.viz.tokens import escaped, token_texts, visible
 
 __all__ = ["attention_sinks"]
@@ -36,7 +36,7 @@ def attention_sinks(
     model: Model,
     text_or_tokens: TextOrTokens,
     layer: int,
-    heads: Literal["top", "all"] | Sequence[int] = "top",
+    heads: Literal["top", "all"] | Iterable[int] = "top",
     max_tokens: int = 64,
     *,
     sink_position: int = 0,
@@ -74,24 +74,23 @@ def attention_sinks(
         View('tiny, layer 4: attention heads'): the value of a notebook cell, or .save('view.html')
     """
     check_count("max_tokens", max_tokens, 2)
-    prompts = one_prompt(model, text_or_tokens)
+    prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
-    if not 0 <= sink_position < length:
-        raise InputError(f"sink_position {sink_position} must lie in 0..{length - 1}, inside the prompt")
     n_heads = model_facts(model).n_heads
-    n_shown = _n_shown(heads, n_heads)
-    size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // n_shown)))
+    (layer,) = chosen("layer", [layer], model_facts(model).n_layers)
+    (sink_position,) = chosen("sink_position", [sink_position], length)
+    named = _named(heads, n_heads)
+    size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // (len(named) or _TOP))))
     look = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
     data = measure(model, prompts, [look], interventions, progress=False).isel(prompt=0, layer=0)
     ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]
-    shown = ranked[:_TOP] if isinstance(heads, str) and heads == "top" else ranked
-    if not isinstance(heads, str):
-        shown = [head for head in ranked if head in heads]
+    shown = [head for head in ranked if head in named] or ranked[:_TOP]
     texts = token_texts(model, prompts.tokens[0])
     title = f"{model_facts(model).name}, layer {layer}: attention heads"
     notes = [
         _summary(data, texts, sink_position),
         edit_note(interventions),
+        context,
         f"Shown: {len(shown)} of {n_heads} heads, by sink score." if len(shown) < n_heads else "",
         cut_note(size, length, f"; the scores are over all {length}"),
         f"The sink at position {sink_position} lies beyond them." if sink_position >= size else "",
@@ -104,18 +103,13 @@ def attention_sinks(
     return View(title, body, draws_heads=True)
 
 
-def _n_shown(heads: object, n_heads: int) -> int:
-    """How many heads a choice names, checked."""
+def _named(heads: str | Iterable[int], n_heads: int) -> list[int]:
+    """The heads that a choice names; none where the strongest are asked for."""
     if isinstance(heads, str):
         if heads not in ("top", "all"):
             raise InputError(f"heads {heads!r}: use 'top', 'all' or a list of numbers from 0..{n_heads - 1}")
-        return n_heads if heads == "all" else min(_TOP, n_heads)
-    if not isinstance(heads, Sequence) or not len(heads):
-        raise InputError(f"heads {heads!r}: use 'top', 'all' or a list of numbers from 0..{n_heads - 1}")
-    for head in heads:
-        if head not in range(n_heads) or isinstance(head, bool):
-            raise InputError(f"head {head!r}: the layer has 0..{n_heads - 1}")
-    return len(set(heads))
+        return list(range(n_heads)) if heads == "all" else []
+    return chosen("head", heads, n_heads)
 
 
 def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:

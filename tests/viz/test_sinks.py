@@ -219,6 +219,24 @@ def test_size_is_bounded_and_the_cropping_said(bundled_model: Any) -> None:
     assert "position 9 lies beyond" in short.html(script=False)
 
 
+def test_of_a_prompt_beyond_the_context_the_beginning_is_read_and_that_is_said(
+    bundled_model: Any,
+) -> None:
+    n_ctx = bundled_model.cfg.n_ctx
+    ids = [0, *np.random.default_rng(0).integers(3, 1000, n_ctx + 7).tolist()]
+    said = f"first {n_ctx} of {n_ctx + 8} tokens, the model&#x27;s context"
+    for view in (attention_sinks(bundled_model, ids, 4), sink_tokens(bundled_model, ids, 4)):
+        assert said in view.html(script=False)
+    whole, cut = (lens_tokens(bundled_model, given, max_tokens=8) for given in (ids, ids[:n_ctx]))
+    assert said in whole.html()
+    assert whole.html().split("<table")[1] == cut.html().split("<table")[1]
+
+
+def test_heads_may_be_any_collection_of_numbers(model: Any) -> None:
+    views = [attention_sinks(model, IDS, 1, given).html() for given in ([0, 2], np.array([2, 0]), {0, 2})]
+    assert len(set(views)) == 1
+
+
 def test_nothing_in_a_page_points_elsewhere(bundled_model: Any) -> None:
     page = attention_sinks(bundled_model, "Natalia sold clips", 4).page()
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
@@ -269,7 +287,13 @@ def test_a_notebook_carries_the_script_once_and_again_where_its_cell_runs_again(
         (lambda m: attention_sinks(m, IDS, 3), "layer 3.*0..2"),
         (lambda m: attention_sinks(m, IDS, True), "layer True"),
         (lambda m: attention_sinks(m, IDS, 0, heads=[4]), "head 4.*0..3"),
-        (lambda m: attention_sinks(m, IDS, 0, heads=[]), "use 'top', 'all'"),
+        (lambda m: attention_sinks(m, IDS, 0, heads=[]), "no head to draw"),
+        (lambda m: attention_sinks(m, IDS, 0, heads=None), "head None"),  # type: ignore[arg-type]
+        (lambda m: attention_sinks(m, IDS, 0, interventions="x"), "'x' is no hook"),  # type: ignore[arg-type]
+        (lambda m: attention_sinks(m, IDS, 0, sink_position=1.0), "sink_position 1.0"),  # type: ignore[arg-type]
+        (lambda m: attention_sinks("tiny", "w1 w2", 0), "mcr_lens.load_model"),  # type: ignore[arg-type]
+        (lambda m: sink_tokens(m, IDS, 2.0), "layer 2.0"),  # type: ignore[arg-type]
+        (lambda m: lens_tokens(m, IDS, depths=5), "depth 5"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, heads="best"), "use 'top', 'all'"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, max_tokens=1), "max_tokens 1"),
         (lambda m: attention_sinks(m, IDS, 0, sink_position=31), "sink_position 31"),

@@ -89,7 +89,7 @@ def _at_hand(run: Run) -> tuple[str | None, str | None]:
 
 def _views(model: Model, profile: Profile | None, prompt: TextOrTokens | None) -> list[Block]:
     text = word_problems(1)[0] if prompt is None else prompt
-    prompts = one_prompt(model, text)
+    prompts, context = one_prompt(model, text)
     facts = model_facts(model)
     (length,) = prompts.lengths
     sink = int(profile.data.attrs.get("sink_position", 0)) if profile is not None else 0
@@ -100,8 +100,8 @@ def _views(model: Model, profile: Profile | None, prompt: TextOrTokens | None) -
     intro = (
         f"{facts.name} on {whose}, {length} tokens, untouched by any intervention. Below: the heads of "
         f"layer {layer}{most}; the attention that each token gets in a few layers; the next token that each "
-        "depth would predict."
-    )
+        f"depth would predict. {context}"
+    ).strip()
     strips = sorted({0, layer, facts.n_layers - 1})
     shown = [
         attention_sinks(model, prompts, layer, max_tokens=_TOKENS, sink_position=sink),
