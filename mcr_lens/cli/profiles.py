@@ -44,7 +44,7 @@ def demo(
     prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
     path = _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
     with showing(path):
-        page = write_report(path, page, model, texts[0])
+        page = write_report(path, page, model)
         show_text(said_of_report(page))
 
 

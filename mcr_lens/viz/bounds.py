@@ -3,20 +3,20 @@
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
 from mcr_lens.viz.bands import add_band
+from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.style import COLORS, INK, styled
 
 __all__ = ["bounds"]
 
-# Title with unit, measured variable, its bound and the side on which it lies, powers of ten or not.
+# Quantity, unit, measured variable, its bound and the side on which it lies, powers of ten or not.
 _PANELS = (
-    ("matrix entropy (nats)", "matrix_entropy", "entropy_bound", "upper bound", False),
-    ("anisotropy (0 to 1)", "anisotropy", "anisotropy_bound", "lower bound", False),
-    ("dominance (first / rest of the spectrum)", "dominance", "dominance_bound", "lower bound", True),
+    ("matrix entropy", "nats", "matrix_entropy", "entropy_bound", "upper bound", False),
+    ("anisotropy", "0 to 1", "anisotropy", "anisotropy_bound", "lower bound", False),
+    ("dominance", "first / rest of the spectrum", "dominance", "dominance_bound", "lower bound", True),
 )
 _NAMES = ("entropy", "anisotropy", "dominance")
 
@@ -39,7 +39,7 @@ def bounds(profile: Profile) -> go.Figure:
         >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
         >>> figure = bounds(mcr.profile(model, prompts, progress=False))
         >>> [title.text for title in figure.layout.annotations][:2]
-        ['matrix entropy (nats)', 'anisotropy (0 to 1)']
+        ['matrix entropy', 'anisotropy']
     """
     stacked = [str(dim) for dim in profile.data["norm_ratio"].dims if dim not in ("prompt", "depth")]
     if stacked:
@@ -47,14 +47,13 @@ def bounds(profile: Profile) -> go.Figure:
             f"several profiles along {stacked[0]!r}: select one, as in data.sel({stacked[0]}=...)"
         )
     tightness = {name: profile.tightness(name) for name in _NAMES}
-    titles = [*(title for title, *_ in _PANELS), "tightness (1 = the bound is met)"]
-    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
+    titles = [(quantity, unit) for quantity, unit, *_ in _PANELS]
+    figure = four_panels([*titles, ("tightness", "1 = the bound is met")])
     depth = profile.data.depth.values
-    for panel, (_, measured, bound, side, powers) in enumerate(_PANELS):
-        place = _place(panel)
+    for panel, (*_, measured, bound, side, powers) in enumerate(_PANELS):
         line: dict[str, Any] = {"color": COLORS[0], "width": 2}
         style = {"name": "measured", "line": line, "showlegend": panel == 0}
-        add_band(figure, depth, _curve(profile, measured), style, place, at="depth")
+        add_band(figure, depth, _curve(profile, measured), style, place(panel), at="depth")
         color = COLORS[1] if side == "upper bound" else COLORS[2]
         figure.add_scatter(
             x=depth,
@@ -65,22 +64,18 @@ def bounds(profile: Profile) -> go.Figure:
             showlegend=panel < 2,
             line={"color": color, "dash": "dash", "width": 2},
             hovertemplate=f"{side}<br>depth %{{x}}: %{{y:.3g}}<extra></extra>",
-            **place,
+            **place(panel),
         )
         if powers:
-            figure.update_yaxes(type="log", nticks=5, row=place["row"], col=place["col"])
+            log_axis(figure, panel)
     for number, name in enumerate(_NAMES):
         color, dash = (COLORS[3], COLORS[4], INK)[number], ("solid", "dash", "dot")[number]
         style = {"name": f"tightness, {name}", "line": {"color": color, "dash": dash, "width": 2}}
         derived = Profile(profile.data.assign({f"{name}_tightness": tightness[name]}))
-        add_band(figure, depth, _curve(derived, f"{name}_tightness"), style, _place(3), at="depth")
+        add_band(figure, depth, _curve(derived, f"{name}_tightness"), style, place(3), at="depth")
     figure.update_yaxes(range=[-0.02, 1.02], col=2)
     figure.update_xaxes(title_text="depth (0 = embeddings)", row=2)
     return styled(figure)
-
-
-def _place(panel: int) -> dict[str, int]:
-    return {"row": panel // 2 + 1, "col": panel % 2 + 1}
 
 
 def _curve(profile: Profile, name: str) -> dict[str, Any]:

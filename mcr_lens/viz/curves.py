@@ -5,27 +5,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
+from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.phase_bands import shade_phases
 from mcr_lens.viz.style import COLORS, faded, styled
 
 __all__ = ["depth_curves"]
 
-# Title with unit, and the curves of each panel: (variable, its name in the legend, dash).
+# Quantity, unit, and the curves of each panel: (variable, its name in the legend, dash).
 _PANELS = (
-    ("norm of the sink token / mean of the others", (("norm_ratio", "norm ratio", "solid"),)),
+    ("norm ratio", "sink token / mean of the others", (("norm_ratio", "norm ratio", "solid"),)),
     (
-        "normalized entropy (0 to 1)",
+        "normalized entropy",
+        "0 to 1",
         (
             ("normalized_entropy", "with the sink token", "solid"),
             ("normalized_entropy_without_sink", "without the sink token", "dash"),
         ),
     ),
-    ("sink rate (fraction of heads)", (("sink_rate", "sink rate", "solid"),)),
-    ("mixing score (0 to 1)", (("mixing_score", "mixing score", "solid"),)),
+    ("sink rate", "fraction of heads", (("sink_rate", "sink rate", "solid"),)),
+    ("mixing score", "0 to 1", (("mixing_score", "mixing score", "solid"),)),
 )
 
 # More models than colours are told apart by their markers.
@@ -46,12 +47,11 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     named = dict(profiles) if isinstance(profiles, Mapping) else {"": profiles}
     if not named:
         raise InputError("no profile to draw: give one, or a mapping of name to profile")
-    titles = [title for title, _ in _PANELS]
-    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
+    figure = four_panels([(quantity, unit) for quantity, unit, _ in _PANELS])
     for number, (name, profile) in enumerate(named.items()):
         color = COLORS[number % len(COLORS)]
         symbol = _SYMBOLS[number // len(COLORS) % len(_SYMBOLS)]
-        for panel, (_, curves) in enumerate(_PANELS):
+        for panel, (*_, curves) in enumerate(_PANELS):
             for variable, label, dash in curves:
                 if variable not in profile.data and not (
                     variable == "sink_rate" and "sink_score" in profile.data
@@ -70,13 +70,12 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
             found = profile.phases(confidence=None)
             spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
             shade_phases(figure, spans, len(_PANELS))
-    # Few ticks: the digits between powers of ten would run into each other.
-    figure.update_yaxes(type="log", nticks=5, row=1, col=1)
-    for row, col in ((1, 2), (2, 1), (2, 2)):
-        figure.update_yaxes(range=[-0.02, 1.02], row=row, col=col)
+    log_axis(figure, 0)
+    for panel in (1, 2, 3):
+        figure.update_yaxes(range=[-0.02, 1.02], **place(panel))
     if several:
         figure.update_xaxes(range=[-0.03, 1.03])
-    axis = "relative depth" if several else "depth (residual-stream state; 0 = embeddings)"
+    axis = "relative depth" if several else "depth (0 = embeddings)"
     figure.update_xaxes(title_text=axis, row=2)
     return styled(figure)
 
@@ -89,11 +88,10 @@ def _add_curve(
     (along,) = curve["mean"].dims
     depth = curve[along].values
     x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
-    place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(x=x, y=curve["low"].values, **band, **place)
+    figure.add_scatter(x=x, y=curve["low"].values, **band, **place(panel))
     fill = {"fill": "tonexty", "fillcolor": faded(style["line"]["color"])}
-    figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place)
+    figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place(panel))
     figure.add_scatter(
         x=x,
         y=curve["mean"].values,
@@ -101,5 +99,5 @@ def _add_curve(
         legendgroup=style["name"],
         hovertemplate=f"{html.escape(style['name'])}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
         **style,
-        **place,
+        **place(panel),
     )

@@ -3,19 +3,19 @@
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.viz.bands import add_band
+from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.style import COLORS, INK, styled
 
 __all__ = ["dose_response"]
 
 _PANELS = (
-    ("norm_ratio", "norm of the sink token / mean of the others"),
-    ("normalized_entropy", "normalized entropy (0 to 1)"),
-    ("sink_rate", "sink rate (fraction of heads)"),
-    ("loss", "loss of the last depth (nats a token)"),
+    ("norm_ratio", "norm ratio", "sink token / mean of the others"),
+    ("normalized_entropy", "normalized entropy", "0 to 1"),
+    ("sink_rate", "sink rate", "fraction of heads"),
+    ("loss", "loss of the last depth", "nats a token"),
 )
 _DASHES = {"treatment": ("solid", "dash"), "control": ("dot", "dashdot")}
 
@@ -27,23 +27,21 @@ def dose_response(study: AblationStudy) -> go.Figure:
     """
     curves = study.dose_curves()
     dose = curves.dose.values
-    titles = [title for _, title in _PANELS]
-    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
+    figure = four_panels([(quantity, unit) for _, quantity, unit in _PANELS])
     kinds = dict(zip(study.data.arm.values.tolist(), study.data.kind.values.tolist(), strict=True))
     seen = dict.fromkeys(_DASHES, 0)
     for arm, kind in kinds.items():
         line = _line(kind, seen[kind])
         seen[kind] += 1
-        for panel, (outcome, _) in enumerate(_PANELS):
+        for panel, (outcome, *_) in enumerate(_PANELS):
             of_arm = curves[outcome].sel(arm=arm)
             curve = {part: of_arm.sel(estimate=part).values for part in ("mean", "low", "high")}
             style = {"name": arm, "line": line, "showlegend": panel == 0}
-            add_band(figure, dose, curve, style, {"row": panel // 2 + 1, "col": panel % 2 + 1}, at="dose")
-    # Few ticks: the digits between powers of ten would run into each other.
-    figure.update_yaxes(type="log", nticks=4, row=1, col=1)
+            add_band(figure, dose, curve, style, place(panel), at="dose")
+    log_axis(figure, 0)
     # Whole scales: what hardly moves must look like it.
-    figure.update_yaxes(range=[-0.02, 1.02], row=1, col=2)
-    figure.update_yaxes(range=[-0.02, 1.02], row=2, col=1)
+    figure.update_yaxes(range=[-0.02, 1.02], **place(1))
+    figure.update_yaxes(range=[-0.02, 1.02], **place(2))
     figure.update_xaxes(title_text="dose (share removed; 0 = untouched)", row=2)
     return styled(figure)
 

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
 from mcr_lens.viz.bands import add_band
+from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.style import COLORS, styled
 
 __all__ = ["lens_curves"]
 
 _PANELS = (
-    ("lens_loss", "loss on the next token (nats)"),
-    ("lens_entropy", "entropy of the prediction (nats)"),
-    ("lens_kl", "KL(last depth || this depth) (nats)"),
-    ("target_probability", "probability of the next token"),
+    ("lens_loss", "loss on the next token", "nats"),
+    ("lens_entropy", "entropy of the prediction", "nats"),
+    ("lens_kl", "KL(last depth || this depth)", "nats"),
+    ("target_probability", "probability of the next token", "0 to 1"),
 )
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -58,15 +58,15 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
         raise InputError("no lens to draw: give what logit_lens returned, or a mapping of name to it")
     ends = {int(profile.data.depth[-1]) for profile in profiles.values()}
     relative = len(ends) > 1
-    titles = [title for _, title in _PANELS]
+    titles = [(quantity, unit) for _, quantity, unit in _PANELS]
     if perplexity:
-        titles[0] = "perplexity of the next token"
-    figure = make_subplots(rows=2, cols=2, subplot_titles=titles, vertical_spacing=0.14)
+        titles[0] = ("perplexity of the next token", "exp(mean loss)")
+    figure = four_panels(titles)
     for number, (name, profile) in enumerate(profiles.items()):
         _add_lens(figure, profile, _style(number, name), perplexity, relative)
     if perplexity:
-        figure.update_yaxes(type="log", nticks=4, row=1, col=1)
-    figure.update_yaxes(range=[-0.02, 1.02], row=2, col=2)
+        log_axis(figure, 0)
+    figure.update_yaxes(range=[-0.02, 1.02], **place(3))
     if relative:
         figure.update_xaxes(range=[-0.03, 1.03])
     axis = "relative depth" if relative else "depth (0 = embeddings)"
@@ -80,7 +80,7 @@ def _checked(name: str, lens: Any) -> Profile:
     if not isinstance(lens, (xr.Dataset, Profile)):
         raise InputError(f"{called}a {type(lens).__name__} is no lens: give what logit_lens returned")
     profile = lens if isinstance(lens, Profile) else Profile(lens)
-    wanted = [variable for variable, _ in _PANELS]
+    wanted = [variable for variable, *_ in _PANELS]
     if not any(variable in profile.data for variable in wanted):
         raise InputError(
             f"{called}no lens in this result: it has none of {', '.join(wanted)}; see logit_lens, or "
@@ -101,7 +101,7 @@ def _add_lens(
     depth = profile.data.depth.values
     x = depth / depth[-1] if relative else depth
     shown = False
-    for panel, (variable, _) in enumerate(_PANELS):
+    for panel, (variable, *_) in enumerate(_PANELS):
         if variable not in profile.data:
             continue
         found = profile.over_prompts(variable)
@@ -109,7 +109,6 @@ def _add_lens(
         if perplexity and variable == "lens_loss":
             with np.errstate(over="ignore"):
                 curve = {part: np.exp(values) for part, values in curve.items()}
-        place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
         legend = {"showlegend": bool(style["name"]) and not shown}
-        add_band(figure, x, curve, style | legend, place, at="relative depth" if relative else "depth")
+        add_band(figure, x, curve, style | legend, place(panel), at="relative depth" if relative else "depth")
         shown = True

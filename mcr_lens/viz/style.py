@@ -20,6 +20,9 @@ def styled(figure: go.Figure) -> go.Figure:
         legend={"orientation": "h", "y": -0.12, "x": 0},
     )
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=INK)
+    # Titles of axes no larger than the labels: on a narrow page they would run into each other.
+    figure.update_xaxes(title_font_size=13)
+    figure.update_yaxes(title_font_size=13)
     # Behind the labels of the ticks, also where these are turned.
     figure.update_xaxes(title_standoff=10, automargin=True)
     figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, linecolor=INK)

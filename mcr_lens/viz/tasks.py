@@ -12,7 +12,7 @@ from mcr_lens.viz.style import COLORS, styled
 
 __all__ = ["task_depth"]
 
-_TITLES = {"accuracy": "accuracy (share of units)", "loss": "loss (nats a token; less is better)"}
+_UNITS = {"accuracy": "share of units", "loss": "nats a token; less is better"}
 _DASHES = {"multiple choice": "solid", "embedding": "dash", "generation": "solid"}
 
 
@@ -30,9 +30,8 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
     """
     if not {"use", "kind", "metric", "depth", "quality", "low", "high"} <= set(quality.columns):
         raise InputError(f"no table of quality by depth: columns {', '.join(map(str, quality.columns))}")
-    metrics = [metric for metric in _TITLES if metric in set(quality.metric)]
-    titles = [_TITLES[metric] for metric in metrics]
-    figure = make_subplots(rows=len(metrics), cols=1, subplot_titles=titles, vertical_spacing=0.12)
+    metrics = [metric for metric in _UNITS if metric in set(quality.metric)]
+    figure = make_subplots(rows=len(metrics), cols=1, subplot_titles=metrics, vertical_spacing=0.12)
     for number, (name, of_use) in enumerate(quality.groupby("use", sort=False)):
         kind, metric = of_use.kind.iloc[0], of_use.metric.iloc[0]
         color = COLORS[number % len(COLORS)]
@@ -52,9 +51,11 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
             hovertemplate="best depth %{x}: %{y:.3g}<extra></extra>",
             **place,
         )
+    for row, metric in enumerate(metrics, start=1):
+        figure.update_yaxes(title_text=_UNITS[metric], title_standoff=6, row=row)
     if profile is not None:
         found = profile.phases(confidence=None)
         spans = {"mix": found.mix, "compress": found.compress, "refine": found.refine}
         shade_phases(figure, spans, len(metrics))
-    figure.update_xaxes(title_text="depth (residual-stream state; 0 = embeddings)", row=len(metrics))
+    figure.update_xaxes(title_text="depth (0 = embeddings)", row=len(metrics))
     return styled(figure).update_layout(height=120 + 280 * len(metrics))

@@ -49,11 +49,13 @@ def test_names_stand_in_the_legend_once_and_axes_say_what_they_show() -> None:
     legend = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
     assert len(legend) == len(set(legend)) == 6
     assert [title.text for title in figure.layout.annotations] == [
-        "matrix entropy (nats)",
-        "anisotropy (0 to 1)",
-        "dominance (first / rest of the spectrum)",
-        "tightness (1 = the bound is met)",
+        "matrix entropy",
+        "anisotropy",
+        "dominance",
+        "tightness",
     ]
+    units = [getattr(figure.layout, f"yaxis{panel}").title.text for panel in ("", 2, 3, 4)]
+    assert units == ["nats", "0 to 1", "first / rest of the spectrum", "1 = the bound is met"]
     assert figure.layout.yaxis3.type == "log"
     assert figure.layout.yaxis2.range == figure.layout.yaxis4.range == (-0.02, 1.02)
 

@@ -82,12 +82,9 @@ def test_axes_say_what_they_show() -> None:
     for axis in (layout.yaxis2, layout.yaxis3, layout.yaxis4):
         assert axis.range == (-0.02, 1.02)
     titles = [annotation.text for annotation in layout.annotations]
-    assert titles == [
-        "norm of the sink token / mean of the others",
-        "normalized entropy (0 to 1)",
-        "sink rate (fraction of heads)",
-        "mixing score (0 to 1)",
-    ]
+    assert titles == ["norm ratio", "normalized entropy", "sink rate", "mixing score"]
+    units = [axis.title.text for axis in (layout.yaxis, layout.yaxis2, layout.yaxis3, layout.yaxis4)]
+    assert units == ["sink token / mean of the others", "0 to 1", "fraction of heads", "0 to 1"]
     assert "0 = embeddings" in layout.xaxis3.title.text
 
 
