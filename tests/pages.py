@@ -57,6 +57,8 @@ def check_shell_line(line: str) -> None:
         assert set(arguments) <= set(targets), line
     elif command == "pip":
         _check_install(arguments)
+    elif command == "jupyter":
+        assert all((ROOT / place).is_file() for place in arguments if place.startswith("notebooks/")), line
     elif command in ("python", "torchrun", "bash"):
         _check_script(arguments, line)
     else:

@@ -45,6 +45,25 @@ def test_every_number_is_the_profiles() -> None:
     assert last == "Phases: Mix depths 0-1, Compress depth 2, Refine depth 3."
 
 
+def test_what_is_not_known_is_never_the_largest() -> None:
+    profile = valley()
+    profile.data["sink_score"][:, 2] = np.nan
+    profile.data["norm_ratio"][:, 2] = np.nan
+    profile.data["normalized_entropy"][:, 2] = np.nan
+    norm, _, _, sinks, entropy, _ = findings(profile)
+    assert "peaks at 2.5 times at depth 3" in norm
+    assert "at most 0.75 (layer 1)" in sinks
+    assert "Strongest sink: layer 1, head 0, score 0.60" in sinks
+    assert "lowest at depth 3: 0.80" in entropy
+
+
+def test_of_a_profile_without_numbers_no_number_is_told() -> None:
+    data = valley().data
+    text = " ".join(findings(mcr.Profile(data.where(False))))
+    assert "nan" not in text and not any(character.isdigit() for character in text)
+    assert text.count("not known") == 5
+
+
 def test_massive_in_some_of_the_prompts() -> None:
     profile = valley()
     profile.data["top_activation"][0] = 99

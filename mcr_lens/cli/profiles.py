@@ -33,8 +33,8 @@ def demo(
     """
     import mcr_lens as mcr
     from mcr_lens.netcdf import check_place
-    from mcr_lens.viz.report import check_page
-    from mcr_lens.viz.report import report as write_report
+    from mcr_lens.viz.report_page import check_page
+    from mcr_lens.viz.report_page import report as write_report
 
     check_place(out)
     page = report_beside(out)

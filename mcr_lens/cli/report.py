@@ -29,7 +29,7 @@ def report(
 
     Several profiles are compared. The page needs no network, and nothing in a result file can run.
     """
-    from mcr_lens.viz.report import report as written
+    from mcr_lens.viz.report_page import report as written
 
     path = written(list(runs), out, model, prompt, overwrite=overwrite)
     with showing(path):

@@ -1,5 +1,6 @@
 """Mix, Compress, Refine: where the sink token becomes massive, where it is removed, what lies between."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,8 @@ class Phases:
     def headline(self) -> str:
         """The phases in one line, without intervals."""
         if self.compress is None:
+            if math.isnan(self.peak_norm_ratio) or math.isnan(self.entropy_drop):
+                return "no compression phase: norm ratio and entropy are not known"
             return (
                 f"no compression phase: the norm ratio peaks at {self.peak_norm_ratio:.1f} (depth "
                 f"{self.peak_depth}) and normalized entropy falls by {self.entropy_drop:.2f}; both must "

@@ -1,18 +1,18 @@
 """Pictures of results: each takes what was measured and computes nothing."""
 
-from mcr_lens.viz.bounds import bounds
+from mcr_lens.viz.bound_curves import bounds
 from mcr_lens.viz.curves import depth_curves
 from mcr_lens.viz.doses import dose_response
-from mcr_lens.viz.head_map import head_map
+from mcr_lens.viz.head_maps import head_map
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.lens_tokens import lens_tokens
 from mcr_lens.viz.lenses import lens_curves
 from mcr_lens.viz.maps import patching_map
-from mcr_lens.viz.report import report
+from mcr_lens.viz.report_page import report
 from mcr_lens.viz.sink_strips import sink_tokens
 from mcr_lens.viz.sinks import attention_sinks
 from mcr_lens.viz.tasks import task_depth
-from mcr_lens.viz.training import training
+from mcr_lens.viz.token_predictions import lens_tokens
+from mcr_lens.viz.training_maps import training
 
 __all__ = [
     "View",

@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
@@ -22,6 +23,8 @@ def add_band(
 ) -> None:
     """Draw ``curve["mean"]`` with the band from ``curve["low"]`` to ``curve["high"]`` in one panel.
 
+    Where a number is not known, line and band have a gap.
+
     Args:
         style: of the line; its ``name`` is what the legend, the hover and the group of the legend say, so
             that a click in the legend hides the band with its line.
@@ -29,19 +32,21 @@ def add_band(
         at: what the hover calls a place on the x axis.
     """
     group = style["name"]
+    x, low, high = np.asarray(x), np.asarray(curve["low"]), np.asarray(curve["high"])
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     band["legendgroup"] = group
-    figure.add_scatter(x=x, y=curve["low"], **band, **place)
     fill = {"fill": "tonexty", "fillcolor": faded(style["line"]["color"])}
-    figure.add_scatter(x=x, y=curve["high"], **band, **fill, **place)
+    # Stretch by stretch: plotly fills across a gap, to where there is nothing.
+    for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
+        figure.add_scatter(x=x[known], y=low[known], **band, **place)
+        figure.add_scatter(x=x[known], y=high[known], **band, **fill, **place)
     called = f"{html.escape(group)}<br>" if group else ""
     figure.add_scatter(
         x=x,
         y=curve["mean"],
         mode="lines+markers",
         legendgroup=group,
-        marker={"size": 5},
         hovertemplate=f"{called}{at} %{{x}}: %{{y:.3g}}<extra></extra>",
-        **style,
+        **({"marker": {"size": 5}} | style),
         **place,
     )

@@ -1,6 +1,5 @@
 """Curves over depth (plotly). Every number comes from a profile; nothing is measured here."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +7,10 @@ import plotly.graph_objects as go
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
+from mcr_lens.viz.bands import add_band
 from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.phase_bands import shade_phases
-from mcr_lens.viz.style import COLORS, faded, styled
+from mcr_lens.viz.style import COLORS, styled
 
 __all__ = ["depth_curves"]
 
@@ -84,20 +84,9 @@ def _add_curve(
     figure: go.Figure, profile: Profile, variable: str, style: dict[str, Any], panel: int, relative: bool
 ) -> None:
     """One line with its band in one panel."""
-    curve = profile.over_prompts(variable)
-    (along,) = curve["mean"].dims
-    depth = curve[along].values
+    found = profile.over_prompts(variable)
+    (along,) = found["mean"].dims
+    depth = found[along].values
     x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
-    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(x=x, y=curve["low"].values, **band, **place(panel))
-    fill = {"fill": "tonexty", "fillcolor": faded(style["line"]["color"])}
-    figure.add_scatter(x=x, y=curve["high"].values, **band, **fill, **place(panel))
-    figure.add_scatter(
-        x=x,
-        y=curve["mean"].values,
-        mode="lines+markers",
-        legendgroup=style["name"],
-        hovertemplate=f"{html.escape(style['name'])}<br>{along} %{{x}}: %{{y:.3g}}<extra></extra>",
-        **style,
-        **place(panel),
-    )
+    curve = {part: found[part].values for part in ("mean", "low", "high")}
+    add_band(figure, x, curve, style, place(panel), at=str(along))

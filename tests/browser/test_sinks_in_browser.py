@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 
 import mcr_lens as mcr
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.lens_tokens import lens_tokens
 from mcr_lens.viz.sink_strips import sink_tokens
 from mcr_lens.viz.sinks import attention_sinks
+from mcr_lens.viz.token_predictions import lens_tokens
 
 pytestmark = pytest.mark.browser
 
@@ -157,28 +156,3 @@ def test_without_the_script_a_view_says_what_to_do(heads: View, open_page: Any, 
     page = open_page(path)
     page.get_by_text("is not on this page").wait_for(timeout=15_000)
     assert page.locator("tbody tr").count() == 4
-
-
-def test_an_exported_notebook_draws_its_views_and_asks_for_nothing(
-    heads: View, open_page: Any, tmp_path: Path
-) -> None:
-    if importlib.util.find_spec("nbconvert") is None:
-        pytest.skip("needs nbconvert, which this environment does not have")
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    cells = []
-    for script in (True, False):
-        output = nbformat.v4.new_output("display_data", {"text/html": heads.html(script=script)})
-        cells.append(nbformat.v4.new_code_cell("view", outputs=[output]))
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    exporter = HTMLExporter(theme="dark")
-    # Of its own accord an exported notebook asks the network for MathJax and RequireJS.
-    exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
-    page_text, _ = exporter.from_notebook_node(notebook)
-    path = tmp_path / "notebook.html"
-    path.write_text(page_text, encoding="utf-8")
-    page = open_page(path)
-    page.wait_for_function("document.querySelectorAll('.mcr-heads canvas').length === 10", timeout=20_000)
-    page.wait_for_timeout(500)
-    assert min(page.evaluate(LOOK)) > 10

@@ -48,7 +48,10 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path: Path) -> None
     assert_refused(run("report", tmp_path / "none.nc", "--out", out), 2, "no such file")
     assert_refused(run("report", tmp_path / "text.nc", "--out", out), 2, "text.nc", "not a file saved by")
     assert_refused(run("report", saved, "--out", tmp_path), 2, "cannot be written")
-    assert_refused(run("report", saved, "--out", saved), 2, "no report of mcr-lens", "--overwrite")
+    assert_refused(run("report", saved, "--out", saved, "--overwrite"), 2, "name of a result", "run.html")
+    (tmp_path / "own.html").write_text("somebody's own")
+    foreign = run("report", saved, "--out", tmp_path / "own.html")
+    assert_refused(foreign, 2, "no report of mcr-lens", "--overwrite")
     model = ["--model", tmp_path / "nowhere"]
     assert_refused(run("report", saved, "--out", out, *model), 2, "not a folder")
     assert not out.exists()

@@ -16,9 +16,9 @@ from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.metrics.roles import ROLES, head_roles
 from mcr_lens.viz import inline
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.lens_tokens import lens_tokens
 from mcr_lens.viz.sink_strips import sink_tokens
 from mcr_lens.viz.sinks import attention_sinks
+from mcr_lens.viz.token_predictions import lens_tokens
 from mcr_lens.viz.tokens import token_texts, visible
 
 IDS = [1, *range(3, 33)]

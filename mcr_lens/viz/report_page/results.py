@@ -12,7 +12,7 @@ from mcr_lens.result import Profile
 from mcr_lens.viz.doses import dose_response
 from mcr_lens.viz.lenses import lens_curves
 from mcr_lens.viz.maps import patching_map
-from mcr_lens.viz.report.content import (
+from mcr_lens.viz.report_page.content import (
     Block,
     Figure,
     Heading,
@@ -25,9 +25,9 @@ from mcr_lens.viz.report.content import (
     table,
     with_interval,
 )
-from mcr_lens.viz.report.runs import Run, Tasks, whole
+from mcr_lens.viz.report_page.runs import Run, Tasks, whole
 from mcr_lens.viz.tasks import task_depth
-from mcr_lens.viz.training import training
+from mcr_lens.viz.training_maps import training
 
 __all__ = ["Found", "lenses", "patching", "study", "tasks", "training_run"]
 

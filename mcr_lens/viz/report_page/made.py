@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcr_lens.viz.report.content import Block, More, Section, Table
-from mcr_lens.viz.report.runs import Run
+from mcr_lens.viz.report_page.content import Block, More, Section, Table
+from mcr_lens.viz.report_page.runs import Run
 
 __all__ = ["made_section"]
 

@@ -18,7 +18,7 @@ from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.uses import choice_uses, perplexity_use, probe_uses
 from mcr_lens.netcdf import read_dataset
 from mcr_lens.result import Profile
-from mcr_lens.viz.report.safe import plain
+from mcr_lens.viz.report_page.safe import plain
 
 __all__ = ["Kind", "Result", "Run", "Tasks", "read_runs", "whole"]
 

@@ -6,6 +6,6 @@
 example.
 """
 
-from mcr_lens.viz.report.page import check_page, report
+from mcr_lens.viz.report_page.page import check_page, report
 
 __all__ = ["check_page", "report"]

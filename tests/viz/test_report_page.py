@@ -17,8 +17,8 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.findings import findings
-from mcr_lens.viz.report import report, safe
-from mcr_lens.viz.report.content import number
+from mcr_lens.viz.report_page import report, safe
+from mcr_lens.viz.report_page.content import number
 
 ATTACK = "</script><img src=x onerror='window.bad=1'>\u202e\u2028\ud800"
 RATIO, ENTROPY = [1, 1, 200, 210, 3], [0.9, 0.9, 0.2, 0.1, 0.8]
@@ -145,7 +145,7 @@ def test_the_bundled_model_shows_its_heads(bundled_model: Any, tmp_path: Path) -
 def test_a_model_that_is_not_at_hand_is_named_and_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = importlib.import_module("mcr_lens.viz.report.example")
+    example = importlib.import_module("mcr_lens.viz.report_page.example")
     monkeypatch.setattr(example, "load_model", lambda *a, **k: pytest.fail("it was loaded"))
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "pytorch_model.bin").touch()
@@ -407,6 +407,17 @@ def test_only_a_report_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(mcr.InputError, match="a folder stands there"):
         report(valley(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_result_is_never_replaced_nor_compared_with_itself(tmp_path: Path) -> None:
+    run = valley().save(tmp_path / "run.nc")
+    before = run.read_bytes()
+    with pytest.raises(mcr.InputError, match=r"name of a result; .* run\.html"):
+        report(run, run, overwrite=True)
+    with pytest.raises(mcr.InputError, match=r"run\.nc: given twice"):
+        report([run, str(run)], tmp_path / "page.html")
+    assert run.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from mcr_lens.metrics.roles import MIXING_THRESHOLD, ROLES, head_roles
 from mcr_lens.phases import Phases
 from mcr_lens.result import Profile
 from mcr_lens.thresholds import SINK_THRESHOLD
-from mcr_lens.viz.bounds import bounds
+from mcr_lens.viz.bound_curves import bounds
 from mcr_lens.viz.curves import depth_curves
-from mcr_lens.viz.head_map import head_map
+from mcr_lens.viz.head_maps import head_map
 from mcr_lens.viz.lenses import lens_curves
-from mcr_lens.viz.report.content import (
+from mcr_lens.viz.report_page.content import (
     Block,
     Figure,
     Heading,
@@ -30,7 +30,7 @@ from mcr_lens.viz.report.content import (
     listed,
     table,
 )
-from mcr_lens.viz.report.runs import Run, whole
+from mcr_lens.viz.report_page.runs import Run, whole
 
 __all__ = ["ProfileReport", "compared", "profile_section"]
 

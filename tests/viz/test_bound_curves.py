@@ -9,7 +9,7 @@ import pytest
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.viz.bounds import bounds
+from mcr_lens.viz.bound_curves import bounds
 
 MEASURED = {"x": "matrix_entropy", "x2": "anisotropy", "x3": "dominance"}
 

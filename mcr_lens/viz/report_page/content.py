@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mcr_lens.viz.inline import View
-from mcr_lens.viz.report.safe import figure_json
+from mcr_lens.viz.report_page.safe import figure_json
 
 __all__ = [
     "Block",

@@ -9,7 +9,7 @@ import pytest
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.viz.head_map import head_map
+from mcr_lens.viz.head_maps import head_map
 
 
 def made(n_layers: int = 3, n_heads: int = 4, n_prompts: int = 5) -> mcr.Profile:

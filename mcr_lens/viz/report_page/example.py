@@ -9,13 +9,13 @@ from mcr_lens.errors import InputError
 from mcr_lens.models import Model, load_model, model_facts
 from mcr_lens.prompts.word_problems import word_problems
 from mcr_lens.result import Profile
-from mcr_lens.viz.lens_tokens import lens_tokens
 from mcr_lens.viz.one_prompt import TextOrTokens, one_prompt
-from mcr_lens.viz.report.content import Block, Note, Section, Shown
-from mcr_lens.viz.report.runs import Run
-from mcr_lens.viz.report.safe import plain
+from mcr_lens.viz.report_page.content import Block, Note, Section, Shown
+from mcr_lens.viz.report_page.runs import Run
+from mcr_lens.viz.report_page.safe import plain
 from mcr_lens.viz.sink_strips import sink_tokens
 from mcr_lens.viz.sinks import attention_sinks
+from mcr_lens.viz.token_predictions import lens_tokens
 
 __all__ = ["example_section"]
 

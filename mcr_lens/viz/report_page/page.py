@@ -18,16 +18,18 @@ from mcr_lens.models import Model
 from mcr_lens.netcdf import check_place
 from mcr_lens.result import Profile
 from mcr_lens.viz.one_prompt import TextOrTokens
-from mcr_lens.viz.report import results
-from mcr_lens.viz.report.content import Block, Heading, Note, Section, Table, Words
-from mcr_lens.viz.report.example import example_section
-from mcr_lens.viz.report.made import made_section
-from mcr_lens.viz.report.profiles import ProfileReport, compared, profile_section
-from mcr_lens.viz.report.runs import Result, Run, read_runs, whole
-from mcr_lens.viz.report.safe import plain
+from mcr_lens.viz.report_page import results
+from mcr_lens.viz.report_page.content import Block, Heading, Note, Section, Table, Words
+from mcr_lens.viz.report_page.example import example_section
+from mcr_lens.viz.report_page.made import made_section
+from mcr_lens.viz.report_page.profiles import ProfileReport, compared, profile_section
+from mcr_lens.viz.report_page.runs import Result, Run, read_runs, whole
+from mcr_lens.viz.report_page.safe import plain
 
 __all__ = ["check_page", "report"]
 
+# Files that a page must never stand in the place of.
+_RESULTS = (".nc", ".csv", ".json", ".toml", ".safetensors")
 # Near the beginning of every page: such a file may be replaced by the next report.
 _MARK = '<meta name="generator" content="mcr-lens report">'
 
@@ -77,6 +79,7 @@ def report(
     out = Path(out).expanduser()
     check_page(out, overwrite)
     given = [runs] if not isinstance(runs, Sequence) or isinstance(runs, str) else list(runs)
+    _check_once(given)
     read = read_runs(given)
     opening, sections = _content(read)
     example = example_section(read, model, prompt)
@@ -94,6 +97,14 @@ def report(
     return _write(page, out)
 
 
+def _check_once(results: Sequence[Result]) -> None:
+    """Raise where a result would be compared with itself."""
+    places = [Path(result).expanduser().resolve() for result in results if isinstance(result, str | Path)]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise InputError(f"{plain(place.name)}: given twice; name each result once")
+
+
 def _title(runs: Sequence[Run]) -> str:
     named = list(dict.fromkeys(run.label for run in runs))
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
@@ -107,6 +118,8 @@ def check_page(out: Path, overwrite: bool = False) -> None:
         InputError: when it cannot, or when a file is there that is no report and is not to be replaced.
     """
     out = out.expanduser()
+    if out.suffix.lower() in _RESULTS:
+        raise InputError(f"{out}: the name of a result; a report is a page, such as {out.stem}.html")
     check_place(out)
     if overwrite or not os.path.lexists(out):
         return
@@ -205,4 +218,4 @@ def _shown(value: Any) -> Any:
 
 
 def _file(name: str) -> str:
-    return files("mcr_lens.viz.report").joinpath(name).read_text(encoding="utf-8")
+    return files("mcr_lens.viz.report_page").joinpath(name).read_text(encoding="utf-8")
