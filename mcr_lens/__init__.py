@@ -76,6 +76,9 @@ if TYPE_CHECKING:
     from mcr_lens.result import (
         Profile,
     )
+    from mcr_lens.sinks import (
+        locate_sink,
+    )
     from mcr_lens.sweeps import (
         read_grid,
         sweep,
@@ -117,6 +120,7 @@ __all__ = [
     "load_labelled",
     "load_model",
     "load_prompts",
+    "locate_sink",
     "logit_difference",
     "logit_lens",
     "mean_ablate",
@@ -179,6 +183,7 @@ _HOMES = {
     "load_labelled": "mcr_lens.prompts",
     "load_model": "mcr_lens.models",
     "load_prompts": "mcr_lens.prompts",
+    "locate_sink": "mcr_lens.sinks",
     "logit_difference": "mcr_lens.experiments",
     "logit_lens": "mcr_lens.experiments",
     "mean_ablate": "mcr_lens.hooks",

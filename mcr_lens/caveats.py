@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mcr_lens.not_finite import not_finite_note
+
 if TYPE_CHECKING:
     from mcr_lens.result import Profile
 
@@ -18,7 +20,7 @@ _FEW_TOKENS = 16
 
 
 def caveats(profile: Profile) -> list[str]:
-    """One sentence each: few or short prompts, no common first token, failed checks, an edited model."""
+    """One sentence each: few or short prompts, broken states, failed checks, a learned sink, an edit."""
     data, made = profile.data, profile.data.attrs
     n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
     found = []
@@ -31,9 +33,17 @@ def caveats(profile: Profile) -> list[str]:
         )
     if "first_token" in data and len(np.unique(data.first_token)) > 1:
         found.append("The prompts begin with different tokens: no first token is common to them.")
+    if note := not_finite_note(data, made.get("dtype")):
+        found.append(note)
     infinite = [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]
     if infinite:
         found.append(f"Infinite values in {', '.join(infinite)}: so are their means over prompts.")
+    if made.get("learned_sink") and "learned_sink_mass" in data:
+        mass = data.learned_sink_mass.mean("prompt")
+        found.append(
+            f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
+            f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
+        )
     for check, why in (made.get("failed_checks") or {}).items():
         found.append(f"The model failed a check ({check}): {why}")
     if made.get("interventions"):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -22,6 +23,7 @@ def concat_datasets(
     if not datasets:
         raise InputError("no profiles to concatenate: give at least one")
     _refuse_mixture([data.attrs for data in datasets], dim)
+    datasets = _with_all_coordinates(datasets)
     attributes = [dict(part.attrs) for part in datasets]
     if dim == "prompt":
         depths = {part.sizes["depth"] for part in datasets}
@@ -38,6 +40,21 @@ def concat_datasets(
         joined = xr.concat(datasets, index, join="outer", combine_attrs="drop")
         joined.attrs = attributes[0] | {"members": attributes}
     return joined
+
+
+def _with_all_coordinates(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Datasets with -1, which is "not known", for what an earlier version did not note of their prompts."""
+    noted = {name: at for data in datasets for name, at in data.coords.items() if name not in data.dims}
+    return [
+        data.assign_coords(
+            {
+                name: (at.dims, np.full([data.sizes.get(dim, at.sizes[dim]) for dim in at.dims], -1))
+                for name, at in noted.items()
+                if name not in data.coords and "prompt" in at.dims
+            }
+        )
+        for data in datasets
+    ]
 
 
 def _refuse_mixture(attributes: Sequence[dict[str, Any]], dim: str) -> None:

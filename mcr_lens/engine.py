@@ -15,6 +15,7 @@ from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
+from mcr_lens.models.cached import require_cache
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
@@ -187,6 +188,8 @@ def check_prompts(
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
     if chunk is not None and not _is_count(chunk):
         raise InputError(f"chunk {chunk}: use a number of tokens from 1, or None for whole prompts")
+    if chunk is not None:
+        require_cache(model, f"chunk={chunk}")
     longest = max(prompts.lengths)
     if longest > facts.n_ctx:
         raise InputError(

@@ -1,20 +1,39 @@
 """One dataset, one netCDF file: written whole or not at all, read without running anything."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import h5py
 import xarray as xr
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 
-__all__ = ["SCHEMA", "check_place", "read_dataset", "write_dataset"]
+__all__ = ["SCHEMA", "check_place", "plain_path", "read_dataset", "write_dataset"]
 
 SCHEMA = 1
 # Attributes travel as one JSON string: netCDF attributes lose None, booleans and nested values.
 _ATTRIBUTE = "mcr_lens"
+_SEAL = b"\nmcr_lens %020d %s\n"
+_SEAL_LENGTH = len(_SEAL % (0, b"0" * 64))
+# No compression that we write with makes more than this of a byte.
+_DEFLATED = 1100
+
+
+def plain_path(path: str | Path) -> Path:
+    """A path with the user's home in the place of ``~``; no such home leaves it as it is.
+
+    Raises:
+        InputError: for what is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise InputError(f"{path!r}: not a path; give the name of a file or folder, such as 'run.nc'")
+    return Path(os.path.expanduser(path))
 
 
 def check_place(path: str | Path) -> None:
@@ -23,43 +42,54 @@ def check_place(path: str | Path) -> None:
     Raises:
         InputError: when it cannot.
     """
-    path = Path(path).expanduser()
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    path = plain_path(path)
     reason = None
-    if path.is_dir():
-        reason = "a folder stands there"
-    elif not above.is_dir():
-        reason = f"{above} is not a folder"
-    elif not os.access(above, os.W_OK):
-        reason = f"{above} is read-only"
+    try:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir():
+            reason = "a folder stands there"
+        elif path.exists() and not path.is_file():
+            reason = "something stands there that is no file"  # a device or a pipe must not be renamed over
+        elif not above.is_dir():
+            reason = f"{above} is not a folder"
+        elif not os.access(above, os.W_OK):
+            reason = f"{above} is read-only"
+    except OSError as error:  # a name too long
+        reason = error.strerror
     if reason:
-        raise InputError(f"{path}: cannot be written ({reason}); choose another place")
+        raise _unwritable(path, reason)
 
 
 def write_dataset(data: xr.Dataset, path: str | Path) -> Path:
     """Write to a temporary file beside ``path`` first, renamed when complete.
 
+    The file is netCDF 4, which other programs read too, and a line behind it with the hash of its content.
+
     Raises:
         InputError: when the place cannot be written; nothing is left behind.
     """
-    path = Path(path).expanduser()
+    check_place(path)
+    path = plain_path(path)
     stored = data.copy()
     stored.attrs = {_ATTRIBUTE: json.dumps({"schema": SCHEMA, **data.attrs})}
     compressed = {str(name): {"zlib": True, "complevel": 4} for name in stored.data_vars}
+    # HDF5 may take the whole process with it when the disk is full under it: it writes into memory.
+    content = io.BytesIO()
     temporary = None
     try:
+        stored.to_netcdf(content, engine="h5netcdf", encoding=compressed)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".nc.part")
-        os.close(handle)
-        stored.to_netcdf(temporary, engine="h5netcdf", encoding=compressed)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.getbuffer())
+            file.write(_seal(content.getbuffer()))
         # mkstemp makes files private; a result is as readable as any other file.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
+        raise _unwritable(path, error.strerror or one_line(error)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -68,15 +98,20 @@ def write_dataset(data: xr.Dataset, path: str | Path) -> Path:
 
 
 def read_dataset(path: str | Path) -> xr.Dataset:
-    """Read a file that ``write_dataset`` wrote.
+    """Read a file that ``write_dataset`` wrote, and nobody has changed since.
+
+    Nothing but the file itself is read, and no more memory is taken than its size can account for. What
+    another program has written opens with ``xarray.open_dataset``.
 
     Raises:
         InputError: for a file that is missing, truncated, foreign, or of a newer schema.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = plain_path(path)
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file")
     try:
+        _check_seal(path)
+        _check_content(path)
         data = xr.load_dataset(path, engine="h5netcdf")
         attributes = json.loads(data.attrs[_ATTRIBUTE])
         schema = attributes.pop("schema")
@@ -88,3 +123,42 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path}: schema {schema}, this version reads up to {SCHEMA}: upgrade mcr-lens")
     data.attrs = attributes
     return data
+
+
+def _seal(content: Any) -> bytes:
+    """What stands behind the netCDF, where its readers do not look: its length and its hash."""
+    return _SEAL % (len(content), hashlib.sha256(content).hexdigest().encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Raise ``ValueError`` for a file that is not, byte for byte, what was written.
+
+    HDF5 reads a damaged file for ever, or takes the process with it: it must not see one.
+    """
+    content = memoryview(path.read_bytes())
+    length = len(content) - _SEAL_LENGTH
+    if length < 0 or bytes(content[length:]) != _seal(content[:length]):
+        raise ValueError("not as it was written")
+
+
+def _check_content(path: Path) -> None:
+    """Raise ``ValueError`` for what no file of ours holds: data kept elsewhere, or more than it can hold.
+
+    HDF5 can point to other files, whose content a reader would be shown as the result's; and it can claim
+    any number of values that were never written, for which memory would be taken.
+    """
+    claimed = 0
+    with h5py.File(path, "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link")
+            stored = file[name]
+            if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
+                raise ValueError(f"{name} is no plain array")
+            claimed += stored.size * max(stored.dtype.itemsize, 1)
+    if claimed > _DEFLATED * path.stat().st_size:
+        raise ValueError(f"{claimed} bytes claimed")
+
+
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: cannot be written ({reason}); choose another place")

@@ -40,7 +40,8 @@ class Profile:
     Attributes:
         data: an ``xarray.Dataset`` with dimensions ``prompt``, ``depth`` (L + 1), ``layer`` (L) and ``head``,
             coordinates ``n_tokens`` and ``first_token``, and how it was made in ``attrs``. Rates at a
-            threshold are methods, never stored.
+            threshold are methods, never stored. A prompt whose residual stream holds Inf or NaN is NaN from
+            there on; ``not_finite_depth`` and ``not_finite_position`` say where that begins (-1: nowhere).
     """
 
     def __init__(self, data: xr.Dataset) -> None:
@@ -142,11 +143,17 @@ class Profile:
         )
 
     def summary(self) -> pd.DataFrame:
-        """Means over prompts, a row a depth; what belongs to a layer stands at the depth it reads."""
+        """Means over prompts, a row a depth; what belongs to a layer stands at the depth it reads.
+
+        ``learned_sink_mass`` is a column where the model has a learned sink.
+        """
         columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY_DEPTH}
         if "sink_score" in self.data:
             columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
             columns["mixing_score"] = self.data.mixing_score.mean(["prompt", "head"]).to_series()
+            if self.data.attrs.get("learned_sink"):
+                mass = self.data.learned_sink_mass.mean(["prompt", "head"])
+                columns["learned_sink_mass"] = mass.to_series()
         table = pd.DataFrame(columns)
         table.index.name = "depth"
         return table
@@ -166,7 +173,14 @@ class Profile:
         Raises:
             InputError: for a file that is missing, truncated, not a profile, or of a newer schema.
         """
-        return cls(read_dataset(path))
+        loaded = cls(read_dataset(path))
+        missing = {"norm_ratio", "n_tokens"} - set(loaded.data.variables)
+        if missing:
+            raise InputError(
+                f"{path}: not a profile: {', '.join(sorted(missing))} missing; mcr_lens.read_dataset reads "
+                "other results"
+            )
+        return loaded
 
     @classmethod
     def concat(

@@ -16,29 +16,44 @@ from oracle import (
 )
 
 # where each family keeps its layers, and which modules write into the residual stream
-LAYERS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}
-ATTENTION_WRITE = {
-    "gpt2": "attn", "gpt_neox": "attention", "gemma2": "post_attention_layernorm"
+LAYERS = {
+    "gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "bloom": "transformer.h",
+    "opt": "model.decoder.layers", "gptj": "transformer.h", "gpt_neo": "transformer.h",
+    "falcon": "transformer.h",
 }  # fmt: skip
-MLP_WRITE = {"gemma2": "post_feedforward_layernorm"}
-VALUE = {"gpt2": "attn.c_attn", "gpt_neox": "attention.query_key_value"}
+# BLOOM's two modules add the residual stream to what they return; their last linear maps are the writes.
+ATTENTION_WRITE = {
+    "gpt2": "attn", "gpt_neox": "attention", "gemma2": "post_attention_layernorm",
+    "gemma3_text": "post_attention_layernorm", "olmo2": "post_attention_layernorm",
+    "bloom": "self_attention.dense", "gptj": "attn", "gpt_neo": "attn", "falcon": "self_attention",
+}  # fmt: skip
+MLP_WRITE = {
+    "gemma2": "post_feedforward_layernorm", "gemma3_text": "post_feedforward_layernorm",
+    "olmo2": "post_feedforward_layernorm", "bloom": "mlp.dense_4h_to_h", "opt": "fc2",
+}  # fmt: skip
+VALUE = {
+    "gpt2": "attn.c_attn", "gpt_neox": "attention.query_key_value", "gptj": "attn.v_proj",
+    "bloom": "self_attention.query_key_value", "falcon": "self_attention.query_key_value",
+    "gpt_neo": "attn.attention.v_proj", "phi3": "self_attn.qkv_proj",
+}  # fmt: skip
 
 
 def tensor_of(output: Any) -> Array:
-    """The first tensor of a module's output, without the batch axis, in float64."""
+    """The first tensor of a module's output, without the batch axis (if it has one), in float64."""
     tensor = output[0] if isinstance(output, tuple) else output
-    return tensor.detach()[0].double().cpu().numpy()
+    rows = tensor if tensor.ndim == 2 else tensor[0]  # OPT's MLP sees the tokens of all prompts as one list
+    return rows.detach().double().cpu().numpy()
 
 
 def layer_windows(config: Any) -> list[int | None]:
     """Keys a query may see in each layer (None: all before it), read from the configuration."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return [None] * config.num_hidden_layers
     if kinds is None:
         return [window] * config.num_hidden_layers
-    return [window if kind == "sliding_attention" else None for kind in kinds]
+    return [window if kind in ("sliding_attention", "local") else None for kind in kinds]
 
 
 def split_values(family: str, projected: Array, config: Any) -> Array:
@@ -46,10 +61,16 @@ def split_values(family: str, projected: Array, config: Any) -> Array:
     heads, tokens = config.num_attention_heads, projected.shape[0]
     if family == "gpt2":
         return projected[:, -config.hidden_size :].reshape(tokens, heads, -1)
-    if family == "gpt_neox":
-        fused = projected.reshape(tokens, heads, -1)
-        return fused[..., -(config.hidden_size // heads) :]
-    return projected.reshape(tokens, config.num_key_value_heads, -1)
+    d_head = config.hidden_size // heads
+    if family == "falcon" and config.multi_query:
+        assert not config.new_decoder_architecture
+        return projected[:, None, -d_head:]  # all heads share one key and one value, the last two
+    if family in ("gpt_neox", "bloom", "falcon"):
+        return projected.reshape(tokens, heads, -1)[..., -d_head:]
+    value_heads = getattr(config, "num_key_value_heads", heads)
+    if family == "phi3":
+        return projected[:, -value_heads * d_head :].reshape(tokens, value_heads, d_head)
+    return projected.reshape(tokens, value_heads, -1)
 
 
 def record(model: Any, tokens: Sequence[int]) -> dict[str, list[Array]]:

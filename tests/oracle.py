@@ -203,12 +203,38 @@ def head_oracle(pattern: Array, s: int = 0, window: int | None = None) -> dict[s
     }
 
 
+def later_attention_oracle(pattern: Array, window: int | None = None, least: int = 8) -> list[float]:
+    """Of one head [T, T], for each key: mean over the later queries that may see it; NaN under `least`."""
+    tokens, found = len(pattern), []
+    for k in range(tokens):
+        last = tokens if window is None else min(tokens, k + window)
+        seeing = [float(pattern[q, k]) for q in range(k + 1, last) if pattern[q].sum() > 0]
+        found.append(mean(seeing) if len(seeing) >= least else math.nan)
+    return found
+
+
+def top_columns_oracle(A: Array, window: int | None = None, n: int = 4) -> dict[str, Array]:
+    """The n positions of largest mean square over heads: top_column_position [n], _attention [n, H]."""
+    heads = np.array([later_attention_oracle(np.asarray(head, dtype=np.float64), window) for head in A])
+    strength = [mean(x * x for x in column if not math.isnan(x)) for column in heads.T]
+    named = [k for k in range(len(strength)) if strength[k] > 0]
+    order = sorted(named, key=lambda k: -strength[k])[:n]
+    missing = n - len(order)
+    return {
+        "top_column_position": np.array(order + [-1] * missing),
+        "top_column_attention": np.vstack([heads.T[order], np.full((missing, len(A)), math.nan)]),
+    }
+
+
 def attention_oracle(A: Array, s: int = 0, window: int | None = None) -> dict[str, Array]:
-    """`head_oracle` for every head. A: [H, T, T] -> each variable [H]; visible_queries is []."""
+    """`head_oracle` for every head. A: [H, T, T] -> each variable [H]; visible_queries is [].
+
+    And `top_columns_oracle` of the layer.
+    """
     heads = [head_oracle(np.asarray(head, dtype=np.float64), s, window) for head in A]
     result = {name: np.array([head[name] for head in heads]) for name in heads[0]}
     result["visible_queries"] = result["visible_queries"][0]
-    return result
+    return result | top_columns_oracle(A, window)
 
 
 def value_oracle(values: Array, n_heads: int, s: int = 0) -> Array:

@@ -24,6 +24,8 @@ HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 PAGES = [
     DOCS / "index.md",
     *HOW_TO,
+    DOCS / "models.md",
+    DOCS / "precision.md",
     DOCS / "paper.md",
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -57,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [DOCS / "index.md", *HOW_TO], ids=name_of)
+@pytest.mark.parametrize("page", [DOCS / "index.md", DOCS / "models.md", *HOW_TO], ids=name_of)
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])

@@ -289,7 +289,7 @@ def test_what_a_profile_says_of_its_making(load: Any) -> None:
     assert set(data.attrs["versions"]) == {"mcr-lens", "transformer-lens", "torch", "transformers"}
     assert data.n_tokens.values.tolist() == list(prompts.lengths)
     assert (data.first_token == 1).all()
-    assert data.sizes == {"prompt": 3, "depth": 4, "layer": 3, "head": 4}
+    assert data.sizes == {"prompt": 3, "depth": 4, "layer": 3, "head": 4, "rank": 4}
 
 
 def test_equal_tokens_meet_their_bounds(load: Any) -> None:

@@ -102,7 +102,7 @@ def test_files_are_as_readable_as_others(data: xr.Dataset, tmp_path: Path) -> No
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
 
 
-@pytest.mark.parametrize("step", ["mkdir", "mkstemp", "to_netcdf", "replace"])
+@pytest.mark.parametrize("step", ["mkdir", "mkstemp", "fdopen", "chmod", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_disk_that_cannot_be_written(
     step: str, number: int, data: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,14 +112,16 @@ def test_a_disk_that_cannot_be_written(
     old = path.read_bytes()
 
     def fail(*args: Any, **kwargs: Any) -> None:
-        if step == "to_netcdf":  # half of the file is there already
-            Path(args[1]).write_bytes(old[: len(old) // 2])
+        if step == "fdopen":  # half of the file is there already
+            os.write(args[0], old[: len(old) // 2])
+            os.close(args[0])
         raise OSError(number, os.strerror(number))
 
     places: dict[str, tuple[Any, str]] = {
         "mkdir": (Path, "mkdir"),
         "mkstemp": (netcdf.tempfile, "mkstemp"),
-        "to_netcdf": (xr.Dataset, "to_netcdf"),
+        "fdopen": (netcdf.os, "fdopen"),
+        "chmod": (netcdf.os, "chmod"),
         "replace": (netcdf.os, "replace"),
     }
     holder, name = places[step]
@@ -134,10 +136,11 @@ def test_a_disk_that_cannot_be_written(
 
 def test_ctrl_c_while_writing(data: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: Any, **kwargs: Any) -> None:
-        Path(args[1]).write_bytes(b"half")
+        os.write(args[0], b"half")
+        os.close(args[0])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupt)
+    monkeypatch.setattr(netcdf.os, "fdopen", interrupt)
     with pytest.raises(KeyboardInterrupt):
         netcdf.write_dataset(data, tmp_path / "run.nc")
     assert os.listdir(tmp_path) == []

@@ -42,7 +42,8 @@ def ablate_mlp_write(
             ``run_with_hooks`` may raise TransformerLens's own ``KeyError`` (see ``hooks/intervene.py``).
 
     Raises:
-        InputError: for layers, positions or doses that cannot be.
+        InputError: for layers, positions or doses that cannot be; for a model whose blocks add something
+            else than the two writes that its hooks show, as where a norm comes after the addition.
 
     Example:
         >>> import mcr_lens as mcr
@@ -133,7 +134,7 @@ def _ablate_write(
     model: Model | None,
 ) -> list[Hook]:
     edit = partial(_scale, position=position, dose=dose, call=call)
-    return _at_layers(call, layers, point, lambda _: edit, position, dose, {}, model)
+    return _at_layers(call, layers, point, lambda _: edit, position, dose, {}, model, edits_write=True)
 
 
 def _at_layers(
@@ -145,6 +146,7 @@ def _at_layers(
     dose: float,
     settings: Mapping[str, object],
     model: Model | None,
+    edits_write: bool = False,
 ) -> list[Hook]:
     """One edit a layer, with what all of these interventions have in common."""
     if not isinstance(dose, Real) or not 0 <= dose <= 1:
@@ -152,7 +154,8 @@ def _at_layers(
     listed = indices(layers, "layer", call)
     edits = {f"blocks.{layer}.{point}": edit_of(layer) for layer in listed}
     settings = {"layers": list(listed), "position": position, **settings, "dose": dose}
-    return intervene(Intervention(call, settings, tuple(edits), positions=(position,)), edits, model)
+    made = Intervention(call, settings, tuple(edits), (position,), edits_write=edits_write)
+    return intervene(made, edits, model)
 
 
 def _scale(

@@ -51,6 +51,7 @@ class Intervention:
         positions: the positions that must exist in every prompt.
         heads: query heads it names.
         edits_pattern: whether it depends on an edited attention pattern having an effect.
+        edits_write: whether it depends on what a block adds being its two writes and no more.
     """
 
     call: str
@@ -59,6 +60,7 @@ class Intervention:
     positions: tuple[Position, ...] = ()
     heads: tuple[int, ...] = ()
     edits_pattern: bool = False
+    edits_write: bool = False
     _checked: WeakSet[Any] = field(default_factory=WeakSet, repr=False)
 
     def __str__(self) -> str:
@@ -79,7 +81,17 @@ class Intervention:
                 f"{self.call} has no effect on {facts.name} ({facts.backend}): "
                 f"{facts.failed_checks['pattern_edits']}"
             )
+        # Without MLPs there is no sum of two to check, and the attention's write is all there is.
+        if self.edits_write and "residual_sum" in facts.failed_checks and _has_mlp_write(model):
+            raise InputError(
+                f"{self.call} would not take a whole write on {facts.name} ({facts.backend}): "
+                f"{facts.failed_checks['residual_sum']}"
+            )
         self._checked.add(model)
+
+
+def _has_mlp_write(model: Model) -> bool:
+    return "blocks.0.hook_mlp_out" in model.hook_dict
 
 
 def intervene(

@@ -5,24 +5,28 @@ An observer is anything with ``.hooks()``, a plain list of TransformerLens hooks
 ``mcr_lens.measure(model, prompts, observers=[...])``.
 """
 
+import warnings
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import einops
 import torch
 import xarray as xr
 from torch import Tensor
 
 from mcr_lens.hooks.context import current_context
+from mcr_lens.hooks.finite import first_not_finite, without
+from mcr_lens.hooks.observe_attention import AttentionObserver
 from mcr_lens.hooks.prompt_table import PromptTable
-from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.spectrum import Estimator
-from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.models import Hook, Model, model_facts, require
+from mcr_lens.not_finite import not_finite_note
 
 __all__ = ["AttentionObserver", "Observer", "ResidualObserver", "WriteObserver", "depth_hook_name"]
+
+# First position of each prompt whose state at a depth is broken; on its way to the result.
+_BROKEN = "not_finite"
 
 
 @runtime_checkable
@@ -50,7 +54,12 @@ def depth_hook_name(depth: int, n_layers: int) -> str:
 
 
 class ResidualObserver:
-    """Norms, spectrum, activations and bounds of the residual stream at every depth 0..L."""
+    """Norms, spectrum, activations and bounds of the residual stream at every depth 0..L.
+
+    A prompt whose state holds Inf or NaN at a depth has NaN there in every variable, and cannot touch the
+    other prompts of its batch. Where that begins is told by two coordinates of the prompt,
+    ``not_finite_depth`` and ``not_finite_position`` (-1: all is finite), and by a ``RuntimeWarning``.
+    """
 
     def __init__(
         self,
@@ -58,10 +67,12 @@ class ResidualObserver:
         sink_position: int = 0,
         estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     ) -> None:
-        self._n_layers = model_facts(model).n_layers
+        facts = model_facts(model)
+        self._n_layers, self._dtype = facts.n_layers, facts.dtype
         self._sink_position = sink_position
         self._estimator = estimator
         self._states: dict[int, ResidualState] = {}
+        self._first_broken: dict[int, Tensor] = {}
         self._table = PromptTable("depth", self._n_layers + 1)
 
     def hooks(self) -> list[Hook]:
@@ -72,36 +83,56 @@ class ResidualObserver:
 
     def result(self) -> xr.Dataset:
         """Every (prompt, depth) variable."""
-        return self._table.dataset()
+        data = self._table.dataset()
+        if _BROKEN not in data:  # nothing was run
+            return data
+        broken = data[_BROKEN] >= 0
+        depth = broken.argmax("depth")
+        position = data[_BROKEN].isel(depth=depth).drop_vars("depth")
+        data = data.drop_vars(_BROKEN).assign_coords(
+            not_finite_depth=depth.where(position >= 0, -1), not_finite_position=position
+        )
+        if note := not_finite_note(data, self._dtype):
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
+        return data
 
     def _read(self, residual: Tensor, hook: Any, depth: int) -> None:
         context = current_context()
         batch, rows, _ = residual.shape
+        lengths = context.prompt_lengths(batch, rows)
+        residual = residual.detach()
+        first = first_not_finite(residual, lengths, context.offset)
         if context.offset == 0:
-            lengths = context.prompt_lengths(batch, rows)
             self._states[depth] = ResidualState(lengths, self._sink_position, self._estimator)
-        self._states[depth].update(residual.detach(), context.offset)
+            self._first_broken[depth] = first
+        before = self._first_broken[depth]
+        self._first_broken[depth] = first = before.where(before >= 0, first)
+        # No solver takes NaN: a broken prompt is zeros from here on, and its numbers are thrown away below.
+        broken = first >= 0
+        self._states[depth].update(residual.masked_fill(broken[:, None, None], 0.0), context.offset)
         if context.ends_with(rows):
-            self._table.add(depth, self._states.pop(depth).result(), context.prompts)
+            values = without(broken, self._states.pop(depth).result())
+            values[_BROKEN] = self._first_broken.pop(depth)
+            self._table.add(depth, values, context.prompts)
 
 
 class WriteObserver:
     """What attention and MLP of every layer write at the sink position.
 
     Both components are taken along the state that the block leaves behind, so that
-    ``x_pre . u + attention_write_along + mlp_write_along = ||x_post||``.
+    ``x_pre . u + attention_write_along + mlp_write_along = ||x_post||``. NaN where that state holds Inf or
+    NaN at any position of the prompt.
     """
 
     def __init__(self, model: Model, sink_position: int = 0) -> None:
         require(model, "residual_sum", "reading the writes of attention and MLP")
         self._n_layers = model_facts(model).n_layers
         self._sink_position = sink_position
-        self._writes: dict[str, Tensor] = {}
-        self._table = PromptTable("layer", self._n_layers)
+        self._clear()
 
     def hooks(self) -> list[Hook]:
         """Three hooks a layer (two writes, the state they leave); what was read before is forgotten."""
-        self._table = PromptTable("layer", self._n_layers)
+        self._clear()
         hooks: list[Hook] = []
         for layer in range(self._n_layers):
             for kind, point in (("attention", "hook_attn_out"), ("mlp", "hook_mlp_out")):
@@ -114,6 +145,12 @@ class WriteObserver:
         """Norm and component of each write, (prompt, layer)."""
         return self._table.dataset()
 
+    def _clear(self) -> None:
+        self._writes: dict[str, Tensor] = {}
+        self._found: dict[int, dict[str, Tensor]] = {}
+        self._broken: dict[int, Tensor] = {}
+        self._table = PromptTable("layer", self._n_layers)
+
     def _at_sink(self, tensor: Tensor) -> Tensor | None:
         at = self._sink_position - current_context().offset
         return tensor[:, at].detach().double() if 0 <= at < tensor.shape[1] else None
@@ -124,67 +161,17 @@ class WriteObserver:
             self._writes[kind] = at_sink
 
     def _read(self, state: Tensor, hook: Any, layer: int) -> None:
+        context = current_context()
+        lengths = context.prompt_lengths(*state.shape[:2])
+        broken = first_not_finite(state, lengths, context.offset) >= 0
+        self._broken[layer] = broken if context.offset == 0 else broken | self._broken[layer]
         left_behind = self._at_sink(state)
-        if left_behind is None:
-            return
-        values = {}
-        for kind in ("attention", "mlp"):
-            write = self._writes.pop(kind)
-            values[f"{kind}_write_norm"] = torch.linalg.vector_norm(write, dim=-1)
-            values[f"{kind}_write_along"] = write_along(write, left_behind)
-        self._table.add(layer, values, current_context().prompts)
-
-
-class AttentionObserver:
-    """Sinks, mixing, identity and previous-token scores of every head. No pattern outlives its hook."""
-
-    def __init__(self, model: Model, sink_position: int = 0) -> None:
-        require(model, "pattern_rows", "reading attention patterns")
-        self._facts = model_facts(model)
-        self._sink_position = sink_position
-        self._has_values = "blocks.0.attn.hook_v" in model.hook_dict
-        self._patterns: dict[int, AttentionState] = {}
-        self._values: dict[int, ValueState] = {}
-        self._table = PromptTable("layer", self._facts.n_layers, trailing=("head",))
-
-    def hooks(self) -> list[Hook]:
-        """Two hooks a layer (value vectors, pattern); what was read before is forgotten."""
-        self._table = PromptTable("layer", self._facts.n_layers, trailing=("head",))
-        hooks: list[Hook] = []
-        for layer in range(self._facts.n_layers):
-            if self._has_values:
-                name = f"blocks.{layer}.attn.hook_v"
-                hooks.append((name, partial(self._read_values, layer=layer)))
-            name = f"blocks.{layer}.attn.hook_pattern"
-            hooks.append((name, partial(self._read_pattern, layer=layer)))
-        return hooks
-
-    def result(self) -> xr.Dataset:
-        """Every (prompt, layer, head) variable."""
-        return self._table.dataset().assign_coords(head=range(self._facts.n_heads))
-
-    def _read_values(self, values: Tensor, hook: Any, layer: int) -> None:
-        context = current_context()
-        batch, rows = values.shape[:2]
-        if context.offset == 0:
-            lengths = context.prompt_lengths(batch, rows)
-            self._values[layer] = ValueState(lengths, self._sink_position)
-        self._values[layer].update(values, context.offset)
-        if context.ends_with(rows):
-            ratio = self._values.pop(layer).result()
-            # Grouped-query attention: several query heads read one value head.
-            group = self._facts.n_heads // ratio.shape[1]
-            ratio = einops.repeat(ratio, "batch value_head -> batch (value_head group)", group=group)
-            self._table.add(layer, {"sink_value_ratio": ratio}, context.prompts)
-
-    def _read_pattern(self, pattern: Tensor, hook: Any, layer: int) -> None:
-        context = current_context()
-        batch, _, queries, keys = pattern.shape
-        if context.offset == 0:
-            lengths = context.prompt_lengths(batch, queries)
-            window = self._facts.windows[layer]
-            self._patterns[layer] = AttentionState(lengths, self._sink_position, window)
-        state = self._patterns[layer]
-        state.update(pattern, context.offset, first_key=context.offset + queries - keys)
-        if context.ends_with(queries):
-            self._table.add(layer, self._patterns.pop(layer).result(), context.prompts)
+        if left_behind is not None:
+            found = self._found[layer] = {}
+            for kind in ("attention", "mlp"):
+                write = self._writes.pop(kind)
+                found[f"{kind}_write_norm"] = torch.linalg.vector_norm(write, dim=-1)
+                found[f"{kind}_write_along"] = write_along(write, left_behind)
+        if context.ends_with(state.shape[1]):
+            found = without(self._broken.pop(layer), self._found.pop(layer))
+            self._table.add(layer, found, context.prompts)

@@ -10,6 +10,7 @@ from mcr_lens.metrics.attention import (
     col_sum_max,
     col_sum_rate,
     identity_score,
+    later_attention,
     learned_sink_mass,
     mixing_score,
     previous_token_score,
@@ -18,9 +19,10 @@ from mcr_lens.metrics.attention import (
     sink_score,
     sink_value_ratio,
     sink_versus_identity,
+    top_columns,
     visible_queries,
 )
-from mcr_lens.metrics.attention_state import AttentionState
+from mcr_lens.metrics.attention_state import AttentionState, TopColumns
 from mcr_lens.metrics.bounds import (
     Masses,
     alignment,
@@ -62,6 +64,7 @@ __all__ = [
     "ResidualState",
     "Spectra",
     "TopActivation",
+    "TopColumns",
     "ValueState",
     "alignment",
     "anisotropy",
@@ -76,6 +79,7 @@ __all__ = [
     "head_roles",
     "identity_score",
     "is_massive",
+    "later_attention",
     "learned_sink_mass",
     "masses",
     "matrix_entropy",
@@ -94,6 +98,7 @@ __all__ = [
     "sink_versus_identity",
     "spectra",
     "top_activation",
+    "top_columns",
     "visible_queries",
     "write_along",
 ]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.metrics.attention_state import AttentionState
+from mcr_lens.metrics.attention_state import AttentionState, TopColumns
 from mcr_lens.metrics.rows import full_lengths
 from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.thresholds import SINK_THRESHOLD
@@ -24,6 +24,7 @@ __all__ = [
     "col_sum_max",
     "col_sum_rate",
     "identity_score",
+    "later_attention",
     "learned_sink_mass",
     "mixing_score",
     "previous_token_score",
@@ -32,6 +33,7 @@ __all__ = [
     "sink_score",
     "sink_value_ratio",
     "sink_versus_identity",
+    "top_columns",
     "visible_queries",
 ]
 
@@ -80,8 +82,32 @@ def col_sum_max(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
 
 
 def col_sum_argmax(pattern: Patterns, lengths: Lengths | None = None) -> Int[Tensor, "batch head"]:
-    """The key position of the largest column mean."""
-    return _state(pattern, lengths).column_means().argmax(-1)
+    """The key position of the largest column mean; -1 where the pattern holds NaN."""
+    return _state(pattern, lengths).result()["col_sum_argmax"]
+
+
+def later_attention(
+    pattern: Patterns, lengths: Lengths | None = None, window: int | None = None
+) -> Float[Tensor, "batch head key"]:
+    """Mean of ``A_qk`` over the queries ``q > k`` that may see ``k``: ``sink_attention`` of every position.
+
+    A late key is seen by few queries; dividing by their number makes positions comparable. NaN where fewer
+    than 8 see it: over so few, a head that looks at the token before would pass for a sink.
+
+    Example:
+        >>> import torch
+        >>> uniform = torch.ones(1, 1, 12, 12).tril() / torch.arange(1, 13)[:, None]
+        >>> later_attention(uniform)[0, 0, :5]
+        tensor([0.1912, 0.1603, 0.1411, 0.1275,    nan], dtype=torch.float64)
+    """
+    return _state(pattern, lengths, window=window).later_attention()
+
+
+def top_columns(
+    pattern: Patterns, lengths: Lengths | None = None, window: int | None = None, n: int = 4
+) -> TopColumns:
+    """The ``n`` positions with the largest ``later_attention``, root mean square over heads."""
+    return _state(pattern, lengths, window=window).top_columns(n)
 
 
 def col_sum_concentration(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,15 +10,28 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.thresholds import MIN_QUERIES
 
-__all__ = ["AttentionState"]
+__all__ = ["AttentionState", "TopColumns"]
+
+
+class TopColumns(NamedTuple):
+    """The few columns of each prompt in one layer that later queries attend to most, strongest first.
+
+    Attributes:
+        position: position of the key in its prompt; -1 where a prompt has no further column to name.
+        attention: each head's mean attention to it, over the later queries that may see it; NaN there.
+    """
+
+    position: Int[Tensor, "batch rank"]
+    attention: Float[Tensor, "batch rank head"]
 
 
 class AttentionState:
     """Running sums over the query rows of a batch of prompts in one layer.
 
-    Nothing quadratic in the prompt's length is kept: column sums, and per head a handful of sums over
-    rows. Rows of zeros (left padding) are no distribution and are left out.
+    Nothing quadratic in the prompt's length is kept: column sums and the diagonal, and per head a handful
+    of sums over rows. Rows of zeros (left padding) are no distribution and are left out.
 
     Args:
         lengths: real tokens of each prompt, all blocks together.
@@ -35,7 +48,8 @@ class AttentionState:
         if window is not None and window < 1:
             raise InputError(f"window {window}: a query sees at least its own key, use 1 or more")
         self.window = window if window is not None else longest
-        self._columns: Float[Tensor, "batch head key"] | None = None
+        # By key: the sum of the column, its entry on the diagonal, and whether its own row counts.
+        self._by_key: dict[str, Float[Tensor, "batch head key"]] = {}
         self._sums: dict[str, Float[Tensor, "batch head"]] = {}
 
     def update(
@@ -56,29 +70,58 @@ class AttentionState:
                 f"a block of {queries} queries from position {offset} needs keys up to position "
                 f"{offset + queries - 1}; got {keys} keys from position {first_key}"
             )
-        pattern = pattern.detach().float()
+        pattern = pattern.detach()
+        pattern = pattern if pattern.dtype == torch.float64 else pattern.float()
         mass = pattern.sum(-1)
         real = real_rows(self.lengths, queries, offset, pattern.device)[:, None] & (mass > 0)
         # NaN rows count, so that a broken pattern shows as NaN rather than vanishing.
         real |= real_rows(self.lengths, queries, offset, pattern.device)[:, None] & mass.isnan()
-        self._add_columns(torch.where(real[..., None], pattern, 0.0).sum(-2), first_key)
+        self._add_by_key("column", torch.where(real[..., None], pattern, 0.0).sum(-2), first_key)
+        itself = _shifted_diagonal(pattern, offset - first_key)
+        self._add_by_key("itself", torch.where(real, itself, 0.0), offset)
+        self._add_by_key("row", real, offset)
         for name, rows, counted in self._row_statistics(pattern, mass, real, offset, first_key):
             self._add(name, torch.where(counted, rows, 0.0).sum(-1))
             self._add(f"{name} rows", counted.expand_as(rows).sum(-1))
 
     def merge(self, other: AttentionState) -> AttentionState:
         """Add the sums of another state of the same prompts that saw other rows; returns ``self``."""
-        if other._columns is not None:
-            self._add_columns(other._columns, 0)
+        for name, values in other._by_key.items():
+            self._add_by_key(name, values, 0)
         for name, total in other._sums.items():
             self._add(name, total)
         return self
 
     def column_means(self) -> Float[Tensor, "batch head key"]:
         """``C_k = (1/T) sum_q A_qk`` for every key position."""
-        if self._columns is None:
-            raise InputError("no block of query rows was seen yet")
-        return self._columns / self._sums["mass rows"][..., None]
+        return self._of_key("column") / self._sums["mass rows"][..., None]
+
+    def later_attention(self) -> Float[Tensor, "batch head key"]:
+        """Mean of ``A_qk`` over the queries ``q > k`` that may see ``k``, for every key position.
+
+        What ``sink_attention`` is at the sink position. A late key is seen by few queries, so columns of one
+        prompt are only comparable after this division; NaN where fewer than ``MIN_QUERIES`` see it.
+        """
+        queries = self._later_queries()
+        # Rounding must not make the rest of a column that holds its diagonal alone negative.
+        rest = (self._of_key("column") - self._of_key("itself")).clamp(min=0.0)
+        return (rest / queries).where(queries >= MIN_QUERIES, torch.nan)
+
+    def top_columns(self, n: int = 4) -> TopColumns:
+        """The ``n`` positions that later queries attend to most, strongest first.
+
+        Positions are ranked by the mean square of ``later_attention`` over heads, so that the sink of one
+        head is not lost among many heads that attend a little to everything. Positions that fewer than
+        ``MIN_QUERIES`` later queries may see, or that get no attention, are never named.
+        """
+        attention = self.later_attention()
+        strength = attention.square().nanmean(1).nan_to_num(nan=0.0)
+        order = strength.sort(dim=-1, descending=True, stable=True).indices[:, :n]
+        order = torch.nn.functional.pad(order, (0, n - order.shape[1]))
+        found = torch.arange(n, device=order.device) < (strength > 0).sum(-1, keepdim=True)
+        chosen = attention.take_along_dim(order[:, None], dim=-1)
+        chosen = chosen.mT.where(found[..., None], torch.nan)
+        return TopColumns(order.where(found, -1), chosen)
 
     def column_concentration(self) -> Float[Tensor, "batch head"]:
         """``1 - H(C / sum C) / ln T``: 0 when every column gets the same, 1 when one gets all."""
@@ -113,12 +156,14 @@ class AttentionState:
         """Every variable of the (prompt, layer, head) kind, and ``visible_queries`` (batch,)."""
         columns = self.column_means()
         largest = columns.max(-1)
+        # A broken pattern has no largest column.
+        where_largest = largest.indices.where(largest.values.isfinite(), -1)
         return {
             "sink_score": columns[..., self.sink_position],
             "sink_attention": self.mean("sink attention"),
             "visible_queries": self._sums["sink attention rows"].amax(-1),
             "col_sum_max": largest.values,
-            "col_sum_argmax": largest.indices,
+            "col_sum_argmax": where_largest,
             "col_sum_concentration": self.column_concentration(),
             "mixing_score": self.mixing_score(),
             "identity_score": self.mean("identity"),
@@ -162,13 +207,26 @@ class AttentionState:
         total = total.double()
         self._sums[name] = self._sums[name] + total if name in self._sums else total
 
-    def _add_columns(self, sums: Tensor, first_key: int) -> None:
-        if self._columns is None:
-            shape = (*sums.shape[:2], int(self.lengths.max()))
-            self._columns = torch.zeros(shape, dtype=torch.float64, device=sums.device)
+    def _add_by_key(self, name: str, values: Tensor, first_key: int) -> None:
+        if name not in self._by_key:
+            shape = (*values.shape[:2], int(self.lengths.max()))
+            self._by_key[name] = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        sums = self._by_key[name]
         # Columns beyond the longest prompt are padding.
-        last = min(first_key + sums.shape[-1], self._columns.shape[-1])
-        self._columns[..., first_key:last] += sums[..., : last - first_key]
+        last = min(first_key + values.shape[-1], sums.shape[-1])
+        sums[..., first_key:last] += values[..., : last - first_key]
+
+    def _of_key(self, name: str) -> Float[Tensor, "batch head key"]:
+        if name not in self._by_key:
+            raise InputError("no block of query rows was seen yet")
+        return self._by_key[name]
+
+    def _later_queries(self) -> Float[Tensor, "batch head key"]:
+        """Number of rows after each key that may see it."""
+        until = self._of_key("row").cumsum(-1)
+        keys = until.shape[-1]
+        last_seeing = (torch.arange(keys, device=until.device) + self.window - 1).clamp(max=keys - 1)
+        return until[..., last_seeing] - until
 
 
 def _shifted_diagonal(

@@ -1,26 +1,27 @@
-"""Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder of a known type."""
+"""Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder."""
 
-from collections.abc import Callable
+import json
+import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import HookedTransformer, Model
 
 __all__ = ["from_folder", "from_name", "supports_name"]
 
+# Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
+_CHECKED_ROTARY = ("default", "llama3", "yarn")
+
 
 def supports_name(name: str) -> bool:
     """True for an official name or alias of ``HookedTransformer``."""
-    from transformer_lens.loading_from_pretrained import (  # type: ignore[import-not-found]
-        get_official_model_name,
-    )
-
     try:
-        get_official_model_name(name)
+        _loading().get_official_model_name(name)
     except ValueError:
         return False
     return True
@@ -33,41 +34,76 @@ def from_name(name: str, options: dict[str, Any]) -> Model:
 
 
 def from_folder(folder: Path, options: dict[str, Any]) -> Model:
-    """A ``HookedTransformer`` with the weights of a local folder, through TransformerLens's conversion.
+    """A ``HookedTransformer`` with the weights of a local folder.
+
+    TransformerLens's own reading of the configuration and conversion of the weights; then the logits are
+    compared with those of the Hugging Face model.
 
     Raises:
-        InputError: for a model type without a conversion here.
+        InputError: for an architecture that TransformerLens does not read from a folder, and where what it
+            makes of it is another function.
     """
     assert HookedTransformer is not None
     unknown = sorted(set(options) - {"dtype", "device"})
     if unknown:
         raise InputError(f"{', '.join(unknown)}: no option of this loader; use backend='bridge'")
-    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-
     dtype = options.get("dtype", torch.float32)
     source = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    convert = _conversion(source.config.model_type, folder)
-    config = HookedTransformerConfig(
-        **_llama_like_config(source.config),
-        model_name=folder.name,
-        dtype=dtype,
-        device=str(options["device"]) if options.get("device") else None,
-    )
+    _refuse_rotary_scaling(source.config)
     tokenizer = None
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = HookedTransformer(config, tokenizer=tokenizer, move_to_device=False)
-    model.load_and_process_state_dict(
-        convert(source, config),
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-    )
+    try:
+        config, weights = _converted(source, folder, dtype, options.get("device"))
+        model = HookedTransformer(config, tokenizer=tokenizer, move_to_device=False)
+        model.load_and_process_state_dict(
+            weights,
+            fold_ln=False,
+            center_writing_weights=False,
+            center_unembed=False,
+            fold_value_biases=False,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # a conversion stumbles in many ways over a variant it was not written for
+        raise InputError(
+            f"{folder}: TransformerLens cannot make a HookedTransformer of it ({type(error).__name__}: "
+            f"{one_line(error, 200)}); use backend='bridge'"
+        ) from error
     model.to(str(config.device), print_details=False)
     model.eval()
     _refuse_another_function(model, source, folder)
     return model
+
+
+def _converted(
+    source: Any, folder: Path, dtype: torch.dtype, device: Any
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """TransformerLens's own configuration and weights of a model."""
+    loading = _loading()
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "n_positions" in written:  # what GPT-2's configurations no longer repeat, and TransformerLens reads
+        written.setdefault("n_ctx", written["n_positions"])
+    # It takes a folder, but guesses the architecture from a path in which the word "llama" or "gemma" occurs.
+    with tempfile.TemporaryDirectory() as neutral:
+        (Path(neutral) / "config.json").write_text(json.dumps(written), encoding="utf-8")
+        try:
+            config = loading.get_pretrained_model_config(
+                neutral, device=None if device is None else str(device), dtype=dtype
+            )
+        except NotImplementedError as error:
+            raise InputError(
+                f"{folder}: TransformerLens builds no HookedTransformer of {source.config.architectures[0]} "
+                "from a folder; use backend='bridge'"
+            ) from error
+        config.model_name, config.tokenizer_name = folder.name, None
+        return config, loading.get_pretrained_state_dict(neutral, config, source)
+
+
+def _refuse_rotary_scaling(config: Any) -> None:
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in _CHECKED_ROTARY:
+        raise InputError(f"rotary scaling {kind!r} has no conversion; use backend='bridge'")
 
 
 def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
@@ -86,50 +122,6 @@ def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
         )
 
 
-def _conversion(model_type: str, folder: Path) -> Callable[..., dict[str, torch.Tensor]]:
-    from transformer_lens.pretrained.weight_conversions.llama import (  # type: ignore[import-not-found]
-        convert_llama_weights,
-    )
-    from transformer_lens.pretrained.weight_conversions.qwen2 import (  # type: ignore[import-not-found]
-        convert_qwen2_weights,
-    )
-
-    conversions = {
-        "llama": convert_llama_weights,
-        "qwen2": convert_qwen2_weights,
-    }
-    if model_type not in conversions:
-        raise InputError(
-            f"{folder}: model type {model_type!r} has no HookedTransformer conversion here "
-            f"(there is one for {', '.join(conversions)}); use backend='bridge'"
-        )
-    return conversions[model_type]
-
-
-def _llama_like_config(config: Any) -> dict[str, Any]:
-    """TransformerLens's names for a Hugging Face configuration of the Llama kind."""
-    heads = config.num_attention_heads
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type", "default") != "default":
-        raise InputError(f"rotary scaling {rope['rope_type']!r} has no conversion; use backend='bridge'")
-    return {
-        "n_layers": config.num_hidden_layers,
-        "d_model": config.hidden_size,
-        "n_ctx": config.max_position_embeddings,
-        "d_head": d_head,
-        "n_heads": heads,
-        "n_key_value_heads": config.num_key_value_heads,
-        "d_mlp": config.intermediate_size,
-        "d_vocab": config.vocab_size,
-        "act_fn": config.hidden_act,
-        "eps": config.rms_norm_eps,
-        "normalization_type": "RMS",
-        "final_rms": True,
-        "gated_mlp": True,
-        "positional_embedding_type": "rotary",
-        "rotary_adjacent_pairs": False,
-        "rotary_dim": d_head,
-        "rotary_base": rope.get("rope_theta", 10000.0),
-        "original_architecture": (config.architectures or [""])[0],
-    }
+def _loading() -> Any:
+    """The module of TransformerLens 3 that reads configurations and converts weights."""
+    return import_module("transformer_lens.loading_from_pretrained")

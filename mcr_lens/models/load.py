@@ -13,9 +13,12 @@ import transformers
 from transformer_lens.model_bridge import TransformerBridge
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
-from mcr_lens.models.facts import model_facts, record_origin
+from mcr_lens.models.facts import model_facts, record_origin, require
+from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
+from mcr_lens.models.trust import refuse_pickles, tensors_only
 from mcr_lens.tiny import checkpoint_steps, weights_folder, write_checkpoint
 
 __all__ = ["load_model"]
@@ -45,11 +48,15 @@ def load_model(
             a bundled checkpoint, such as ``"step512"``.
         dtype: ``"float32"`` (default), ``"bfloat16"``, ``"float16"``.
         device_map: Hugging Face placement over several devices (bridge only).
-        **kwargs: handed to the backend's own loader.
+        **kwargs: handed to the backend's own loader; ``trust_remote_code=True`` among them lets a model
+            bring code of its own, which is never run otherwise.
+
+    Without a network a name is looked for in the local cache alone, at once. Weights of a folder must be
+    safetensors; of what the hub has pickled, nothing but plain tensors is read.
 
     Raises:
         InputError: for a source that cannot be had, a backend that is not installed or cannot load
-            it, an encoder, an unknown dtype.
+            it, an encoder, an unknown dtype, a folder with pickled weights.
     """
     if backend not in ("auto", "hooked_transformer", "bridge"):
         raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
@@ -63,6 +70,7 @@ def load_model(
             raise InputError(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
+        refuse_unsuited(source, type(source).__name__)
         model_facts(source)
         return source
     if device_map is not None and backend == "hooked_transformer":
@@ -73,8 +81,11 @@ def load_model(
         del options["device"]
         backend = "bridge"
     name, model = _load(str(source), backend, revision, options)
+    if str(model.cfg.device) == "meta":  # offloaded to disk as a whole: it computes on the CPU
+        model.cfg.device = "cpu"
+    refuse_unsuited(model, name)
     record_origin(model, name, revision)
-    model_facts(model)
+    require(model, "own_attention", "anything measured")
     return model
 
 
@@ -83,9 +94,9 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
     if source == "tiny":
         chosen: Backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
         return "tiny", _bundled(revision, chosen if backend == "auto" else backend, options)
-    if revision is not None and Path(source).expanduser().exists():
+    folder = _path(source)
+    if revision is not None and folder.exists():
         raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
-    folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
@@ -98,10 +109,24 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
     if backend == "hooked_transformer" and not hooked_can:
         raise InputError(f"{source}: not a HookedTransformer name; use backend='bridge'")
     use_hooked = hooked_can and backend != "bridge"
-    with _plain_errors(source), _quiet():
+    with hub_or_cache() as silence, _plain_errors(source, silence), _quiet(), tensors_only():
         if use_hooked:
-            return source, hooked.from_name(source, options)
+            # Left out, transformers would ask on a terminal whether to run a repository's code.
+            return source, hooked.from_name(source, {"trust_remote_code": False, **options})
         return source, TransformerBridge.boot_transformers(source, **options)
+
+
+def _path(source: str) -> Path:
+    """The source as a path, there or not."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
+        reason = one_line(error, 80)
+        raise InputError(f"{source[:80]!r}: no model name or folder ({reason}); try 'tiny'") from error
+    if not source.strip():
+        raise InputError("the model's name is empty: use 'tiny', a model name or a Hugging Face folder")
+    return path
 
 
 def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Model:
@@ -116,25 +141,14 @@ def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Mod
 
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
-    _refuse_encoders(folder, bool(options.get("trust_remote_code")))
-    with _plain_errors(str(folder)), _quiet():
+    with _plain_errors(str(folder)):
+        refuse_encoder_folder(folder, bool(options.get("trust_remote_code")))
+    if options.get("hf_model") is None:
+        refuse_pickles(folder)
+    with _plain_errors(str(folder)), _quiet(), tensors_only():
         if backend == "hooked_transformer":
             return hooked.from_folder(folder, options)
         return TransformerBridge.boot_transformers(str(folder), **options)
-
-
-def _refuse_encoders(folder: Path, trust_remote_code: bool) -> None:
-    with _plain_errors(str(folder)):
-        # Left out, it would ask on a terminal whether to run the folder's code.
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
-    names = config.architectures or ["(none named)"]
-    if config.is_encoder_decoder or not any("CausalLM" in name or "LMHead" in name for name in names):
-        raise InputError(
-            f"{folder}: {', '.join(names)} is not a decoder language model; "
-            "give one whose architecture ends in ForCausalLM or LMHeadModel"
-        )
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
@@ -159,18 +173,27 @@ def _device(device: str | torch.device | None) -> str | torch.device | None:
 
 
 @contextlib.contextmanager
-def _plain_errors(source: str) -> Iterator[None]:
+def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
     """One line that names the way out, for the many ways in which loading fails."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
-        reason = one_line(error, 400)
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{source}: could not be loaded: it brings custom code, which would be run here; pass "
+                "load_model trust_remote_code=True where you trust it"
+            ) from error
+        reason = f"{type(error).__name__}: {one_line(error, 200 if silence else 400)}"
+        if silence is not None:
+            raise InputError(
+                f"{source}: could not be loaded from the local cache, and {silence}, or use 'tiny' or a "
+                f"local Hugging Face folder ({reason})"
+            ) from error
         raise InputError(
-            f"{source}: could not be loaded ({type(error).__name__}: {reason}); use 'tiny', a name that "
-            "TransformerLens supports and that is in the local cache or reachable, or a local "
-            "Hugging Face folder (HF_HUB_OFFLINE=1 spares the wait where there is no network)"
+            f"{source}: could not be loaded ({reason}); use 'tiny', a name that TransformerLens supports and "
+            "that is in the local cache or reachable, or a local Hugging Face folder"
         ) from error
 
 

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mcr_lens.models.backend import Model, evaluation_mode, run
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
+from mcr_lens.models.own_attention import AttentionCheck
 
 __all__ = ["SelfCheck", "self_check"]
 
@@ -14,7 +16,7 @@ _TOKENS = 6
 
 
 class SelfCheck(NamedTuple):
-    """Outcome of the self-check: what failed, by name, and whether a learned sink was seen."""
+    """Outcome of the self-check: what failed, by name, and whether patterns leave room for a learned sink."""
 
     failed: Mapping[str, str]
     learned_sink: bool
@@ -23,10 +25,14 @@ class SelfCheck(NamedTuple):
 def self_check(model: Model) -> SelfCheck:
     """Compare a model's hooks with each other on a few tokens, once, right after it was loaded.
 
-    Four checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
+    Five checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
     ``residual_sum`` (pre + attention write + MLP write = post in every block), ``final_readout`` (the
-    unembedding of the last depth is the logits) and ``pattern_edits`` (an edited pattern changes the
-    logits).
+    unembedding of the last depth is the logits), ``pattern_edits`` (an edited pattern changes the
+    logits) and ``own_attention`` (what a bridge computes in place of a Hugging Face module is what that
+    module gives; ``asked_attention`` where the module cannot be asked).
+
+    Raises:
+        InputError: for a model that cannot be run at all.
     """
     with evaluation_mode(model):  # dropout would look like a broken hook
         return _check(model)
@@ -36,19 +42,27 @@ def _check(model: Model) -> SelfCheck:
     tokens = torch.arange(1, _TOKENS + 1, device=model.cfg.device)[None] % model.cfg.d_vocab
     seen: dict[str, Tensor] = {}
     names = [name for name in _names(model) if name in model.hook_dict]
-    logits = run(model, tokens, [(name, _keep(seen, name)) for name in names])
+    try:
+        with AttentionCheck(model) as attention:
+            logits = run(model, tokens, [(name, _keep(seen, name)) for name in names])
+    except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
+        raise InputError(
+            f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
+            f"{one_line(error, 200)}); another version of it, or its other model class, may"
+        ) from error
     assert logits is not None
     tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
 
     sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
-    learned_sink = bool(sums) and all(bool(((rows > 0) & (rows < 1 - 2 * tolerance)).all()) for rows in sums)
+    learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
     found = {
         "pattern_rows": _pattern_rows(sums, learned_sink, tolerance),
         "residual_sum": _residual_sum(model, seen, tolerance),
         "final_readout": _final_readout(model, seen, logits, tolerance),
         "pattern_edits": _pattern_edits(model, tokens, logits),
     }
-    return SelfCheck({name: why for name, why in found.items() if why is not None}, learned_sink)
+    failed = {name: why for name, why in found.items() if why is not None}
+    return SelfCheck(failed | attention.failed(tolerance), learned_sink)
 
 
 def _names(model: Model) -> list[str]:
@@ -64,6 +78,19 @@ def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
         seen[name] = tensor.detach().clone()
 
     return hook
+
+
+def _has_sink_logits(model: Model) -> bool:
+    """A logit a head that takes part in the softmax and is dropped: both model classes call them sinks."""
+    return any(name.endswith(".sinks") for name, _ in as_module(model).named_parameters())
+
+
+def _leave_room(sums: list[Tensor], tolerance: float) -> bool:
+    """Rows of all patterns sum to at most one, some to clearly less, and not all of a pattern to nothing."""
+    if not sums:
+        return False
+    allowed = all(bool(((rows >= 0) & (rows <= 1 + tolerance)).all() & (rows > 0).any()) for rows in sums)
+    return allowed and any(bool((rows < 1 - 2 * tolerance).any()) for rows in sums)
 
 
 def _pattern_rows(sums: list[Tensor], learned_sink: bool, tolerance: float) -> str | None:
@@ -96,8 +123,11 @@ def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tol
     last = seen.get(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     if last is None:
         return "the last block has no resid_post"
+    norm, unembed = getattr(model, "ln_final", None), getattr(model, "unembed", None)
+    if norm is None or unembed is None:
+        return "the architecture has no final norm, or no unembedding"
     with torch.no_grad():
-        read = model.unembed(model.ln_final(last)).float()
+        read = unembed(norm(last)).float()
     cap = getattr(model.cfg, "output_logits_soft_cap", -1.0)
     if cap and cap > 0:
         read = cap * torch.tanh(read / cap)

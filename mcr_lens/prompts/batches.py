@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Batch", "Prompts"]
+__all__ = ["Batch", "Prompts", "check_number", "check_texts"]
 
 
 class Batch(NamedTuple):
@@ -79,13 +80,11 @@ class Prompts:
                 already begins with is not doubled.
 
         Raises:
-            InputError: for a single string, a model without a tokenizer, a BOS that is asked for and
-                missing, or when no text has 2 tokens.
+            InputError: for a single string or what is no string, a model without a tokenizer, a BOS that is
+                asked for and missing, or when no text has 2 tokens.
         """
-        if isinstance(texts, str):
-            raise InputError("texts is a single string: give a list, [text]")
-        if max_tokens is not None and max_tokens < 2:
-            raise InputError(f"max_tokens = {max_tokens}: a prompt needs at least 2 tokens")
+        texts = check_texts(texts, source)
+        check_number("max_tokens", max_tokens, 2, "a prompt needs at least 2 tokens")
         tokenizer = getattr(model, "tokenizer", None)
         if tokenizer is None:
             raise InputError("the model has no tokenizer: use Prompts.from_tokens")
@@ -93,7 +92,7 @@ class Prompts:
         if prepend_bos and bos is None:
             raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
         first = [bos] if bos is not None and (is_own if prepend_bos is None else prepend_bos) else []
-        encoded = _encode(tokenizer, list(texts), source)
+        encoded = _encode(tokenizer, texts, source)
         whole = [ids if ids[:1] == first else first + ids for ids in encoded]
         kept = [tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2]
         if not kept:
@@ -201,6 +200,30 @@ class Prompts:
                 tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
             yield Batch(tokens, lengths, chosen)
             start += size
+
+
+def check_number(name: str, number: int | None, least: int, why: str) -> None:
+    """Raise ``InputError`` unless a number was left out or is whole and large enough."""
+    if number is not None and (
+        isinstance(number, bool) or not isinstance(number, Integral) or number < least
+    ):
+        raise InputError(f"{name} = {number!r}: {why}; use a whole number from {least}, or leave it out")
+
+
+def check_texts(texts: Iterable[str], source: str) -> list[str]:
+    """A list of texts as a list; ``InputError`` for anything else."""
+    if isinstance(texts, str):
+        raise InputError("texts is a single string: give a list, [text]")
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings")
+    listed = list(texts)
+    wrong = [i for i, text in enumerate(listed) if not isinstance(text, str)]
+    if wrong:
+        kind = type(listed[wrong[0]]).__name__
+        raise InputError(
+            f"text {wrong[0]} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
+        )
+    return listed
 
 
 def _has_bos_of_its_own(tokenizer: Any) -> bool:

@@ -1,7 +1,5 @@
 """Texts with labels, for probes: prompts and labels that stay aligned whatever the tokenizer drops."""
 
-import csv
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mcr_lens.errors import InputError, one_line
+from mcr_lens.errors import InputError
 from mcr_lens.models import Model
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts.batches import Prompts, check_number
+from mcr_lens.prompts.files import json_rows, read_cells, read_parquet, refuse_twice
 from mcr_lens.prompts.read import load_split
 
 __all__ = ["Labelled", "load_labelled", "too_short"]
@@ -81,8 +80,7 @@ def load_labelled(
         >>> load_labelled(table, mcr.load_model("tiny"), group="writer").groups
         ['Ann', 'Ben']
     """
-    if n is not None and n < 1:
-        raise InputError(f"n = {n}: ask for at least one row")
+    check_number("n", n, 1, "ask for at least one row")
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     columns = [text, label] if group is None else [text, label, group]
     table = _table(source, config, split, header=not all(isinstance(column, int) for column in columns))
@@ -123,7 +121,8 @@ def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
             if not pd.api.types.is_scalar(value):
                 kind = type(value).__name__
                 raise InputError(f"{name}: the {what} of row {number} is a {kind}; use a number or a text")
-        if not isinstance(text, str) or any(pd.isna(value) for value in others):
+        # A label that is missing at the end of a line of a .csv is an empty text.
+        if not isinstance(text, str) or any(pd.isna(value) or value == "" for value in others):
             lacking = "a text, a label or a group" if len(others) > 1 else "a text or a label"
             raise InputError(f"{name}: row {number} lacks {lacking}; leave it out")
 
@@ -143,33 +142,24 @@ def _table(source: Any, config: str | None, split: str | None, header: bool) -> 
         raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
-        return _read(path, header)
-    except Exception as error:  # pandas, json and pyarrow raise what they like on a broken file
-        reason = one_line(error, 200)
-        raise InputError(f"{path}: not a readable {path.suffix} file ({reason})") from error
-
-
-def _read(path: Path, header: bool) -> pd.DataFrame:
     if path.suffix == ".parquet":
-        return pd.read_parquet(path)
+        return read_parquet(path)
     if path.suffix in (".tsv", ".csv"):
-        tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-        first = 0 if header else None
-        return pd.read_csv(
-            path,
-            header=first,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            index_col=False,
-            **tabs,
-        )
-    text = path.read_text(encoding="utf-8-sig")
-    rows = (
-        json.loads(text) if path.suffix == ".json" else map(json.loads, filter(str.strip, text.split("\n")))
-    )
-    return pd.DataFrame(list(rows), dtype=object)
+        return _of_cells(path, header)
+    rows = json_rows(path)
+    wrong = [number for number, row in enumerate(rows) if not isinstance(row, dict)]
+    if wrong:
+        kind = type(rows[wrong[0]]).__name__
+        raise InputError(f"{path}: row {wrong[0]} is a {kind}; give an object with a text and a label")
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _of_cells(path: Path, header: bool) -> pd.DataFrame:
+    first, rows = read_cells(path)
+    if not header:
+        return pd.DataFrame([first, *rows])
+    refuse_twice(path, first)
+    return pd.DataFrame(rows, columns=first)
 
 
 def _column(table: pd.DataFrame, column: str | int, name: str) -> list[Any]:

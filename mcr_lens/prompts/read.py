@@ -1,6 +1,6 @@
 """``load_prompts``: files, lists and Hugging Face data sets of texts, to tokenised prompts."""
 
-import json
+import contextlib
 import os
 import random
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.prompts.batches import Prompts
+from mcr_lens.hub import hub_or_cache
+from mcr_lens.prompts.batches import Prompts, check_number, check_texts
+from mcr_lens.prompts.files import json_rows, read_cells, read_parquet, read_text, refuse_twice
 
 __all__ = ["load_prompts", "load_split", "read_texts"]
 
@@ -42,14 +44,12 @@ def load_prompts(
     Raises:
         InputError: one line that names the file, what is wrong with it and what would be right.
     """
-    if n is not None and n < 1:
-        raise InputError(f"n = {n}: ask for at least one prompt")
+    check_number("n", n, 1, "ask for at least one prompt")
     if isinstance(source, str | Path):
         texts, name = read_texts(source, field, config=config, split=split), str(source)
     else:
-        texts, name = list(source), "list of strings"
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError("a list of prompts must hold strings only; for ids use Prompts.from_tokens")
+        name = "list of strings"
+        texts = check_texts(source, name)
     if seed is not None:
         random.Random(seed).shuffle(texts)
     return Prompts.from_texts(
@@ -79,59 +79,18 @@ def read_texts(
         raise InputError(f"{path}: no such file")
     if path.suffix in (".csv", ".parquet"):
         return _column(_table(path), field, path)
-    text = _text(path)
     if path.suffix == ".txt":
+        text = read_text(path)
         parts = text.split("\n\n") if "\n\n" in text.strip() else text.split("\n")
         return [part.strip() for part in parts if part.strip()]
-    return _column(_json_rows(text, path), field, path)
-
-
-def _text(path: Path) -> str:
-    """Contents as text: UTF-8 with or without BOM, any line ends."""
-    try:
-        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _json_rows(text: str, path: Path) -> list[Any]:
-    """The rows of a JSON list, or of a file with one JSON value a line."""
-    if path.suffix == ".json":
-        try:
-            rows = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: invalid JSON ({error}); one value a line goes in a .jsonl") from error
-        if not isinstance(rows, list):
-            raise InputError(f"{path}: holds a {type(rows).__name__}; give a list of texts or of objects")
-        return rows
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}: invalid JSON on line {number} ({error})") from error
-    return rows
+    return _column(json_rows(path), field, path)
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
-    import pandas
-
-    try:
-        if path.suffix == ".parquet":
-            return pandas.read_parquet(path).to_dict("records")  # type: ignore[return-value]
-        # Every cell is a text as it is written. Without a header, a line with too many cells is an
-        # error; with one, pandas would take the first cell for an index.
-        cells = pandas.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except Exception as error:  # pandas and pyarrow raise what they like on a broken file
-        reason = one_line(error, 200)
-        raise InputError(f"{path}: not a readable {path.suffix} file ({reason})") from error
-    header, *rows = cells.values.tolist()
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} stands there twice; rename one")
+    if path.suffix == ".parquet":
+        return read_parquet(path).to_dict("records")  # type: ignore[return-value]
+    header, rows = read_cells(path)
+    refuse_twice(path, header)
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
@@ -139,13 +98,18 @@ def load_split(name: str, config: str | None, split: str | None) -> Any:
     """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read."""
     import datasets
 
+    if not name.strip():
+        raise InputError("hf: names no data set: use hf:NAME, or hf:FOLDER of data files")
     folder = Path(name).expanduser()
     is_saved = any((folder / saved).is_file() for saved in ("dataset_info.json", "dataset_dict.json"))
-    try:
-        found = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
-    except Exception as error:  # the many errors of a library that reads the hub and the disk
-        reason = one_line(error, 200)
-        raise InputError(f"hf:{name}: could not be loaded ({reason}); give a local folder") from error
+    # What is on the disk needs no hub.
+    with contextlib.nullcontext() if folder.exists() else hub_or_cache() as silence:
+        try:
+            found = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
+        except Exception as error:  # the many errors of a library that reads the hub and the disk
+            reason = one_line(error, 200)
+            way_out = "give a local folder" if silence is None else f"{silence}, or give a local folder"
+            raise InputError(f"hf:{name}: could not be loaded ({reason}); {way_out}") from error
     if isinstance(found, datasets.DatasetDict):
         splits = [str(each) for each in found]
         if split is None and len(splits) > 1:

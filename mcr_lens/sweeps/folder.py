@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.netcdf import check_place
+from mcr_lens.netcdf import check_place, plain_path
 from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
@@ -28,7 +28,7 @@ class ResultFolder:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.place = Path(place).expanduser()
+        self.place = plain_path(place)
 
     def prepare(self, cells: Sequence[Cell]) -> None:
         """Make the folder, and take away what killed writers left in it.
@@ -58,11 +58,20 @@ class ResultFolder:
         return self.result_path(cell).is_file()
 
     def error(self, cell: Cell) -> dict[str, Any] | None:
-        """What was recorded of the cell's last failure: ``error``, ``message``, ``traceback``, ``cell``."""
+        """What was recorded of the cell's last failure: ``error``, ``message``, ``traceback``, ``cell``.
+
+        Of a record that somebody else has damaged no more than that.
+        """
+        path = self.error_path(cell)
         try:
-            return json.loads(self.error_path(cell).read_text(encoding="utf-8"))
+            about = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, RecursionError):
+            about = None
+        if isinstance(about, dict) and {"error", "message"} <= set(about):
+            return about
+        return {"error": "unknown", "message": f"{path.name} is no record of ours; delete it"}
 
     def result(self, cell: Cell) -> Profile:
         """The cell's profile.
@@ -99,7 +108,7 @@ class ResultFolder:
         for path in self.place.glob(f"*{ERROR_SUFFIX}"):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))["cell"]
-            except (ValueError, KeyError, TypeError, FileNotFoundError):
+            except (OSError, ValueError, RecursionError, KeyError, TypeError):
                 continue  # not a record of ours, or gone meanwhile
             cell = current.get(json.dumps(about, sort_keys=True))
             if cell is not None and (self.is_done(cell) or path != self.error_path(cell)):

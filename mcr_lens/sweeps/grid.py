@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Model, load_model
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
@@ -109,7 +110,10 @@ class SweepPrompts:
         """The local file that the prompts are read from, if they are from one."""
         if self.source in BUNDLED or self.source.startswith("hf:"):
             return None
-        return Path(self.source).expanduser()
+        path = Path(self.source).expanduser()
+        if path.exists() and not path.is_file():
+            raise InputError(f"prompts {self.label}: {path} is not a file; give one, or 'hf:FOLDER'")
+        return path
 
     def load(self, model: Model) -> Prompts:
         """The prompts in the model's tokens; errors as ``load_prompts``."""
@@ -230,6 +234,13 @@ def _check_texts(what: str, **texts: str | None) -> None:
     for name, text in texts.items():
         if text is not None and not text.strip():
             raise InputError(f"{what}: {name} is empty")
+        try:  # it may be a path, and is asked about in several places
+            Path(text or "").expanduser().exists()
+            if b"\0" in os.fsencode(text or ""):
+                raise ValueError("it holds a NUL")
+        except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, no text of any system
+            reason = one_line(error, 80)
+            raise InputError(f"{what}: {name} = {(text or '')[:80]!r}: no name or path ({reason})") from error
 
 
 def _check_counts(what: str, least: int = 1, **counts: Any) -> None:

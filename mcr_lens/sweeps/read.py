@@ -1,12 +1,13 @@
 """A grid as a TOML file."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.grid import BUNDLED, Grid, SweepModel, SweepPrompts
@@ -42,19 +43,21 @@ def read_grid(path: str | Path) -> Grid:
         n = 64
         max_tokens = 256
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # a device could be read for ever
+        raise InputError(f"{path}: cannot be read (not a file); give a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid TOML ({error})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+        raise InputError(f"{path}: not valid TOML ({one_line(error, 200)})") from error
     try:
         return _grid(table, path.absolute().parent)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    except (ValueError, OverflowError) as error:  # an InputError, or a number too large to be shown
+        raise InputError(f"{path}: {one_line(error)}") from error
 
 
 def _grid(table: Mapping[str, Any], folder: Path) -> Grid:

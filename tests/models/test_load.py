@@ -146,8 +146,8 @@ def test_a_missing_backend(source: str, llama_folder: Path, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("hooked_transformer")
 def test_families_without_a_conversion(family_folder: Callable[[str], Path]) -> None:
-    folder = family_folder("gpt_neox")
-    refused(folder, "'gpt_neox'", "llama, qwen2", "backend='bridge'", backend="hooked_transformer")
+    folder = family_folder("gemma2")
+    refused(folder, "Gemma2ForCausalLM", "backend='bridge'", backend="hooked_transformer")
     refused("no-such-org/no-such-name", "not a HookedTransformer name", backend="hooked_transformer")
 
 

@@ -1,0 +1,50 @@
+"""What a model from elsewhere may do on this machine: be read as tensors, and run code only if asked to."""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mcr_lens.errors import InputError
+from mcr_lens.models.backend import has_hooked_transformer
+
+__all__ = ["refuse_pickles", "tensors_only"]
+
+_SAFE = ("model.safetensors", "model.safetensors.index.json")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights are pickled: reading such a file can run whatever its author put in.
+
+    Raises:
+        InputError: naming the file, and how to convert it.
+    """
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickled and not any((folder / name).is_file() for name in _SAFE):
+        raise InputError(
+            f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
+            f"code when read; if you trust them, convert them to {_SAFE[0]} (save_pretrained of transformers)"
+        )
+
+
+@contextlib.contextmanager
+def tensors_only() -> Iterator[None]:
+    """Around the loaders of other libraries: no file is unpickled beyond plain tensors, no code is fetched.
+
+    Two things they do without being asked. TransformerLens reads the weights of some names with
+    ``torch.load(weights_only=False)``; and for a list of names, most of which transformers has had code of
+    its own for since, its ``HookedTransformer`` sets ``trust_remote_code=True``.
+    """
+    changes: list[Any] = [mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"})]
+    if has_hooked_transformer():
+        names = importlib.import_module("transformer_lens.loading_from_pretrained")
+        changes.append(mock.patch.object(names, "NEED_REMOTE_CODE_MODELS", ()))
+    with contextlib.ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(change)
+        # Torch takes only one of the two.
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+        yield

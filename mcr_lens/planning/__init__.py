@@ -1,0 +1,19 @@
+"""What a profile needs of memory and time, told from the configuration before anything is loaded."""
+
+from mcr_lens.planning.machine import Machine
+from mcr_lens.planning.memory import Memory, memory_needed, result_bytes
+from mcr_lens.planning.predict import Plan, plan
+from mcr_lens.planning.settings import Setting
+from mcr_lens.planning.shape import ModelShape, model_shape
+
+__all__ = [
+    "Machine",
+    "Memory",
+    "ModelShape",
+    "Plan",
+    "Setting",
+    "memory_needed",
+    "model_shape",
+    "plan",
+    "result_bytes",
+]

@@ -1,0 +1,110 @@
+"""The memory at hand: of this machine, or of one that is told of."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mcr_lens.errors import InputError
+
+__all__ = ["Machine", "in_words", "number_of_bytes"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes that a run may take.
+
+    Attributes:
+        devices: of each accelerator; empty where the model runs on the CPU.
+        host: the host's memory.
+    """
+
+    devices: tuple[int, ...]
+    host: int
+
+    @classmethod
+    def here(cls) -> Machine:
+        """What is free now: of every CUDA device, and of the host, within its control group's limit."""
+        devices = tuple(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+        return cls(devices, _host_memory())
+
+    @classmethod
+    def told(cls, memory: str | None, host_memory: str | None = None) -> Machine:
+        """From words: ``"80GB"`` for one accelerator, ``"8x80GB"`` for eight, ``"cpu"`` for none.
+
+        What is left out is what is here.
+
+        Raises:
+            InputError: for anything else.
+
+        Example:
+            >>> Machine.told("2x80GB", "1TB")
+            Machine(devices=(80000000000, 80000000000), host=1000000000000)
+        """
+        here = cls.here()
+        host = here.host if host_memory is None else number_of_bytes(host_memory, "host memory")
+        if memory is None:
+            return cls(here.devices, host)
+        if memory == "cpu":
+            return cls((), host)
+        times, x, each = memory.rpartition("x")
+        if x and not (times.isdecimal() and 1 <= int(times) <= 1024):
+            raise InputError(f"memory {memory!r}: use 80GB, 8x80GB (eight devices) or cpu")
+        return cls((number_of_bytes(each, "memory"),) * (int(times) if x else 1), host)
+
+
+def number_of_bytes(text: str, what: str = "memory") -> int:
+    """Bytes of a size in words.
+
+    Raises:
+        InputError: for what is no size.
+
+    Example:
+        >>> number_of_bytes("80GB"), number_of_bytes("1.5 GiB")
+        (80000000000, 1610612736)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, flags=re.IGNORECASE)
+    size = 0.0
+    if found is not None:
+        unit = found[2].upper()
+        if unit or not found[3]:
+            size = float(found[1]) * (_BINARY if found[3] else _UNITS)[unit]
+    if size < 1:
+        raise InputError(f"{what} {text!r}: use a size such as 80GB or 512GiB")
+    return int(size)
+
+
+def in_words(size: float) -> str:
+    """A size as people say it, in powers of ten.
+
+    Example:
+        >>> in_words(141107412992), in_words(52e6)
+        ('141 GB', '52 MB')
+    """
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}" if size < 999.5 * unit else f"{size / unit:.0f} {name}"
+    return f"{size / 1e3:.0f} kB"
+
+
+def _host_memory() -> int:
+    """Free memory of the host, or of the container that the process lives in."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # no Linux: all of it is the best there is to say
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return free

@@ -1,0 +1,312 @@
+"""``plan``: memory and time of a profile from the model's configuration, and the settings that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pandas as pd
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.hub import hub_or_cache
+from mcr_lens.models.backend import Backend, has_hooked_transformer
+from mcr_lens.models.hooked import supports_name
+from mcr_lens.planning.machine import Machine, in_words
+from mcr_lens.planning.memory import result_bytes
+from mcr_lens.planning.settings import Setting, batches_of, fitting, placements
+from mcr_lens.planning.shape import ModelShape, model_shape
+from mcr_lens.planning.speed import Seconds, Speed, seconds_needed
+from mcr_lens.prompts import Prompts, load_prompts
+from mcr_lens.tiny import weights_folder
+
+__all__ = ["Plan", "plan"]
+
+# Bytes a second at which offloaded weights are brought in: PCIe 4 x16 in practice, a fast SSD. Assumed.
+_FROM_CPU, _FROM_DISK = 20e9, 2e9
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a profile will take, before anything is loaded.
+
+    Attributes:
+        shape: the sizes of the model.
+        lengths: tokens of every prompt.
+        machine: the memory at hand, or told of.
+        settings: one a dtype and placement, fitting or not; the first that fits is ``chosen``.
+        seconds: estimated time of each setting.
+        result: bytes of the result, which the file does not exceed by much.
+        is_measured: whether the speed was measured on this machine.
+    """
+
+    shape: ModelShape
+    backend: Backend
+    lengths: tuple[int, ...]
+    machine: Machine
+    settings: tuple[Setting, ...]
+    seconds: tuple[Seconds, ...]
+    result: int
+    is_measured: bool
+
+    @property
+    def chosen(self) -> Setting | None:
+        """The first setting that fits; the fastest placements and the more exact dtypes come first."""
+        return next((setting for setting in self.settings if setting.fits), None)
+
+    def table(self) -> pd.DataFrame:
+        """A row a setting: whether it fits, prompts a batch, tokens a chunk, GB needed, estimated minutes."""
+        index, rows = [], []
+        for setting, seconds in zip(self.settings, self.seconds, strict=True):
+            verdict = "fits" if setting.fits else f"too large ({setting.why_not})"
+            index.append(f"{setting.dtype}, {setting.placement}: {verdict}")
+            low, high = seconds.between
+            rows.append(
+                {
+                    "batch": setting.batch,
+                    "chunk": setting.chunk,
+                    "device_GB": setting.device_bytes / 1e9 if setting.device_bytes else None,
+                    "host_GB": setting.host_bytes / 1e9,
+                    "disk_GB": setting.disk_bytes / 1e9 if setting.disk_bytes else None,
+                    "minutes_from": float(f"{low / 60:.2g}"),
+                    "minutes_to": float(f"{high / 60:.2g}"),
+                }
+            )
+        table = pd.DataFrame(rows, index=pd.Index(index, name="setting"))
+        floats = ["device_GB", "host_GB", "disk_GB", "minutes_from", "minutes_to"]
+        return table.astype({"chunk": "Int64", **dict.fromkeys(floats, "float64")})
+
+    def parts(self, setting: Setting | None = None) -> pd.DataFrame:
+        """Where the memory goes in one setting, in GB: the chosen one, or the last where none fits.
+
+        Of the moments, which pass, only the largest counts.
+        """
+        memory = (setting or self.chosen or self.settings[-1]).memory
+        sizes = {
+            "weights": memory.weights,
+            "KV cache": memory.cache,
+            "patterns the bridge keeps": memory.patterns,
+            "states between chunks": memory.states,
+        }
+        sizes |= {f"moment: {name}": size for name, size in memory.moments.items()}
+        sizes |= {"host: spectra and result": memory.host, "weights while loading": memory.loading}
+        return pd.DataFrame({"GB": {name: size / 1e9 for name, size in sizes.items()}}).rename_axis("part")
+
+    @property
+    def headline(self) -> str:
+        """Model and prompts in one line."""
+        shape = self.shape
+        return (
+            f"{shape.name}: {shape.parameters / 1e9:.3g} billion parameters, {shape.n_layers} layers x "
+            f"{shape.n_heads} heads, d_model {shape.d_model}; {len(self.lengths)} prompts of up to "
+            f"{max(self.lengths)} tokens, {sum(self.lengths):,} in all"
+        )
+
+    def sentences(self) -> list[str]:
+        """What there is to say beside the table."""
+        devices = self.machine.devices
+        each = f"{len(devices)} device(s) of {in_words(min(devices))}, " if devices else "no accelerator, "
+        said = [f"Memory: {each}{in_words(self.machine.host)} on the host; 8 % of each is left free."]
+        chosen = self.chosen
+        if chosen is None:
+            said.append("Nothing fits: fewer or shorter prompts, a smaller dtype, or more memory.")
+        else:
+            seconds = self.seconds[self.settings.index(chosen)]
+            said.append(f"Take {chosen.dtype}, {chosen.placement}: {_call(chosen)}.")
+            share = {
+                "forward pass": seconds.forward,
+                "patterns": seconds.patterns,
+                "residual streams": seconds.residuals,
+                "spectra": seconds.spectra,
+                "bringing weights in": seconds.transfer,
+            }
+            parts = [f"{name} {part / seconds.total:.0%}" for name, part in share.items() if part]
+            said.append(f"Time, an estimate without loading: {', '.join(parts)}.")
+        how = (
+            "measured on this machine just now" if self.is_measured else "as told, memory-bound work guessed"
+        )
+        said.append(f"Speed: {how}; the host, which computes the spectra, is taken to be this one.")
+        said.append(f"The result: about {in_words(self.result)}.")
+        return said
+
+    def __repr__(self) -> str:
+        told = "\n".join(f"- {sentence}" for sentence in self.sentences())
+        return f"{self.headline}\n{self.table().round(3).to_string(na_rep='')}\n{told}"
+
+
+def plan(
+    model: str | Path | PreTrainedConfig,
+    prompts: Prompts | str | Path | Sequence[Any],
+    *,
+    backend: Literal["auto", "hooked_transformer", "bridge"] = "auto",
+    dtype: str | None = None,
+    revision: str | None = None,
+    memory: str | None = None,
+    host_memory: str | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    chunk: int | None = None,
+    bits: float | None = None,
+    flops: float | None = None,
+    **options: Any,
+) -> Plan:
+    """Predict memory and time of ``profile`` from a model's configuration alone; no weight is loaded.
+
+    Args:
+        model: ``"tiny"``, a name, a folder that holds at least a ``config.json``, or a configuration.
+        prompts: what ``load_prompts`` takes (then the model's tokenizer is read), ``Prompts``, or the number
+            of tokens of each prompt, such as ``[512] * 64``.
+        backend: as in ``load_model``.
+        dtype: only this one; else float32 and bfloat16 are both tried.
+        memory: of the accelerators: ``"80GB"``, ``"8x80GB"``, ``"cpu"`` for none; what is free here if
+            left out.
+        host_memory: ``"512GB"``; what is free here if left out.
+        batch_size: this one; else ``"auto"`` is tried first, then 1.
+        chunk: this one; else whole prompts are tried first, then chunks.
+        bits: bits a weight of the blocks, for a quantised model that you will load yourself.
+        flops: operations a second of the accelerators that are meant, or of the CPU where there are none;
+            measured here if left out, whatever ``memory`` says.
+        **options: for ``load_prompts``: ``field``, ``n``, ``seed``, ``max_tokens`` and so on.
+
+    Raises:
+        InputError: for a model without a configuration, prompts that cannot be read, or a size that is none.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> planned = mcr.planning.plan("tiny", [128] * 64, memory="cpu", flops=50e9)
+        >>> planned.chosen.dtype, planned.chosen.placement, planned.chosen.batch
+        ('float32', 'cpu', 32)
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise InputError(f"dtype {dtype!r}: use one of {', '.join(_DTYPES)}")
+    if bits is not None and not 1 <= bits <= 32:
+        raise InputError(f"bits {bits}: a weight takes 1 to 32")
+    if flops is not None and not 1e6 <= flops < 1e21:
+        raise InputError(f"flops {flops:g}: operations a second, such as 4e14 for an accelerator")
+    for name, value in (("batch_size", batch_size), ("chunk", chunk)):
+        if value not in (None, "auto") and not (_is_count(value) and value):
+            raise InputError(f"{name} {value!r}: use a number from 1")
+    machine = Machine.told(memory, host_memory)
+    shape = model_shape(model, revision)
+    lengths = _lengths(model, prompts, revision, options)
+    if max(lengths) > shape.n_ctx:
+        raise InputError(
+            f"a prompt has {max(lengths)} tokens, the context of {shape.name} is {shape.n_ctx}: "
+            f"use max_tokens={shape.n_ctx}"
+        )
+    kind = _backend(shape.name, backend)
+    made = [
+        fitting(
+            shape,
+            lengths,
+            machine,
+            dtype=each,
+            placement=placement,
+            backend=kind,
+            batch_size=batch_size,
+            chunk=chunk,
+            bits=bits,
+        )
+        for each in ([dtype] if dtype else ["float32", "bfloat16"])
+        for placement in placements(machine)
+    ]
+    # What fits and is fast first: the placements are in that order, the dtypes within them.
+    settings = tuple(sorted(made, key=lambda setting: placements(machine).index(setting.placement)))
+    seconds = _times(shape, lengths, settings, machine, flops, is_told=memory is not None)
+    result = result_bytes(shape, len(lengths))
+    return Plan(shape, kind, tuple(lengths), machine, settings, seconds, result, flops is None)
+
+
+def _lengths(
+    model: str | Path | PreTrainedConfig, prompts: Any, revision: str | None, options: dict[str, Any]
+) -> tuple[int, ...]:
+    """Tokens of every prompt."""
+    if isinstance(prompts, Prompts):
+        return prompts.lengths
+    if not isinstance(prompts, str | Path):
+        prompts = list(prompts)
+        if prompts and all(_is_count(each) for each in prompts):
+            if min(prompts) < 2:
+                raise InputError("a prompt of less than 2 tokens: a prompt needs at least 2")
+            return tuple(int(each) for each in prompts)
+    if isinstance(model, PreTrainedConfig):
+        raise InputError("a configuration has no tokenizer: give the number of tokens of each prompt")
+    tokenizer = _tokenizer(str(model), revision)
+    return load_prompts(prompts, SimpleNamespace(tokenizer=tokenizer), **options).lengths
+
+
+def _tokenizer(name: str, revision: str | None) -> Any:
+    where = weights_folder() if name == "tiny" else Path(name).expanduser()
+    try:
+        if where.is_dir():
+            return AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False)
+        with hub_or_cache():
+            return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:  # missing, broken, behind no network
+        raise InputError(
+            f"{name}: no tokenizer to count the prompts' tokens with ({one_line(error, 120)}); give the "
+            "number of tokens instead (mcr-lens plan MODEL --tokens 512 --n 64)"
+        ) from error
+
+
+def _backend(name: str, backend: str) -> Backend:
+    """Which of the two ``load_model`` would take."""
+    if backend == "hooked_transformer" and not has_hooked_transformer():
+        raise InputError("HookedTransformer was removed in TransformerLens 4: use backend='bridge'")
+    if backend == "bridge" or not has_hooked_transformer():
+        return "bridge"
+    is_folder = Path(name).expanduser().is_dir()
+    wanted = backend == "hooked_transformer" or name == "tiny" or (not is_folder and supports_name(name))
+    return "hooked_transformer" if wanted else "bridge"
+
+
+def _times(
+    shape: ModelShape,
+    lengths: Sequence[int],
+    settings: Sequence[Setting],
+    machine: Machine,
+    flops: float | None,
+    *,
+    is_told: bool,
+) -> tuple[Seconds, ...]:
+    """``flops`` speaks of the accelerators where there are any; the host's own speed is always measured."""
+    device = "cuda" if machine.devices and not is_told else "cpu"
+    speeds: dict[tuple[str, bool], Speed] = {}
+    times = []
+    for setting in settings:
+        on_host = setting.placement == "cpu" and bool(machine.devices)
+        key = (setting.dtype, on_host)
+        if key not in speeds:
+            speeds[key] = Speed.here(setting.dtype, None if on_host else flops, "cpu" if on_host else device)
+        times.append(_seconds(shape, lengths, setting, speeds[key]))
+    return tuple(times)
+
+
+def _seconds(shape: ModelShape, lengths: Sequence[int], setting: Setting, speed: Speed) -> Seconds:
+    batches = batches_of(lengths, setting.batch_size)
+    moved = 0.0
+    if setting.is_offloaded:
+        passes = sum(-(-longest // (setting.chunk or longest)) for _, longest in batches)
+        blocks = setting.memory.weights * shape.block_parameters / shape.parameters
+        moved = passes * blocks / (_FROM_DISK if setting.disk_bytes else _FROM_CPU)
+    return seconds_needed(shape, batches, lengths, speed, moved=moved)
+
+
+def _call(setting: Setting) -> str:
+    """What to write to run it so."""
+    options = [] if setting.batch_size == "auto" else [f"batch_size={setting.batch_size}"]
+    options += [f"chunk={setting.chunk}"] if setting.chunk else []
+    load = f'load_model(..., dtype="{setting.dtype}"'
+    load += ', device_map="auto")' if setting.placement.endswith("devices") else ")"
+    if setting.is_offloaded:
+        load += ' on device="cpu", then offload(model, device'
+        load += ", folder=...)" if setting.disk_bytes else ")"
+    return f"{load}; profile({', '.join(['model, prompts', *options])})"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

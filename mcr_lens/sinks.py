@@ -1,0 +1,146 @@
+"""Which positions act as sinks, layer by layer, read off a profile instead of assumed to be the first."""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.thresholds import MIN_QUERIES, SINK_THRESHOLD
+
+__all__ = ["locate_sink"]
+
+_WHERE = ("position", "token")
+_COLUMNS = ["layer", "sink", *_WHERE, "heads", "attention", "prompts"]
+_NEEDED = ("top_column_position", "top_column_attention", "top_column_token", "learned_sink_mass")
+
+
+def locate_sink(
+    profile: ProfileLike,
+    threshold: float = SINK_THRESHOLD,
+    *,
+    by: Literal["position", "token"] = "position",
+    min_heads: float = 0.0,
+    min_prompts: float = 0.5,
+) -> pd.DataFrame:
+    """The positions that act as sinks in each layer, secondary ones included, and the learned sink.
+
+    A head has a sink at position k when its mean attention to k, over the queries after k that may see k, is
+    above the threshold (``metrics.later_attention``; at the sink position of the profile this is
+    ``sink_attention``). Dividing by the queries that see a position, not by all, is fair to late ones; a
+    token's attention to itself does not count, so that identity heads have no sinks. A position that fewer
+    than 8 later queries may see is never named, since a head that looks at the token before would pass for
+    one: the last 8 tokens of a prompt, and layers whose window is shorter than 9, have no sinks.
+
+    A profile keeps the four positions that get the most attention of each prompt and layer, so a prompt can
+    have at most four sinks a layer.
+
+    Args:
+        profile: of one model, measured by this version.
+        threshold: mean attention above which a head has a sink there.
+        by: ``"position"``; or ``"token"`` for sinks that stand elsewhere in each prompt, such as the first
+            full stop: then a prompt counts when any of its positions with that token is a sink.
+        min_heads: a position is a sink in a prompt where more than this share of the heads have one there;
+            with 0, one head is enough.
+        min_prompts: least share of the prompts in which a position (or token) must be a sink.
+
+    Returns:
+        A row a layer and sink, those of most heads first; none where nothing acts as a sink. Columns:
+
+        - ``layer``; ``sink``: ``"token"``, or ``"learned"`` for a logit in the softmax that is no token;
+        - ``position``, ``token``: where it stands and the id of the token there; ``<NA>`` where that differs
+          between the prompts, is not known, or the sink is learned;
+        - ``heads``: share of the heads that have it; ``attention``: mean over all heads of the attention to
+          it (of a learned sink, ``learned_sink_mass``); both are means over the prompts in which it is one;
+        - ``prompts``: the share of them, among prompts of 9 tokens or more.
+
+    Raises:
+        InputError: for a profile without the attention to each position (saved by an earlier version, or of a
+            model whose patterns cannot be read), of several models, or of prompts that are all too short; for
+            thresholds outside 0..1.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> prompts = mcr.load_prompts(mcr.word_problems(8), model)
+        >>> found = locate_sink(mcr.profile(model, prompts, progress=False), min_heads=0.5)
+        >>> found[["layer", "position", "heads", "prompts"]].round(2)
+           layer  position  heads  prompts
+        0      4         0   0.75      1.0
+        1      5         0   1.00      1.0
+        2      7         0   1.00      1.0
+    """
+    if by not in ("position", "token"):
+        raise InputError(f"by {by!r}: use 'position' or 'token'")
+    for name, share in (("threshold", threshold), ("min_heads", min_heads), ("min_prompts", min_prompts)):
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"{name} {share}: use a share from 0 to 1")
+    data = _checked(dataset_of(profile))
+    judged = _judged(data)
+    found = pd.concat([_of_tokens(data, threshold, by), _learned(data, judged, threshold)])
+    found = found.loc[found["heads"] > min_heads]
+    rows = []
+    for key, group in found.groupby(["layer", "sink", by]):
+        layer, sink, _ = key  # type: ignore[misc]  # a tuple, as long as the list
+        prompts = len(group) / float(judged.sel(layer=layer).sum())
+        if prompts >= min_prompts:
+            where = {"layer": layer, "sink": sink, **{name: _common(group[name]) for name in _WHERE}}
+            means = {name: group[name].mean() for name in ("heads", "attention")}
+            rows.append(where | means | {"prompts": prompts})
+    rows.sort(key=lambda row: (row["layer"], -row["heads"], -row["attention"]))
+    return pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys(_WHERE, "Int64"))
+
+
+def _checked(data: xr.Dataset) -> xr.Dataset:
+    """The dataset of one model with what this needs, or an error."""
+    if stacked := sorted({"model", "step", "arm"} & {str(dim) for dim in data.dims}):
+        raise InputError(f"sinks are those of one profile: select one {stacked[0]} first")
+    if missing := [name for name in _NEEDED if name not in data.variables]:
+        reason = (data.attrs.get("failed_checks") or {}).get("pattern_rows")
+        why = f"its attention could not be read ({reason})" if reason else "an earlier version saved it"
+        raise InputError(f"this profile has no {missing[0]}: {why}; profile a model anew to locate sinks")
+    if int(data.n_tokens.max()) <= MIN_QUERIES:
+        raise InputError(
+            f"the longest prompt has {int(data.n_tokens.max())} tokens; a sink is told by the {MIN_QUERIES} "
+            f"queries after it: use prompts of {MIN_QUERIES + 1} tokens or more"
+        )
+    return data
+
+
+def _judged(data: xr.Dataset) -> xr.DataArray:
+    """Which prompts can show a sink, (prompt, layer): long enough, finite there, and measured for it."""
+    measured = data.top_column_position.notnull().any("rank")
+    return (data.n_tokens > MIN_QUERIES) & data.learned_sink_mass.notnull().any("head") & measured
+
+
+def _of_tokens(data: xr.Dataset, threshold: float, by: str) -> pd.DataFrame:
+    """A row a prompt, layer and named position; or token, whose strongest position then stands for it."""
+    attention = data.top_column_attention
+    table = xr.Dataset(
+        {
+            "position": data.top_column_position,
+            "token": data.top_column_token,
+            "heads": (attention > threshold).where(attention.notnull()).mean("head"),
+            "attention": attention.mean("head"),
+        }
+    )
+    rows = table.to_dataframe().reset_index()
+    rows = rows.loc[rows[by] >= 0].sort_values("heads", ascending=False, kind="stable")
+    return rows.drop_duplicates(["layer", "prompt", by]).assign(sink="token")
+
+
+def _learned(data: xr.Dataset, judged: xr.DataArray, threshold: float) -> pd.DataFrame:
+    """A row a prompt and layer: what the learned sink takes; 0 where the model has none."""
+    mass = data.learned_sink_mass.where(judged)
+    table = xr.Dataset(
+        {"heads": (mass > threshold).where(mass.notnull()).mean("head"), "attention": mass.mean("head")}
+    )
+    return table.to_dataframe().reset_index().assign(sink="learned", position=-1, token=-1)
+
+
+def _common(values: pd.Series) -> int | None:
+    """The value that all have; ``None`` where they differ or it is not known."""
+    first = int(values.iloc[0])
+    return first if first >= 0 and bool(np.all(values == first)) else None

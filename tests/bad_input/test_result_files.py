@@ -1,0 +1,178 @@
+"""Result files from elsewhere, and places that cannot be written: refused whole, nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from shell import ENVIRONMENT
+
+import mcr_lens as mcr
+from mcr_lens import netcdf
+
+
+def refused(path: Path, *parts: str) -> None:
+    with pytest.raises(mcr.InputError) as raised:
+        mcr.Profile.load(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in (str(path), *parts):
+        assert part in message
+
+
+def sealed(path: Path, content: bytes) -> Path:
+    """A file whose last line is right, whatever is in it."""
+    path.write_bytes(content + netcdf._seal(content))
+    return path
+
+
+def hdf5(fill: object) -> bytes:
+    """An HDF5 file with our attribute, filled by a function."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["mcr_lens"] = json.dumps({"schema": 1})
+        fill(file)  # type: ignore[operator]
+    return content.getvalue()
+
+
+def test_one_changed_byte_anywhere_is_found(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    """Before HDF5 sees it, which may read a damaged file for ever."""
+    content = llama_profile.save(tmp_path / "run.nc").read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [0, len(content) // 2, len(content) - 1, *rng.integers(len(content), size=50)]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        (tmp_path / "run.nc").write_bytes(changed)
+        refused(tmp_path / "run.nc", "not a file saved by mcr_lens, or cut short")
+    (tmp_path / "run.nc").write_bytes(content + b"\n")
+    refused(tmp_path / "run.nc", "not a file saved by mcr_lens")
+
+
+def test_other_programs_read_what_we_write(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    path = llama_profile.save(tmp_path / "run.nc")
+    with xr.open_dataset(path, engine="h5netcdf") as found:
+        np.testing.assert_array_equal(found.norm_ratio.values, llama_profile.data.norm_ratio.values)
+    with h5py.File(path) as file:
+        assert "norm_ratio" in file
+
+
+def test_a_link_to_another_file_is_not_followed(tmp_path: Path) -> None:
+    """Its content would be shown as the result's."""
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["secret"] = np.arange(3.0)
+
+    def fill(file: h5py.File) -> None:
+        file["norm_ratio"] = h5py.ExternalLink(str(other), "/secret")
+
+    refused(sealed(tmp_path / "run.nc", hdf5(fill)), "not a file saved by mcr_lens")
+
+
+def test_raw_data_of_another_file_is_not_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret!!" * 4)
+    path = tmp_path / "made.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["mcr_lens"] = json.dumps({"schema": 1})
+        file.create_dataset("norm_ratio", (4,), "f8", external=[(str(secret), 0, 32)])
+    refused(sealed(tmp_path / "run.nc", path.read_bytes()), "not a file saved by mcr_lens")
+
+
+def test_values_that_were_never_written_take_no_memory(tmp_path: Path) -> None:
+    """Eight terabytes in a kilobyte."""
+
+    def fill(file: h5py.File) -> None:
+        file.create_dataset("norm_ratio", (2**20, 2**20), "f8", chunks=(1024, 1024))
+
+    refused(sealed(tmp_path / "run.nc", hdf5(fill)), "not a file saved by mcr_lens")
+
+
+def test_nothing_compresses_better_than_the_limit_allows(tmp_path: Path) -> None:
+    """Millions of equal values are a result like any other."""
+    data = xr.Dataset({"x": (("prompt", "depth"), np.zeros((2000, 5000)))})
+    path = netcdf.write_dataset(data, tmp_path / "run.nc")
+    assert netcdf.read_dataset(path).x.shape == (2000, 5000)
+
+
+def test_another_result_is_no_profile(tmp_path: Path) -> None:
+    lens = xr.Dataset({"lens_loss": (("prompt", "depth"), np.ones((2, 3)))})
+    netcdf.write_dataset(lens, tmp_path / "lens.nc")
+    refused(tmp_path / "lens.nc", "not a profile", "n_tokens, norm_ratio", "read_dataset")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run.nc", "a\0b.nc"])
+def test_what_is_no_path(path: object, llama_profile: mcr.Profile) -> None:
+    for call in (llama_profile.save, mcr.Profile.load, netcdf.check_place):
+        if isinstance(path, bytes):
+            continue
+        with pytest.raises(mcr.InputError, match="not a path"):
+            call(path)  # type: ignore[arg-type]
+
+
+def test_names_too_long_for_the_disk(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    refused(path, "no such file")
+    for call in (llama_profile.save, netcdf.check_place):
+        with pytest.raises(mcr.InputError, match="cannot be written"):
+            call(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_not_replaced_by_a_result(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    """Nor is a device: as root, a rename would put a file in the place of /dev/null."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for call in (llama_profile.save, netcdf.check_place):
+        with pytest.raises(mcr.InputError, match="no file"):
+            call(path)
+    assert path.is_fifo()
+
+
+def test_a_link_is_replaced_not_written_through(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("mine")
+    (tmp_path / "run.nc").symlink_to(kept)
+    llama_profile.save(tmp_path / "run.nc")
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "run.nc").is_symlink()
+
+
+FULL = """
+import os, resource, signal, sys
+import numpy as np, xarray as xr
+import mcr_lens as mcr
+from mcr_lens.netcdf import write_dataset
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = sys.argv[1]
+rng = np.random.default_rng(0)
+data = xr.Dataset({name: (("prompt", "depth"), rng.normal(size=(50, 50))) for name in "abc"})
+size = os.path.getsize(write_dataset(data, folder + "/whole.nc"))
+for limit in (0, 100, 3000, size // 2, size - 1):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_dataset(data, folder + "/run.nc")
+    except mcr.InputError as error:
+        assert str(error).startswith(folder + "/run.nc: cannot be written"), error
+        assert "\\n" not in str(error)
+    else:
+        raise AssertionError("it was written")
+    assert os.listdir(folder) == ["whole.nc"], os.listdir(folder)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_fills_up_while_it_is_written(tmp_path: Path) -> None:
+    """A real failure of the writes, at several moments: no traceback of HDF5's, no crash, nothing left."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

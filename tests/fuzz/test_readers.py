@@ -1,0 +1,260 @@
+"""Every reader of files on thousands of ugly ones: what it returns is sound, or it raises our own error."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from profiles import made_profile
+from safetensors.torch import save_file
+
+import mcr_lens as mcr
+from mcr_lens import netcdf
+from mcr_lens.hooks.translators import Translators
+from mcr_lens.models import checkpoints
+from mcr_lens.prompts import load_labelled, read_texts
+from mcr_lens.sweeps import cells, read_grid, sweep_status
+from mcr_lens.sweeps.folder import ResultFolder
+
+Draw = Callable[[Any], Any]
+
+# Pieces of the formats themselves reach further than random bytes do.
+JSON = (
+    '{"text": "w1 w2", "label": 1}|{"text"|[|]|{|}|"|,|:|null|NaN|-Infinity|1e999|"\\ud800"|-|\\|'
+    "9999999999999999"
+)
+CELLS = 'text,label|text\tlabel|w1 w2,1|w1 w2\t1|"w1, w2",2|""|"|,|\t|#|1|nan'
+TOML = (
+    '[[models]]|[[prompts]]|[estimator]|source = "tiny"|source = "made-up"|revisions = ["step0"]|n = 4'
+    '|seed = 1|arms = ["baseline"]|arms = [{intervention = "clamp_norm", layers = [1], dose = [0.5, 1]}]|name = "../x"'
+    "|max_tokens = 0xffffffffffffffffffff|center = true|alpha = inf|dose = nan|sink_position = 1979-05-27"
+    '|options = {a = {b = [1, "c"]}}|backend = "bridge"|[|]|{|}|=|"|\\u0000|#'
+)
+COMMON = ["\n", "\r\n", "\r", "\t", " ", "\ufeff", "\0", "\udcff", "é", "🙂", "\u2028"]
+
+
+def encoded(text: str) -> bytes:
+    """Lone surrogates become bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def content_of(joined: str) -> Any:
+    """Files of pieces of a format, in lines or in disorder, and of random bytes."""
+    known = st.sampled_from([*joined.split("|"), *COMMON])
+    lines = st.lists(known, max_size=25).map("\n".join)
+    mixed = st.lists(known | st.text(max_size=3), max_size=30).map("".join)
+    return st.one_of(lines.map(encoded), mixed.map(encoded), st.binary(max_size=120))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def damaged(draw: Draw, content: bytes) -> bytes:
+    """A real file with some bytes changed, cut short, or made longer; seldom the same."""
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(0, 8))):
+        place = draw(st.integers(0, len(content) - 1) | st.integers(0, min(200, len(content) - 1)))
+        changed[place] = draw(st.integers(0, 255))
+    end = draw(st.just(len(content)) | st.integers(0, len(content)))
+    return bytes(changed[:end]) + draw(st.just(b"") | st.binary(max_size=20))
+
+
+def prompts(draw: Draw, folder: Path, model: Any) -> None:
+    kind = draw(st.sampled_from(["jsonl", "json", "csv", "txt"]))
+    path = folder / f"p.{kind}"
+    path.write_bytes(draw(content_of(CELLS if kind == "csv" else JSON)))
+    field = draw(st.sampled_from([None, "text", "label", "", "\0"]))
+    made = mcr.load_prompts(path, model, field=field, n=draw(st.none() | st.integers(1, 3)))
+    assert all(len(tokens) >= 2 for tokens in made.tokens)
+
+
+def prompts_in_parquet(draw: Draw, folder: Path, model: Any) -> None:
+    columns = {"text": ["w1 w2", "zażółć", "🙂"], "label": [0, 1, 2]}
+    pd.DataFrame(columns).to_parquet(folder / "whole.parquet")
+    path = folder / "p.parquet"
+    path.write_bytes(damaged(draw, (folder / "whole.parquet").read_bytes()))
+    if draw(st.booleans()):
+        assert all(isinstance(text, str) for text in read_texts(path, "text"))
+    else:
+        load_labelled(path, model)
+
+
+def labelled(draw: Draw, folder: Path, model: Any) -> None:
+    kind = draw(st.sampled_from(["tsv", "csv", "jsonl", "json"]))
+    path = folder / f"p.{kind}"
+    path.write_bytes(draw(content_of(JSON if kind.startswith("json") else CELLS)))
+    text, label = draw(st.sampled_from([("text", "label"), (0, 1), ("w1 w2", "1"), ("text", "text")]))
+    made = load_labelled(path, model, text=text, label=label, n=draw(st.none() | st.integers(1, 3)))
+    assert len(made.prompts) == len(made.labels)
+
+
+def grids(draw: Draw, folder: Path, model: Any) -> None:
+    good = '[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\n'
+    start = draw(st.sampled_from(["", good]))
+    path = folder / "grid.toml"
+    path.write_bytes(start.encode() + draw(content_of(TOML)))
+    out = ResultFolder(folder / "out")
+    for cell in cells(read_grid(path)):
+        assert out.result_path(cell).resolve().parent == out.place.resolve()
+
+
+def records(draw: Draw, folder: Path, model: Any) -> None:
+    (folder / "grid.toml").write_text('[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\n')
+    grid = read_grid(folder / "grid.toml")
+    (cell,) = cells(grid)
+    out = ResultFolder(folder / "out")
+    out.place.mkdir()
+    out.error_path(cell).write_bytes(draw(content_of(JSON) | JSON_VALUES.map(json.dumps).map(str.encode)))
+    assert sweep_status(grid, out.place).state.tolist() == ["failed"]
+    out.prepare([cell])
+
+
+@functools.cache
+def result_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return made_profile([1, 200, 5]).save(Path(folder) / "run.nc").read_bytes()
+
+
+def results(draw: Draw, folder: Path, model: Any) -> None:
+    """Anything changed is refused; nothing changed is read."""
+    content = damaged(draw, result_file())
+    path = folder / "run.nc"
+    path.write_bytes(content)
+    loaded = mcr.Profile.load(path)
+    assert content == result_file()
+    assert repr(loaded)
+
+
+def attributes_of_results(draw: Draw, folder: Path, model: Any) -> None:
+    """A whole file that somebody has written on purpose, with attributes of all kinds."""
+    path = folder / "run.nc"
+    path.write_bytes(result_file()[: -netcdf._SEAL_LENGTH])
+    text = draw(
+        JSON_VALUES.map(json.dumps) | st.dictionaries(st.text(), JSON_VALUES).map(json.dumps) | st.text()
+    )
+    with h5py.File(path, "a") as file:
+        try:
+            file.attrs["mcr_lens"] = text
+        except (ValueError, UnicodeEncodeError):  # what HDF5 itself cannot hold
+            return
+    content = path.read_bytes()
+    path.write_bytes(content + netcdf._seal(content))
+    assert isinstance(mcr.Profile.load(path).data.attrs, dict)
+
+
+KINDS = (("weight", (3, 3)), ("bias", (3,)))
+
+
+def translators(draw: Draw, folder: Path, model: Any) -> None:
+    place = Translators(torch.ones(2, 3, 3), torch.ones(2, 3), {"base_model": "x"}).save(folder / "lens")
+    config, params = place / "config.json", place / "params.safetensors"
+    if draw(st.booleans()):
+        (place / "params.pt").touch()
+        params.unlink()
+        params = place / "params.pt"
+        state = {f"{i}.{kind}": torch.ones(*shape) for i in range(2) for kind, shape in KINDS}
+        torch.save(state, params)
+    which = draw(st.sampled_from(["config", "values", "params", "both", "none"]))
+    if which in ("config", "both"):
+        config.write_bytes(
+            draw(content_of(JSON)) if draw(st.booleans()) else damaged(draw, config.read_bytes())
+        )
+    if which == "values":
+        known = json.loads(config.read_text())
+        known[draw(st.sampled_from(sorted(known)))] = draw(JSON_VALUES)
+        config.write_text(json.dumps(known))
+    if which in ("params", "both"):
+        params.write_bytes(damaged(draw, params.read_bytes()))
+    found = Translators.load(place)
+    assert found.weights.shape == (2, 3, 3)
+
+
+def folders_of_checkpoints(draw: Draw, folder: Path, model: Any) -> None:
+    names = st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
+    ) | st.sampled_from(["step1", "step01", "checkpoint-10", "9" * 200, "step²", "step٣", "1e3"])
+    for name in draw(st.lists(names, max_size=4)):
+        if name not in (".", ".."):
+            (folder / name).mkdir(exist_ok=True)
+    for found in checkpoints(folder, draw(st.sampled_from(["all", "thinned"]) | st.just([1]))):
+        assert isinstance(found.step, int)
+
+
+def safetensors_of_a_lens(draw: Draw, folder: Path, model: Any) -> None:
+    """Files that are sound, with other tensors in them."""
+    place = Translators(torch.ones(2, 3, 3), torch.ones(2, 3)).save(folder / "lens")
+    shapes = st.lists(st.integers(0, 4), max_size=3)
+    kinds = st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool])
+    named = st.sampled_from(["weights", "biases", "", "other", "0.weight"])
+    tensors = draw(st.dictionaries(named, st.tuples(shapes, kinds), max_size=3))
+    save_file(
+        {name: torch.ones(shape, dtype=kind) for name, (shape, kind) in tensors.items()},
+        place / "params.safetensors",
+    )
+    found = Translators.load(place)
+    assert found.weights.dtype.is_floating_point
+
+
+READERS = [
+    prompts,
+    prompts_in_parquet,
+    labelled,
+    grids,
+    records,
+    results,
+    attributes_of_results,
+    translators,
+    safetensors_of_a_lens,
+    folders_of_checkpoints,
+]
+
+
+def read_or_refuse(reader: Callable[..., None], data: st.DataObject, model: Any) -> None:
+    told = ""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            reader(data.draw, Path(folder), model)
+        except mcr.InputError as error:
+            told = str(error)
+    assert "\n" not in told
+
+
+@pytest.fixture(scope="module")
+def tokenised(llama: Any) -> Any:
+    """All of a model that a reader of prompts looks at."""
+    return SimpleNamespace(tokenizer=llama.tokenizer)
+
+
+EACH = pytest.mark.parametrize("reader", READERS, ids=[reader.__name__ for reader in READERS])
+
+
+@EACH
+@given(data=st.data())
+@settings(max_examples=300)
+def test_no_file_raises_anything_but_our_own_error(reader: Any, data: st.DataObject, tokenised: Any) -> None:
+    read_or_refuse(reader, data, tokenised)
+
+
+@pytest.mark.slow
+@EACH
+@given(data=st.data())
+@settings(max_examples=1000)
+def test_ten_thousand_files_raise_nothing_but_our_own_error(
+    reader: Any, data: st.DataObject, tokenised: Any
+) -> None:
+    read_or_refuse(reader, data, tokenised)
