@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, sweeps, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, planning, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -66,6 +66,10 @@ if TYPE_CHECKING:
         read_dataset,
         write_dataset,
     )
+    from mcr_lens.planning import (
+        Plan,
+        plan,
+    )
     from mcr_lens.prompts import (
         Prompts,
         library_code,
@@ -92,6 +96,7 @@ __all__ = [
     "InputError",
     "LogitLens",
     "Observer",
+    "Plan",
     "PooledStates",
     "Profile",
     "PromptPairs",
@@ -131,6 +136,8 @@ __all__ = [
     "patch_activation",
     "perplexity_use",
     "phases",
+    "plan",
+    "planning",
     "probe_uses",
     "profile",
     "profile_training",
@@ -157,6 +164,7 @@ _HOMES = {
     "InputError": "mcr_lens.errors",
     "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
+    "Plan": "mcr_lens.planning",
     "PooledStates": "mcr_lens.hooks",
     "Profile": "mcr_lens.result",
     "PromptPairs": "mcr_lens.experiments",
@@ -191,6 +199,7 @@ _HOMES = {
     "multiple_choice": "mcr_lens.experiments",
     "patch_activation": "mcr_lens.hooks",
     "perplexity_use": "mcr_lens.experiments",
+    "plan": "mcr_lens.planning",
     "probe_uses": "mcr_lens.experiments",
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
@@ -205,7 +214,7 @@ _HOMES = {
     "write_dataset": "mcr_lens.netcdf",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "sweeps", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

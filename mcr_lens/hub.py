@@ -32,14 +32,14 @@ def hub_or_cache() -> Iterator[str | None]:
         return
     # Both libraries read their variable once, at import; the maintainers' way to change it later is this
     # constant. ``datasets`` must be there first: imported inside, it would copy what holds for now.
-    import datasets
+    from datasets import config
 
-    was = datasets.config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    was = config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
     try:
         yield silence
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = False, was
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = False, was
 
 
 def hub_silence() -> str | None:

@@ -155,7 +155,7 @@ def _check_content(path: Path) -> None:
             stored = file[name]
             if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
                 raise ValueError(f"{name} is no plain array")
-            claimed += stored.size * max(stored.dtype.itemsize, 1)
+            claimed += (stored.size or 0) * max(stored.dtype.itemsize, 1)
     if claimed > _DEFLATED * path.stat().st_size:
         raise ValueError(f"{claimed} bytes claimed")
 

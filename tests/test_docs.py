@@ -26,12 +26,13 @@ PAGES = [
     *HOW_TO,
     DOCS / "models.md",
     DOCS / "precision.md",
+    DOCS / "scale.md",
     DOCS / "paper.md",
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "mcr_lens" / "tiny" / "README.md",
 ]
-PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "prompts", "sweeps", "viz")
+PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "prompts", "sweeps", "viz")
 # Packages whose outputs the pages of tasks speak of.
 NEEDS = {"tasks.md": "sklearn"}
 

@@ -10,6 +10,7 @@ import typer
 from mcr_lens.cli.ablation import ablate
 from mcr_lens.cli.command import command
 from mcr_lens.cli.lenses import lens
+from mcr_lens.cli.plan import plan
 from mcr_lens.cli.profiles import demo, profile
 from mcr_lens.cli.report import report
 from mcr_lens.cli.sweep import sweep
@@ -26,5 +27,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # One function, one command; they are listed in this order by --help.
-for _function in (demo, profile, ablate, lens, training, tasks, sweep, report):
+for _function in (demo, profile, ablate, lens, training, tasks, plan, sweep, report):
     app.command()(command(_function))

@@ -5,19 +5,16 @@ tridiagonal matrix is similar to the Gram of the other tokens, so the second spe
 nothing; and as the sink's mass stands alone in the first row, the rest keeps its own precision.
 """
 
-from functools import cache
-from typing import Any
-
 import numpy as np
-from scipy.linalg import eigvalsh_tridiagonal, get_lapack_funcs
-from threadpoolctl import ThreadpoolController
+
+from mcr_lens.metrics.lapack import tridiagonal_eigenvalues, tridiagonalise
 
 __all__ = ["rounding", "spectra_of_rest", "spectra_of_tokens"]
 
 
 def spectra_of_tokens(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both spectra, descending, from the Gram of the tokens (n x n), the sink first."""
-    diagonal, off_diagonal = _tridiagonalise(gram)
+    diagonal, off_diagonal = _tridiagonal(gram)
     noise = rounding(diagonal[1:], len(gram))
     full = _eigenvalues(diagonal, off_diagonal, noise)
     return full, _eigenvalues(diagonal[1:], off_diagonal[1:], noise)
@@ -30,7 +27,7 @@ def spectra_of_rest(rest_gram: np.ndarray, sink_mass: float) -> tuple[np.ndarray
         rest_gram: Gram of the other tokens (d x d), the sink's direction first.
         sink_mass: ``||x_s||^2``.
     """
-    diagonal, off_diagonal = _tridiagonalise(rest_gram)
+    diagonal, off_diagonal = _tridiagonal(rest_gram)
     noise = rounding(diagonal, len(diagonal))
     without_sink = _eigenvalues(diagonal, off_diagonal, noise)
     diagonal[0] += sink_mass
@@ -46,7 +43,7 @@ def rounding(rest_diagonal: np.ndarray, n: int) -> float:
     return 4.0 * n * np.finfo(np.float64).eps * float(rest_diagonal.sum())
 
 
-def _tridiagonalise(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _tridiagonal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Diagonal and off-diagonal of an orthogonally similar tridiagonal matrix.
 
     The lower form leaves the first axis alone, so the trailing sub-matrix of the result is similar to
@@ -55,21 +52,7 @@ def _tridiagonalise(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(gram) == 1 or not np.isfinite(gram).all():
         fill = gram[0, 0] if len(gram) == 1 else np.nan
         return np.full(len(gram), fill), np.full(len(gram) - 1, fill)
-    sytrd, work_size = get_lapack_funcs(("sytrd", "sytrd_lwork"), (gram,))
-    # Half of the work is matrix-vector products, on which BLAS threads wait for each other: one thread is
-    # several times as fast as two. A symmetric matrix is its own transpose, so the view saves a copy.
-    with _blas_threads().limit(limits=1):
-        size = int(work_size(len(gram), lower=1)[0])
-        _, diagonal, off_diagonal, _, info = sytrd(gram.T, lower=1, lwork=size, overwrite_a=1)
-    if info != 0:
-        raise RuntimeError(f"LAPACK sytrd failed with info = {info}")
-    return diagonal, off_diagonal
-
-
-@cache
-def _blas_threads() -> Any:
-    """Handle on the thread pools of the BLAS libraries that are loaded; looked up once."""
-    return ThreadpoolController().select(user_api="blas")
+    return tridiagonalise(gram)
 
 
 def _eigenvalues(diagonal: np.ndarray, off_diagonal: np.ndarray, noise: float) -> np.ndarray:
@@ -78,5 +61,5 @@ def _eigenvalues(diagonal: np.ndarray, off_diagonal: np.ndarray, noise: float) -
         return np.full(len(diagonal), np.nan)
     if len(diagonal) <= 1:
         return np.array(diagonal)
-    values = np.asarray(eigvalsh_tridiagonal(diagonal, off_diagonal, lapack_driver="sterf"))[::-1]
+    values = tridiagonal_eigenvalues(diagonal, off_diagonal)[::-1]
     return np.where(values > noise, values, 0.0)

@@ -4,6 +4,7 @@ from mcr_lens.models.backend import Hook, Model, backend_of
 from mcr_lens.models.checkpoints import Checkpoint, checkpoints
 from mcr_lens.models.facts import ModelFacts, model_facts, require
 from mcr_lens.models.load import load_model
+from mcr_lens.models.offloading import offload
 
 __all__ = [
     "Checkpoint",
@@ -14,5 +15,6 @@ __all__ = [
     "checkpoints",
     "load_model",
     "model_facts",
+    "offload",
     "require",
 ]

@@ -2,7 +2,8 @@
 
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import Memory, memory_needed, result_bytes
-from mcr_lens.planning.predict import Plan, plan
+from mcr_lens.planning.planned import Plan
+from mcr_lens.planning.predict import plan
 from mcr_lens.planning.settings import Setting
 from mcr_lens.planning.shape import ModelShape, model_shape
 

@@ -3,140 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-import pandas as pd
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Backend, has_hooked_transformer
 from mcr_lens.models.hooked import supports_name
-from mcr_lens.planning.machine import Machine, in_words
+from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import result_bytes
+from mcr_lens.planning.planned import Plan
 from mcr_lens.planning.settings import Setting, batches_of, fitting, placements
 from mcr_lens.planning.shape import ModelShape, model_shape
 from mcr_lens.planning.speed import Seconds, Speed, seconds_needed
 from mcr_lens.prompts import Prompts, load_prompts
 from mcr_lens.tiny import weights_folder
 
-__all__ = ["Plan", "plan"]
+__all__ = ["plan"]
 
 # Bytes a second at which offloaded weights are brought in: PCIe 4 x16 in practice, a fast SSD. Assumed.
 _FROM_CPU, _FROM_DISK = 20e9, 2e9
 _DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a profile will take, before anything is loaded.
-
-    Attributes:
-        shape: the sizes of the model.
-        lengths: tokens of every prompt.
-        machine: the memory at hand, or told of.
-        settings: one a dtype and placement, fitting or not; the first that fits is ``chosen``.
-        seconds: estimated time of each setting.
-        result: bytes of the result, which the file does not exceed by much.
-        is_measured: whether the speed was measured on this machine.
-    """
-
-    shape: ModelShape
-    backend: Backend
-    lengths: tuple[int, ...]
-    machine: Machine
-    settings: tuple[Setting, ...]
-    seconds: tuple[Seconds, ...]
-    result: int
-    is_measured: bool
-
-    @property
-    def chosen(self) -> Setting | None:
-        """The first setting that fits; the fastest placements and the more exact dtypes come first."""
-        return next((setting for setting in self.settings if setting.fits), None)
-
-    def table(self) -> pd.DataFrame:
-        """A row a setting: whether it fits, prompts a batch, tokens a chunk, GB needed, estimated minutes."""
-        index, rows = [], []
-        for setting, seconds in zip(self.settings, self.seconds, strict=True):
-            verdict = "fits" if setting.fits else f"too large ({setting.why_not})"
-            index.append(f"{setting.dtype}, {setting.placement}: {verdict}")
-            low, high = seconds.between
-            rows.append(
-                {
-                    "batch": setting.batch,
-                    "chunk": setting.chunk,
-                    "device_GB": setting.device_bytes / 1e9 if setting.device_bytes else None,
-                    "host_GB": setting.host_bytes / 1e9,
-                    "disk_GB": setting.disk_bytes / 1e9 if setting.disk_bytes else None,
-                    "minutes_from": float(f"{low / 60:.2g}"),
-                    "minutes_to": float(f"{high / 60:.2g}"),
-                }
-            )
-        table = pd.DataFrame(rows, index=pd.Index(index, name="setting"))
-        floats = ["device_GB", "host_GB", "disk_GB", "minutes_from", "minutes_to"]
-        return table.astype({"chunk": "Int64", **dict.fromkeys(floats, "float64")})
-
-    def parts(self, setting: Setting | None = None) -> pd.DataFrame:
-        """Where the memory goes in one setting, in GB: the chosen one, or the last where none fits.
-
-        Of the moments, which pass, only the largest counts.
-        """
-        memory = (setting or self.chosen or self.settings[-1]).memory
-        sizes = {
-            "weights": memory.weights,
-            "KV cache": memory.cache,
-            "patterns the bridge keeps": memory.patterns,
-            "states between chunks": memory.states,
-        }
-        sizes |= {f"moment: {name}": size for name, size in memory.moments.items()}
-        sizes |= {"host: spectra and result": memory.host, "weights while loading": memory.loading}
-        return pd.DataFrame({"GB": {name: size / 1e9 for name, size in sizes.items()}}).rename_axis("part")
-
-    @property
-    def headline(self) -> str:
-        """Model and prompts in one line."""
-        shape = self.shape
-        return (
-            f"{shape.name}: {shape.parameters / 1e9:.3g} billion parameters, {shape.n_layers} layers x "
-            f"{shape.n_heads} heads, d_model {shape.d_model}; {len(self.lengths)} prompts of up to "
-            f"{max(self.lengths)} tokens, {sum(self.lengths):,} in all"
-        )
-
-    def sentences(self) -> list[str]:
-        """What there is to say beside the table."""
-        devices = self.machine.devices
-        each = f"{len(devices)} device(s) of {in_words(min(devices))}, " if devices else "no accelerator, "
-        said = [f"Memory: {each}{in_words(self.machine.host)} on the host; 8 % of each is left free."]
-        chosen = self.chosen
-        if chosen is None:
-            said.append("Nothing fits: fewer or shorter prompts, a smaller dtype, or more memory.")
-        else:
-            seconds = self.seconds[self.settings.index(chosen)]
-            said.append(f"Take {chosen.dtype}, {chosen.placement}: {_call(chosen)}.")
-            share = {
-                "forward pass": seconds.forward,
-                "patterns": seconds.patterns,
-                "residual streams": seconds.residuals,
-                "spectra": seconds.spectra,
-                "bringing weights in": seconds.transfer,
-            }
-            parts = [f"{name} {part / seconds.total:.0%}" for name, part in share.items() if part]
-            said.append(f"Time, an estimate without loading: {', '.join(parts)}.")
-        how = (
-            "measured on this machine just now" if self.is_measured else "as told, memory-bound work guessed"
-        )
-        said.append(f"Speed: {how}; the host, which computes the spectra, is taken to be this one.")
-        said.append(f"The result: about {in_words(self.result)}.")
-        return said
-
-    def __repr__(self) -> str:
-        told = "\n".join(f"- {sentence}" for sentence in self.sentences())
-        return f"{self.headline}\n{self.table().round(3).to_string(na_rep='')}\n{told}"
 
 
 def plan(
@@ -294,18 +185,6 @@ def _seconds(shape: ModelShape, lengths: Sequence[int], setting: Setting, speed:
         blocks = setting.memory.weights * shape.block_parameters / shape.parameters
         moved = passes * blocks / (_FROM_DISK if setting.disk_bytes else _FROM_CPU)
     return seconds_needed(shape, batches, lengths, speed, moved=moved)
-
-
-def _call(setting: Setting) -> str:
-    """What to write to run it so."""
-    options = [] if setting.batch_size == "auto" else [f"batch_size={setting.batch_size}"]
-    options += [f"chunk={setting.chunk}"] if setting.chunk else []
-    load = f'load_model(..., dtype="{setting.dtype}"'
-    load += ', device_map="auto")' if setting.placement.endswith("devices") else ")"
-    if setting.is_offloaded:
-        load += ' on device="cpu", then offload(model, device'
-        load += ", folder=...)" if setting.disk_bytes else ")"
-    return f"{load}; profile({', '.join(['model, prompts', *options])})"
 
 
 def _is_count(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from mcr_lens.errors import InputError, one_line
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["json_rows", "read_cells", "read_parquet", "read_text", "refuse_twice"]
+__all__ = ["json_rows", "listed", "read_cells", "read_parquet", "read_text", "refuse_twice"]
 
 
 def read_text(path: Path) -> str:
@@ -98,6 +99,12 @@ def read_parquet(path: Path) -> pandas.DataFrame:
         return table
     except Exception as error:  # pandas and pyarrow raise what they like on a broken file
         raise _unreadable(path, one_line(error, 200)) from error
+
+
+def listed(names: Iterable[object], most: int = 200) -> str:
+    """Names from a file for a message: in one line, whatever they hold, and not all of hundreds."""
+    text = " ".join(", ".join(map(str, names)).split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def refuse_twice(path: Path, header: list[str]) -> None:

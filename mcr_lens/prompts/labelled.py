@@ -10,7 +10,7 @@ import pandas as pd
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model
 from mcr_lens.prompts.batches import Prompts, check_number
-from mcr_lens.prompts.files import json_rows, read_cells, read_parquet, refuse_twice
+from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, refuse_twice
 from mcr_lens.prompts.read import load_split
 
 __all__ = ["Labelled", "load_labelled", "too_short"]
@@ -164,5 +164,5 @@ def _of_cells(path: Path, header: bool) -> pd.DataFrame:
 
 def _column(table: pd.DataFrame, column: str | int, name: str) -> list[Any]:
     if column not in table.columns:
-        raise InputError(f"{name}: no column {column!r}; there are {', '.join(map(str, table.columns))}")
+        raise InputError(f"{name}: no column {column!r}; there are {listed(table.columns)}")
     return table[column].tolist()

@@ -10,7 +10,7 @@ from typing import Any
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
-from mcr_lens.prompts.files import json_rows, read_cells, read_parquet, read_text, refuse_twice
+from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, read_text, refuse_twice
 
 __all__ = ["load_prompts", "load_split", "read_texts"]
 
@@ -113,10 +113,10 @@ def load_split(name: str, config: str | None, split: str | None) -> Any:
     if isinstance(found, datasets.DatasetDict):
         splits = [str(each) for each in found]
         if split is None and len(splits) > 1:
-            raise InputError(f"hf:{name}: choose a split (split=...): choose one of {', '.join(splits)}")
+            raise InputError(f"hf:{name}: choose a split (split=...): choose one of {listed(splits)}")
         chosen = split or splits[0]
         if chosen not in splits:
-            raise InputError(f"hf:{name}: no split {chosen!r}; there are {', '.join(splits)}")
+            raise InputError(f"hf:{name}: no split {chosen!r}; there are {listed(splits)}")
         found = found[chosen]
     return found
 
@@ -136,12 +136,12 @@ def _column(rows: list[Any], field: str | None, name: object) -> list[str]:
     if field is None and len(columns) == 1:
         field = columns[0]
     if field is None:
-        raise InputError(f"{name}: choose a field, one of {', '.join(map(str, columns))}")
+        raise InputError(f"{name}: choose a field, one of {listed(columns)}")
     texts = []
     for i, row in enumerate(rows):
         text = row.get(field)
         if field not in row:
-            raise InputError(f"{name}: row {i} has no field {field!r}; it has {', '.join(map(str, row))}")
+            raise InputError(f"{name}: row {i} has no field {field!r}; it has {listed(row)}")
         if not isinstance(text, str):
             raise InputError(f"{name}: field {field!r} of row {i} is a {type(text).__name__}, not a text")
         texts.append(text)

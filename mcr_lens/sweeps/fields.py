@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mcr_lens.errors import InputError
 
-__all__ = ["check_fields"]
+__all__ = ["check_entries", "check_fields"]
 
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
 
@@ -25,9 +25,23 @@ def check_fields(table: Any, what: str) -> None:
         if isinstance(value, list | range | Path):
             value = str(value) if isinstance(value, Path) else tuple(value)
             object.__setattr__(table, field.name, value)
-        if not _fits(value, hints[field.name]):
-            allowed = " or ".join(dict.fromkeys(_words(hints[field.name])))
-            raise InputError(f"{what}: {field.name} = {_typed(value)}: use {allowed}")
+        _check(value, hints[field.name], f"{what}: {field.name}")
+
+
+def check_entries(entries: Mapping[str, Any], kind: type, what: str) -> None:
+    """Check what a dataclass of another room will be made of, which trusts the types of its fields.
+
+    Raises:
+        InputError: for the first entry that is not of its field's type.
+    """
+    hints = get_type_hints(kind)
+    for name, value in entries.items():
+        _check(tuple(value) if isinstance(value, list) else value, hints[name], f"{what}: {name}")
+
+
+def _check(value: object, hint: Any, what: str) -> None:
+    if not _fits(value, hint):
+        raise InputError(f"{what} = {_typed(value)}: use {' or '.join(dict.fromkeys(_words(hint)))}")
 
 
 def _fits(value: object, hint: Any) -> bool:

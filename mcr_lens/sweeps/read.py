@@ -10,6 +10,7 @@ from typing import Any
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.sweeps.arms import SweepArm
+from mcr_lens.sweeps.fields import check_entries
 from mcr_lens.sweeps.grid import BUNDLED, Grid, SweepModel, SweepPrompts
 
 __all__ = ["read_grid"]
@@ -77,6 +78,9 @@ def _grid(table: Mapping[str, Any], folder: Path) -> Grid:
     ]
     rest = {name: table[name] for name in ("sink_position",) if name in table}
     if "estimator" in table:
+        if isinstance(table["estimator"], Mapping):
+            _check_keys(table["estimator"], Estimator, "estimator")
+            check_entries(table["estimator"], Estimator, "estimator")
         rest["estimator"] = _made(Estimator, table["estimator"], "estimator")
     return Grid(models, prompts, arms, **rest)
 
