@@ -6,6 +6,7 @@ An observer is anything with ``.hooks()``, a plain list of TransformerLens hooks
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.finite import first_not_finite, without
 from mcr_lens.hooks.observe_attention import AttentionObserver
 from mcr_lens.hooks.prompt_table import PromptTable
+from mcr_lens.hooks.worker_threads import WorkerThreads
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.spectrum import Estimator
@@ -71,18 +73,17 @@ class ResidualObserver:
         self._n_layers, self._dtype = facts.n_layers, facts.dtype
         self._sink_position = sink_position
         self._estimator = estimator
-        self._states: dict[int, ResidualState] = {}
-        self._first_broken: dict[int, Tensor] = {}
-        self._table = PromptTable("depth", self._n_layers + 1)
+        self._clear()
 
     def hooks(self) -> list[Hook]:
         """One hook a depth; what was read before is forgotten."""
-        self._table = PromptTable("depth", self._n_layers + 1)
+        self._clear()
         depths = range(self._n_layers + 1)
         return [(depth_hook_name(d, self._n_layers), partial(self._read, depth=d)) for d in depths]
 
     def result(self) -> xr.Dataset:
         """Every (prompt, depth) variable."""
+        self._collect()
         data = self._table.dataset()
         if _BROKEN not in data:  # nothing was run
             return data
@@ -95,6 +96,13 @@ class ResidualObserver:
         if note := not_finite_note(data, self._dtype):
             warnings.warn(note, RuntimeWarning, stacklevel=2)
         return data
+
+    def _clear(self) -> None:
+        self._states: dict[int, ResidualState] = {}
+        self._first_broken: dict[int, Tensor] = {}
+        self._table = PromptTable("depth", self._n_layers + 1)
+        # Eigenvalues take longer than all else here: they are solved while the next block runs.
+        self._threads: WorkerThreads[_Found] = WorkerThreads()
 
     def _read(self, residual: Tensor, hook: Any, depth: int) -> None:
         context = current_context()
@@ -109,11 +117,26 @@ class ResidualObserver:
         self._first_broken[depth] = first = before.where(before >= 0, first)
         # No solver takes NaN: a broken prompt is zeros from here on, and its numbers are thrown away below.
         broken = first >= 0
-        self._states[depth].update(residual.masked_fill(broken[:, None, None], 0.0), context.offset)
+        if bool(broken.any()):
+            residual = residual.masked_fill(broken[:, None, None], 0.0)
+        self._states[depth].update(residual, context.offset)
         if context.ends_with(rows):
-            values = without(broken, self._states.pop(depth).result())
-            values[_BROKEN] = self._first_broken.pop(depth)
-            self._table.add(depth, values, context.prompts)
+            state, first = self._states.pop(depth), self._first_broken.pop(depth)
+            self._threads.submit(partial(_reduced, depth, state, first, context.prompts))
+            if depth == self._n_layers:
+                self._collect()
+
+    def _collect(self) -> None:
+        for depth, values, prompts in self._threads.collect():
+            self._table.add(depth, values, prompts)
+
+
+_Found = tuple[int, dict[str, Tensor], Sequence[int] | None]
+
+
+def _reduced(depth: int, state: ResidualState, first: Tensor, prompts: Sequence[int] | None) -> _Found:
+    """Every variable of one depth and batch; NaN for the prompts that are broken there."""
+    return depth, without(first >= 0, state.result()) | {_BROKEN: first}, prompts
 
 
 class WriteObserver:

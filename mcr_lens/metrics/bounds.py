@@ -22,6 +22,7 @@ __all__ = [
     "entropy_bound",
     "masses",
     "norm_mass_ratio",
+    "split_norms",
 ]
 
 
@@ -56,15 +57,23 @@ def split_mass(
     rows: Float[Tensor, "*batch rows d_model"], sink: Float[Tensor, "*batch d_model"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Squared mass of the rows: whole, along the sink token's direction, across it."""
+    norms, along, across = split_norms(rows, sink)
+    return norms.square().sum(-1), along.square().sum(-1), across.square().sum(-1)
+
+
+def split_norms(
+    rows: Float[Tensor, "*batch rows d_model"], sink: Float[Tensor, "*batch d_model"]
+) -> tuple[Float[Tensor, "*batch rows"], Float[Tensor, "*batch rows"], Float[Tensor, "*batch rows"]]:
+    """Norm of each row, its component along the sink token's direction, and the norm of what is across."""
     norm = torch.linalg.vector_norm(sink, dim=-1, keepdim=True)
     direction = torch.where(norm > 0, sink / norm, torch.zeros_like(sink))
-    along = torch.einsum("...rd,...d->...r", rows, direction)
-    across = rows - along[..., None] * direction[..., None, :]
+    along = (rows @ direction[..., None]).squeeze(-1)
+    # Summed directly: across a massive sink there is little left, and a difference would lose it.
+    across = torch.linalg.vector_norm(rows - along[..., None] * direction[..., None, :], dim=-1)
+    norms = torch.linalg.vector_norm(rows, dim=-1)
     # What is left of a row that is parallel to the sink is rounding.
-    rounding = 8 * torch.finfo(rows.dtype).eps * torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    parallel = torch.linalg.vector_norm(across, dim=-1, keepdim=True) <= rounding
-    across = torch.where(parallel, torch.zeros_like(across), across)
-    return rows.square().sum((-2, -1)), along.square().sum(-1), across.square().sum((-2, -1))
+    across = torch.where(across <= 8 * torch.finfo(rows.dtype).eps * norms, 0.0, across)
+    return norms, along, across
 
 
 def norm_mass_ratio(mass: Masses) -> Float[Tensor, "*batch"]:

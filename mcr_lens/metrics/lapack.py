@@ -10,10 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cython_lapack
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["tridiagonal_eigenvalues", "tridiagonalise"]
@@ -69,7 +69,7 @@ class _Routine:
 
 @cache
 def _routine(name: str) -> _Routine:
-    capsule = cython_lapack.__pyx_capi__[name]
+    capsule = import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p

@@ -114,24 +114,28 @@ class ResidualState:
         """Reduce a block whose sink token is known."""
         assert self._sink is not None
         rows, device = block.shape[1], block.device
-        is_real = real_rows(self.lengths, rows, offset, device)
+        if offset + rows > int(self.lengths.min()):  # padding, which may hold anything
+            is_real = real_rows(self.lengths, rows, offset, device)
+            block = torch.where(is_real[..., None], block, 0.0)
         is_rest = rest_rows(self.lengths, rows, offset, self.sink_position, device)
-        x = torch.where(is_real[..., None], block, 0.0).double()
-        rest = torch.where(is_rest[..., None], x, 0.0)
-        self._rest_norms += torch.linalg.vector_norm(rest, dim=-1).sum(-1)
-        parts = bounds.split_mass(rest, self._sink)
+        x = block.double()
+        norms, along, across = (torch.where(is_rest, part, 0.0) for part in bounds.split_norms(x, self._sink))
+        self._rest_norms += norms.sum(-1)
+        parts = (part.square().sum(-1) for part in (norms, along, across))
         self._rest_masses = [old + new for old, new in zip(self._rest_masses, parts, strict=True)]
-        self._medians.append((offset, residual.median_of_last(x.abs())))
-        self._take_top(x, offset)
+        magnitude = _as_reduced(block).abs()
+        self._medians.append((offset, residual.median_of_last(magnitude)))
+        self._take_top(magnitude, offset)
         if self._keeps_rows:
             self._blocks.append((offset, x))
         else:
-            rest = spectrum.rotate_to_first_axis(self._scaled(rest), self._sink)
+            rest = torch.where(is_rest[..., None], self._scaled(x), 0.0)
+            rest = spectrum.rotate_to_first_axis(rest, self._sink)
             gram = rest.mT @ rest
             self._gram = gram if self._gram is None else self._gram + gram
 
-    def _take_top(self, x: Tensor, offset: int) -> None:
-        found = residual.top_activation(x)
+    def _take_top(self, magnitude: Tensor, offset: int) -> None:
+        found = residual.top_of_magnitude(magnitude)
         found = found._replace(position=found.position + offset)
         if self._top is None:
             self._top = found
@@ -176,6 +180,11 @@ class ResidualState:
         medians = torch.cat([block for _, block in sorted(self._medians, key=_offset)], dim=1)
         pairs = zip(medians, self.lengths.tolist(), strict=True)
         return torch.stack([residual.median_of_last(row[:length]) for row, length in pairs])
+
+
+def _as_reduced(block: Tensor) -> Tensor:
+    """Half precision as float32: what is selected, not summed, needs no more than that."""
+    return block if block.dtype in (torch.float32, torch.float64) else block.float()
 
 
 def _offset(block: tuple[int, Tensor]) -> int:
