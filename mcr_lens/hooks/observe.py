@@ -117,7 +117,8 @@ class ResidualObserver:
         self._first_broken[depth] = first = before.where(before >= 0, first)
         # No solver takes NaN: a broken prompt is zeros from here on, and its numbers are thrown away below.
         broken = first >= 0
-        if bool(broken.any()):
+        # On an accelerator asking would wait for it, and filling costs nothing.
+        if residual.device.type != "cpu" or bool(broken.any()):
             residual = residual.masked_fill(broken[:, None, None], 0.0)
         self._states[depth].update(residual, context.offset)
         if context.ends_with(rows):

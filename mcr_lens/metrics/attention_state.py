@@ -15,6 +15,10 @@ from mcr_lens.thresholds import MIN_QUERIES
 __all__ = ["AttentionState", "TopColumns"]
 
 
+# Query rows whose entropy is taken at once on the host.
+_ROWS = 64
+
+
 class TopColumns(NamedTuple):
     """The few columns of each prompt in one layer that later queries attend to most, strongest first.
 
@@ -76,7 +80,7 @@ class AttentionState:
         real = real_rows(self.lengths, queries, offset, pattern.device)[:, None] & (mass > 0)
         # NaN rows count, so that a broken pattern shows as NaN rather than vanishing.
         real |= real_rows(self.lengths, queries, offset, pattern.device)[:, None] & mass.isnan()
-        self._add_by_key("column", torch.where(real[..., None], pattern, 0.0).sum(-2), first_key)
+        self._add_by_key("column", _column_sums(pattern, mass, real), first_key)
         itself = _shifted_diagonal(pattern, offset - first_key)
         self._add_by_key("itself", torch.where(real, itself, 0.0), offset)
         self._add_by_key("row", real, offset)
@@ -183,7 +187,7 @@ class AttentionState:
         sink, queries = self.sink_position, pattern.shape[-2]
         position = row_positions(queries, offset, pattern.device)
         visible = (position + 1).clamp(max=self.window)
-        entropy = torch.special.entr(pattern).sum(-1) / mass + mass.log()
+        entropy = _entropies(pattern) / mass + mass.log()
         sink_column = sink - first_key
         if 0 <= sink_column < pattern.shape[-1]:
             to_sink = pattern[..., sink_column]
@@ -227,6 +231,31 @@ class AttentionState:
         keys = until.shape[-1]
         last_seeing = (torch.arange(keys, device=until.device) + self.window - 1).clamp(max=keys - 1)
         return until[..., last_seeing] - until
+
+
+def _column_sums(
+    pattern: Float[Tensor, "batch head query key"],
+    mass: Float[Tensor, "batch head query"],
+    real: Bool[Tensor, "batch head query"],
+) -> Float[Tensor, "batch head key"]:
+    """Sum over the rows that count."""
+    if pattern.device.type == "cpu" and bool((real | mass.isfinite()).all()):
+        # A product takes no copy. Rows that do not count are times 0, which Inf and NaN would survive.
+        return (real.to(pattern.dtype)[..., None, :] @ pattern).squeeze(-2)
+    return torch.where(real[..., None], pattern, 0.0).sum(-2)
+
+
+def _entropies(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query"]:
+    """``-sum_k A_qk ln A_qk`` of each row as it is."""
+    queries, keys = pattern.shape[-2:]
+    if pattern.device.type != "cpu":
+        return torch.special.entr(pattern).sum(-1)
+    # A few rows at a time stay in the cache, and the keys after the last of them get nothing.
+    parts = []
+    for start in range(0, queries, _ROWS):
+        rows = pattern[..., start : start + _ROWS, : keys - queries + start + _ROWS]
+        parts.append(torch.special.entr(rows).sum(-1))
+    return torch.cat(parts, -1)
 
 
 def _shifted_diagonal(
