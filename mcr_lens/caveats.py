@@ -20,7 +20,7 @@ _FEW_TOKENS = 16
 
 
 def caveats(profile: Profile) -> list[str]:
-    """One sentence each: few or short prompts, broken states, failed checks, a learned sink, an edit."""
+    """One sentence each: few or short prompts, broken states, failed checks, a learned sink, edits."""
     data, made = profile.data, profile.data.attrs
     n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
     found = []
@@ -48,4 +48,9 @@ def caveats(profile: Profile) -> list[str]:
         found.append(f"The model failed a check ({check}): {why}")
     if made.get("interventions"):
         found.append(f"The model was edited while it was measured, by {len(made['interventions'])} hooks.")
+    if attached := made.get("attached_hooks"):
+        found.append(
+            f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}"
+            f"{' ...' if len(attached) > 3 else ''}."
+        )
     return found

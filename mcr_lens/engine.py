@@ -14,6 +14,7 @@ from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
 from mcr_lens.prompts import Batch, Prompts
@@ -110,6 +111,7 @@ def measure(
     """
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
+    attached = attached_hooks(model)
     hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
     check_hooks(model, hooks, shortest=min(prompts.lengths))
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
@@ -124,7 +126,10 @@ def measure(
     if taken := sorted(told.keys() & set(data.variables)):
         raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
     data = data.assign_coords({name: ("prompt", values) for name, values in told.items()})
-    data.attrs = model_facts(model).attributes() | {"prompts": prompts.attributes()}
+    data.attrs = model_facts(model).attributes() | {
+        "prompts": prompts.attributes(),
+        "attached_hooks": attached,
+    }
     return data
 
 

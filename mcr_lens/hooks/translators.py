@@ -127,18 +127,23 @@ class Translators:
             weights, biases = _read_published(folder / _PUBLISHED_PARAMS, config)
         else:
             raise InputError(f"{folder}: neither {_PARAMS} nor {_PUBLISHED_PARAMS} is there")
-        stated = (config.get("num_hidden_layers"), config.get("d_model"))
-        if stated != tuple(biases.shape):
-            raise InputError(
-                f"{folder}: {_CONFIG} states {stated[0]} layers of width {stated[1]}, the file has "
-                f"{biases.shape[0]} of width {biases.shape[1]}"
-            )
         published = {
             "base_model": config.get("base_model_name_or_path"),
             "revision": config.get("base_model_revision"),
             "unembed_hash": config.get("unembed_hash"),
         }
-        return cls(weights, biases, config.get("record", published))
+        record = config.get("record", published)
+        try:
+            lens = cls(weights, biases, record if isinstance(record, dict) else published)
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from error
+        stated = (config.get("num_hidden_layers"), config.get("d_model"))
+        if stated != (lens.n_layers, lens.d_model):
+            raise InputError(
+                f"{folder}: {_CONFIG} states {stated[0]} layers of width {stated[1]}, the file has "
+                f"{lens.n_layers} of width {lens.d_model}"
+            )
+        return lens
 
     def _config(self) -> dict[str, Any]:
         """The keys of a published lens, and the whole record beside them."""

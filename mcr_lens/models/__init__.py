@@ -1,5 +1,6 @@
 """Models: loading, the facts the rest needs, the self-check, and the seam between TransformerLens lines."""
 
+from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import Hook, Model, backend_of
 from mcr_lens.models.checkpoints import Checkpoint, checkpoints
 from mcr_lens.models.facts import ModelFacts, model_facts, require
@@ -11,6 +12,7 @@ __all__ = [
     "Hook",
     "Model",
     "ModelFacts",
+    "attached_hooks",
     "backend_of",
     "checkpoints",
     "load_model",

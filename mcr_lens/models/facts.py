@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, ref
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
 from mcr_lens.models.self_check import SelfCheck, self_check
+from mcr_lens.models.suited import refuse_unsuited
 
 __all__ = ["ModelFacts", "model_facts", "owner_of", "record_origin", "require"]
 
@@ -53,7 +54,7 @@ class ModelFacts:
             "failed_checks": dict(self.failed_checks),
             "versions": {
                 package: version(package)
-                for package in ("mcr-lens", "transformer-lens", "torch", "transformers")
+                for package in ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
             },
         }
 
@@ -74,7 +75,8 @@ def model_facts(model: Model) -> ModelFacts:
     """Facts about a model; runs the self-check the first time a model is seen.
 
     Raises:
-        InputError: for an object that is neither of the two model classes.
+        InputError: for an object that is neither of the two model classes, an encoder, or a model whose weights
+            are not there.
     """
     backend = backend_of(model)
     weights = next(as_module(model).parameters())
@@ -82,6 +84,7 @@ def model_facts(model: Model) -> ModelFacts:
     # Folding, centring or casting weights makes another model of it: check again.
     is_new = model not in _CHECKS or _CHECKS[model][0] != state
     if is_new:
+        refuse_unsuited(model, _origin(model)[0])
         _CHECKS[model] = (state, self_check(model))
     facts = _facts(model, backend, *state, _CHECKS[model][1])
     if is_new:
@@ -119,7 +122,7 @@ def _facts(
     model: Model, backend: Backend, processing: str, dtype: str, device: str, checked: SelfCheck
 ) -> ModelFacts:
     cfg = model.cfg
-    name, revision = _ORIGINS.get(model, (str(cfg.model_name), None))
+    name, revision = _origin(model)
     return ModelFacts(
         name=name,
         revision=revision,
@@ -136,6 +139,11 @@ def _facts(
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
     )
+
+
+def _origin(model: Model) -> tuple[str, str | None]:
+    """Name and revision."""
+    return _ORIGINS.get(model, (str(model.cfg.model_name), None))
 
 
 def _windows(model: Model, backend: Backend) -> tuple[int | None, ...]:

@@ -43,9 +43,9 @@ def bert(folder: Path) -> Path:
 
 def t5(folder: Path) -> Path:
     config = T5Config(
-        vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
-        decoder_start_token_id=0,
+        vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4
     )  # fmt: skip
+    config.decoder_start_token_id = 0
     T5ForConditionalGeneration(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder

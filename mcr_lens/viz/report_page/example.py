@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mcr_lens import models
 from mcr_lens.errors import InputError
-from mcr_lens.models import Model, load_model, model_facts
+from mcr_lens.models import Model, model_facts
 from mcr_lens.prompts.word_problems import word_problems
 from mcr_lens.result import Profile
 from mcr_lens.viz.one_prompt import TextOrTokens, one_prompt
@@ -38,7 +39,7 @@ def example_section(runs: Sequence[Run], model: Model | str | None, prompt: Text
     """
     profiles = [run for run in runs if run.kind == "profile" and not run.attributes.get("interventions")]
     if model is not None:
-        loaded = load_model(model)
+        loaded = models.load_model(model)
         named = model_facts(loaded).name
         own = next((run for run in profiles if run.attributes.get("model") == named), None)
         return Section(_TITLE, _views(loaded, None if own is None else own.data, prompt))
@@ -49,7 +50,7 @@ def example_section(runs: Sequence[Run], model: Model | str | None, prompt: Text
             continue
         profile = run.data if run in profiles else None
         try:
-            return Section(_TITLE, _views(load_model(source, revision=revision), profile, prompt))
+            return Section(_TITLE, _views(models.load_model(source, revision=revision), profile, prompt))
         except InputError as error:
             # Nobody asked for this model: the report does without it and says why. A prompt was asked for.
             if prompt is not None:
