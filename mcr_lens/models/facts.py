@@ -75,8 +75,8 @@ def model_facts(model: Model) -> ModelFacts:
     """Facts about a model; runs the self-check the first time a model is seen.
 
     Raises:
-        InputError: for an object that is neither of the two model classes, an encoder, or a model whose weights
-            are not there.
+        InputError: for an object that is neither of the two model classes, an encoder, or a model without
+            its weights.
     """
     backend = backend_of(model)
     weights = next(as_module(model).parameters())

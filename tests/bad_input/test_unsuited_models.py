@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 import mcr_lens as mcr
+from mcr_lens.caveats import caveats
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import as_module
 
@@ -117,7 +118,7 @@ def test_training_mode_and_gradients_change_nothing_and_stay(llama_folder: Path,
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_hooks_of_the_user_are_kept_run_and_can_be_told(llama_folder: Path, backend: Any) -> None:
+def test_hooks_of_the_user_are_kept_run_and_told(llama_folder: Path, backend: Any) -> None:
     model = mcr.load_model(llama_folder, backend=backend)
     plain = mcr.profile(model, PROMPTS, progress=False).data
     assert attached_hooks(model) == []
@@ -133,6 +134,9 @@ def test_hooks_of_the_user_are_kept_run_and_can_be_told(llama_folder: Path, back
     assert float(abs(found.mlp_write_norm.isel(layer=1)).max()) == 0
     assert float(plain.mlp_write_norm.isel(layer=1).min()) > 0
     (name,) = attached_hooks(model)
+    assert found.attrs["attached_hooks"] == [name]
+    assert plain.attrs["attached_hooks"] == []
+    assert any(name in caution for caution in caveats(mcr.Profile(found)))
     assert model.hook_dict[name] is model.hook_dict["blocks.1.hook_mlp_out"]
     calls.clear()
     mcr.profile(model, PROMPTS, progress=False)
