@@ -54,6 +54,9 @@ def check_place(path: str | Path) -> None:
             reason = f"{above} is not a folder"
         elif not os.access(above, os.W_OK):
             reason = f"{above} is read-only"
+        else:
+            # For root os.access knows no limits, not even in /proc. Nothing of this is left.
+            tempfile.TemporaryFile(dir=above).close()
     except OSError as error:  # a name too long
         reason = error.strerror
     if reason:

@@ -34,7 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         **_GATED, "sliding_window": 8, "query_pre_attn_scalar": 8, "layer_types": _ALTERNATING
     },
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
-    "gpt_neox": {**_ATTENTION, "intermediate_size": 64, "use_parallel_residual": True},
+    "gpt_neox": {**_ATTENTION, "intermediate_size": 64, "rotary_pct": 0.5, "use_parallel_residual": True},
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
     "opt": {
         "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 64,

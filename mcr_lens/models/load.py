@@ -165,7 +165,8 @@ def _device(device: str | torch.device | None) -> str | torch.device | None:
     if device is None:
         return None
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise InputError("device 'meta' holds no numbers: use 'cpu' or an accelerator")
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error, 120)
         raise InputError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu'") from error
@@ -180,6 +181,11 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
+        if "HookedEncoder" in str(error):
+            raise InputError(
+                f"{source}: not a decoder language model; give one whose architecture ends in ForCausalLM or "
+                "LMHeadModel"
+            ) from error
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{source}: could not be loaded: it brings custom code, which would be run here; pass "

@@ -43,7 +43,7 @@ def json_rows(path: Path) -> list[Any]:
     text = read_text(path)
     if path.suffix == ".json":
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, object_pairs_hook=_fields)
         except (ValueError, RecursionError) as error:
             raise _unreadable(path, f"invalid JSON: {error}", "one value a line goes in a .jsonl") from error
         if not isinstance(rows, list):
@@ -53,12 +53,21 @@ def json_rows(path: Path) -> list[Any]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(json.loads(line, object_pairs_hook=_fields))
             except (ValueError, RecursionError) as error:
                 raise _unreadable(
                     path, f"invalid JSON on line {number}: {error}", "mend that line"
                 ) from error
     return rows
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields; of a name that stands twice the reader would silently keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return fields
 
 
 def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -136,6 +136,12 @@ def test_a_pipe_is_not_replaced_by_a_result(llama_profile: mcr.Profile, tmp_path
     assert path.is_fifo()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that root cannot write to")
+def test_a_place_that_not_even_root_can_write_is_known_before_the_run() -> None:
+    with pytest.raises(mcr.InputError, match="cannot be written"):
+        netcdf.check_place("/proc/run.nc")
+
+
 def test_a_link_is_replaced_not_written_through(llama_profile: mcr.Profile, tmp_path: Path) -> None:
     kept = tmp_path / "kept.txt"
     kept.write_text("mine")

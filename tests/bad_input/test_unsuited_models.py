@@ -83,6 +83,17 @@ def test_a_hooked_transformer_that_looks_both_ways_is_refused() -> None:
     refused(lambda: mcr.load_model(HookedTransformer(config)), "not a decoder")
 
 
+def test_a_name_with_an_end_of_line_is_told_in_one_line() -> None:
+    with pytest.raises(mcr.InputError) as error:
+        mcr.load_model("no such\nmodel")
+    assert "no such model" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_meta_device_holds_no_numbers() -> None:
+    with pytest.raises(mcr.InputError, match="device 'meta' holds no numbers: use 'cpu'"):
+        mcr.load_model("tiny", device="meta")
+
+
 def test_weights_that_are_not_there_are_refused(llama_folder: Path) -> None:
     refused(lambda: mcr.load_model(llama_folder, device="meta"), "device 'meta'", "'cpu'")
     half = mcr.load_model(llama_folder)
