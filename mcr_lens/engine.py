@@ -1,5 +1,6 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal
@@ -11,12 +12,14 @@ from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.intervene import check_hooks, described
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
+from mcr_lens.hooks.observe_attention import LOST_ROW
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
+from mcr_lens.not_finite import not_finite_note, without_lost_rows
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
@@ -122,6 +125,8 @@ def measure(
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
     data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
+    if LOST_ROW in data:
+        data = _without_lost_rows(data, model_facts(model).dtype)
     told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
     if taken := sorted(told.keys() & set(data.variables)):
         raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
@@ -131,6 +136,16 @@ def measure(
         "attached_hooks": attached,
     }
     return data
+
+
+def _without_lost_rows(data: xr.Dataset, dtype: str) -> xr.Dataset:
+    """What the observer of attention found broken is broken for that of the residual stream, too."""
+    if "not_finite_depth" not in data.coords:
+        return data.drop_vars(LOST_ROW)
+    whole = without_lost_rows(data, LOST_ROW)
+    if not whole.not_finite_depth.equals(data.not_finite_depth):
+        warnings.warn(str(not_finite_note(whole, dtype)), RuntimeWarning, stacklevel=3)
+    return whole
 
 
 def record(

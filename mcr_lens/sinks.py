@@ -13,7 +13,7 @@ from mcr_lens.thresholds import MIN_QUERIES, SINK_THRESHOLD
 __all__ = ["locate_sink"]
 
 _WHERE = ("position", "token")
-_COLUMNS = ["layer", "sink", *_WHERE, "heads", "attention", "prompts"]
+_COLUMNS = ["layer", "sink", *_WHERE, "heads", "attention", "prompts", "judged"]
 _NEEDED = ("top_column_position", "top_column_attention", "top_column_token", "learned_sink_mass")
 
 
@@ -54,7 +54,8 @@ def locate_sink(
           between the prompts, is not known, or the sink is learned;
         - ``heads``: share of the heads that have it; ``attention``: mean over all heads of the attention to
           it (of a learned sink, ``learned_sink_mass``); both are means over the prompts in which it is one;
-        - ``prompts``: the share of them, among prompts of 9 tokens or more.
+        - ``prompts``: the share of them, among the ``judged``: the number of prompts that are long enough to
+          tell, which go on for 8 tokens after that position (by token: have 9 tokens or more).
 
     Raises:
         InputError: for a profile without the attention to each position (saved by an earlier version, or of a
@@ -84,13 +85,16 @@ def locate_sink(
     rows = []
     for key, group in found.groupby(["layer", "sink", by]):
         layer, sink, _ = key  # type: ignore[misc]  # a tuple, as long as the list
-        prompts = len(group) / float(judged.sel(layer=layer).sum())
+        able = judged.sel(layer=layer)
+        if sink == "token" and by == "position":
+            able = able & (data.n_tokens > int(group["position"].iloc[0]) + MIN_QUERIES)
+        prompts = len(group) / float(able.sum())
         if prompts >= min_prompts:
             where = {"layer": layer, "sink": sink, **{name: _common(group[name]) for name in _WHERE}}
             means = {name: group[name].mean() for name in ("heads", "attention")}
-            rows.append(where | means | {"prompts": prompts})
+            rows.append(where | means | {"prompts": prompts, "judged": int(able.sum())})
     rows.sort(key=lambda row: (row["layer"], -row["heads"], -row["attention"]))
-    return pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys(_WHERE, "Int64"))
+    return pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys((*_WHERE, "judged"), "Int64"))
 
 
 def _checked(data: xr.Dataset) -> xr.Dataset:

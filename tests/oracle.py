@@ -214,9 +214,9 @@ def later_attention_oracle(pattern: Array, window: int | None = None, least: int
 
 
 def top_columns_oracle(A: Array, window: int | None = None, n: int = 4) -> dict[str, Array]:
-    """The n positions of largest mean square over heads: top_column_position [n], _attention [n, H]."""
+    """The n positions that some head attends to most: top_column_position [n], _attention [n, H]."""
     heads = np.array([later_attention_oracle(np.asarray(head, dtype=np.float64), window) for head in A])
-    strength = [mean(x * x for x in column if not math.isnan(x)) for column in heads.T]
+    strength = [max((x for x in column if not math.isnan(x)), default=0.0) for column in heads.T]
     named = [k for k in range(len(strength)) if strength[k] > 0]
     order = sorted(named, key=lambda k: -strength[k])[:n]
     missing = n - len(order)

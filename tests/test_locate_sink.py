@@ -169,6 +169,14 @@ def test_short_prompts_are_not_judged(planted: Any) -> None:
         locate_sink(mcr.profile(planted, mcr.Prompts.from_tokens(short), progress=False))
 
 
+def test_a_late_sink_is_judged_by_the_prompts_that_reach_it(planted: Any) -> None:
+    short = [[9, *range(10, 20)]] * 5
+    prompts = mcr.Prompts.from_tokens([*prompts_with([[12]] * 2).tokens, *short])
+    assert min(prompts.lengths[:2]) > 20
+    (row,) = locate_sink(mcr.profile(planted, prompts, progress=False)).to_dict("records")
+    assert (row["position"], row["prompts"], row["judged"]) == (12, 1.0, 2)
+
+
 def test_a_saved_profile_tells_the_same(planted: Any, tmp_path: Path) -> None:
     profile = mcr.profile(planted, prompts_with([[2]] * 3), progress=False)
     loaded = mcr.Profile.load(profile.save(tmp_path / "run.nc"))

@@ -124,6 +124,54 @@ def test_attention_alone_leaves_a_broken_prompt_out(model: Any) -> None:
     assert data.sink_score.sel(prompt=[0, 1]).notnull().all()
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("options", [{}, {"chunk": 4}], ids=str)
+def test_a_broken_attention_score_is_named_too(model: Any, value: float, options: dict[str, Any]) -> None:
+    """A HookedTransformer makes its row into zeros, and goes on with a state that is finite and wrong."""
+
+    def edit(scores: torch.Tensor, hook: Any) -> torch.Tensor:
+        context = current_context()
+        row = POSITION - context.offset
+        if not 0 <= row < scores.shape[2]:
+            return scores
+        edited = scores.clone()
+        edited[(context.prompts or ()).index(BROKEN), 1, row, 2] = value
+        return edited
+
+    sound = mcr.profile(model, PROMPTS, progress=False).data
+    hooks = [(f"blocks.{LAYER}.attn.hook_attn_scores", edit)]
+    with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 2 .which layer 1"):
+        broken = mcr.profile(model, PROMPTS, interventions=hooks, progress=False, **options).data
+    assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
+    assert broken.not_finite_position.values.tolist() == [-1, -1, POSITION]
+    assert set(broken.data_vars) == set(sound.data_vars)
+    for name in sound.data_vars:
+        kept = {"prompt": [0, 1]}
+        np.testing.assert_allclose(broken[name].sel(kept), sound[name].sel(kept), 1e-5, 1e-6)
+    assert broken.norm_ratio.sel(prompt=BROKEN, depth=slice(LAYER + 1, None)).isnull().all()
+    assert broken.norm_ratio.sel(prompt=BROKEN, depth=slice(None, LAYER)).notnull().all()
+    assert broken.mlp_write_norm.sel(prompt=BROKEN, layer=slice(LAYER, None)).isnull().all()
+    assert broken.sink_score.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
+
+
+def test_a_token_that_overflows_as_padding_breaks_no_prompt(tmp_path: Path) -> None:
+    """The planted model overflows float16 at token 0, which no prompt holds, whatever fills a batch up."""
+    planted = planted_llama(emergence=(1, 3), dissipation=(), ratio=100_000.0)
+    embedding = planted.model.embed_tokens.weight.data
+    embedding[[BOS, 0]] = embedding[[0, BOS]]
+    planted.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    model = mcr.load_model(tmp_path, dtype="float16")
+    prompts = mcr.Prompts.from_tokens([[5, *range(10, 30)], [6, *range(9, 15)], [7, *range(15, 25)]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        together = mcr.profile(model, prompts, progress=False).data
+        alone = mcr.profile(model, prompts, batch_size=1, progress=False).data
+    assert (together.not_finite_depth == -1).all()
+    for name in alone.data_vars:
+        np.testing.assert_allclose(together[name], alone[name], rtol=0.01, atol=0.01, err_msg=str(name))
+
+
 def test_padding_may_be_broken(model: Any) -> None:
     lengths = PROMPTS.lengths
 

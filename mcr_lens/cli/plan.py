@@ -12,6 +12,9 @@ from mcr_lens.errors import InputError
 __all__ = ["plan"]
 
 
+_MOST = 10_000_000
+
+
 @dataclass(frozen=True)
 class PlanOptions:
     """Which model, which prompts, which machine."""
@@ -68,6 +71,10 @@ class PlanOptions:
 
 def plan(options: PlanOptions, run: RunOptions) -> None:
     """Predict memory and time of a profile from the model's configuration, and say which settings fit."""
+    chunk = run.settings()["chunk"]
+    for name, value in (("--n", options.n), ("--tokens", options.tokens), ("--chunk", chunk)):
+        if value is not None and value > _MOST:
+            raise InputError(f"{name} {value:.3g}: use a number up to {_MOST:,}")
     lengths = None if options.tokens is None else [options.tokens] * (options.n or 1)
     prompts = options.prompts or lengths
     if prompts is None or (options.prompts and lengths):

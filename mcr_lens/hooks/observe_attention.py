@@ -13,10 +13,14 @@ from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.finite import first_not_finite, without
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
+from mcr_lens.metrics.rows import real_rows
 from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.models import Hook, Model, model_facts, require
 
-__all__ = ["AttentionObserver"]
+__all__ = ["LOST_ROW", "AttentionObserver"]
+
+# First position of each prompt and layer at which a head attends to nothing; on its way to the result.
+LOST_ROW = "lost_row"
 
 
 class AttentionObserver:
@@ -48,7 +52,8 @@ class AttentionObserver:
 
     def result(self) -> xr.Dataset:
         """Every (prompt, layer, head) variable, and the top columns, (prompt, layer, rank[, head])."""
-        data = xr.merge([self._table.dataset(), self._columns.dataset()], join="outer", compat="no_conflicts")
+        tables = (self._table, self._columns, self._rows)
+        data = xr.merge([table.dataset() for table in tables], join="outer", compat="no_conflicts")
         data = data.assign_coords(head=range(self._facts.n_heads))
         return data.set_coords("top_column_token") if "top_column_token" in data else data
 
@@ -56,8 +61,23 @@ class AttentionObserver:
         self._patterns: dict[int, AttentionState] = {}
         self._values: dict[int, ValueState] = {}
         self._broken: dict[int, Tensor] = {}
+        self._lost: dict[int, Tensor] = {}
+        self._rows = PromptTable("layer", self._facts.n_layers)
         self._table = PromptTable("layer", self._facts.n_layers, trailing=("head",))
         self._columns = PromptTable("layer", self._facts.n_layers, trailing=("rank", "head"))
+
+    def _lost_rows(self, pattern: Tensor, offset: int, layer: int) -> Int[Tensor, "batch"]:
+        """First position of each prompt at which a head attends to nothing at all; -1 where there is none.
+
+        A HookedTransformer makes a row of NaN, of attention scores that overflowed, into a row of zeros. A
+        learned sink may rightly take all.
+        """
+        if self._facts.learned_sink or current_context().prompts is None:
+            return torch.full((len(pattern),), -1, device=pattern.device)
+        lengths = self._patterns[layer].lengths
+        lost = (pattern.detach().amax(-1) == 0).any(1)
+        lost &= real_rows(lengths, pattern.shape[-2], offset, pattern.device)
+        return torch.where(lost.any(-1), lost.int().argmax(-1) + offset, -1)
 
     def _see_broken(self, tensor: Tensor, hook: Any, layer: int) -> None:
         """Remember the prompts with Inf or NaN in what attention reads.
@@ -91,6 +111,9 @@ class AttentionObserver:
             lengths = context.prompt_lengths(batch, queries)
             window = self._facts.windows[layer]
             self._patterns[layer] = AttentionState(lengths, self._sink_position, window)
+            self._lost[layer] = torch.full((batch,), -1, device=pattern.device)
+        lost, before = self._lost_rows(pattern, context.offset, layer), self._lost[layer]
+        self._lost[layer] = before.where(before >= 0, lost)
         state = self._patterns[layer]
         state.update(pattern, context.offset, first_key=context.offset + queries - keys)
         if context.ends_with(queries):
@@ -102,6 +125,7 @@ class AttentionObserver:
                 "top_column_token": _tokens_at(position, context.tokens),
             }
             self._table.add(layer, without(broken, state.result()), context.prompts)
+            self._rows.add(layer, {LOST_ROW: self._lost.pop(layer)}, context.prompts)
             self._columns.add(layer, without(broken, columns), context.prompts)
 
 

@@ -114,12 +114,12 @@ class AttentionState:
     def top_columns(self, n: int = 4) -> TopColumns:
         """The ``n`` positions that later queries attend to most, strongest first.
 
-        Positions are ranked by the mean square of ``later_attention`` over heads, so that the sink of one
-        head is not lost among many heads that attend a little to everything. Positions that fewer than
+        Positions are ranked by the largest ``later_attention`` of any head, so that no head's sink is lost
+        among positions that all heads attend to a little. Positions that fewer than
         ``MIN_QUERIES`` later queries may see, or that get no attention, are never named.
         """
         attention = self.later_attention()
-        strength = attention.square().nanmean(1).nan_to_num(nan=0.0)
+        strength = attention.nan_to_num(nan=0.0).amax(1)
         order = strength.sort(dim=-1, descending=True, stable=True).indices[:, :n]
         order = torch.nn.functional.pad(order, (0, n - order.shape[1]))
         found = torch.arange(n, device=order.device) < (strength > 0).sum(-1, keepdim=True)

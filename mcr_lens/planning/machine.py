@@ -77,7 +77,7 @@ def number_of_bytes(text: str, what: str = "memory") -> int:
         unit = found[2].upper()
         if unit or not found[3]:
             size = float(found[1]) * (_BINARY if found[3] else _UNITS)[unit]
-    if size < 1:
+    if not 1 <= size < 1e18:
         raise InputError(f"{what} {text!r}: use a size such as 80GB or 512GiB")
     return int(size)
 

@@ -85,6 +85,8 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
             "give one whose architecture ends in ForCausalLM or LMHeadModel"
         ) from error
     sizes = config.get_text_config(decoder=True)
+    if not (getattr(sizes, "num_attention_heads", None) and getattr(sizes, "num_hidden_layers", None)):
+        raise InputError(f"{name}: its configuration has no attention heads or no layers: nothing to profile")
     blocks = _blocks(model, int(sizes.num_hidden_layers), name)
     in_blocks = [_count(block) for block in blocks]
     everything = _count(model)

@@ -194,10 +194,12 @@ class Prompts:
             size = batch_size or max(1, max_batch_tokens // longest)
             chosen = tuple(order[start : start + size])
             lengths = torch.tensor([self._lengths[i] for i in chosen])
-            # Right padding is never seen by a real token of a causal model; any valid id will do.
-            tokens = torch.zeros(len(chosen), longest, dtype=torch.int64)
+            tokens = torch.empty(len(chosen), longest, dtype=torch.int64)
             for row, i in enumerate(chosen):
                 tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
+                # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN:
+                # no token goes in that the prompt does not hold, lest it overflow where the prompt does not.
+                tokens[row, self._lengths[i] :] = self.tokens[i][-1]
             yield Batch(tokens, lengths, chosen)
             start += size
 

@@ -184,7 +184,7 @@ def test_batches_hold_every_prompt_once(lengths: list[int], batch_size: int | No
         for row, length, index in zip(batch.tokens, batch.lengths, batch.prompts, strict=True):
             assert index not in seen
             seen[index] = row[: int(length)].tolist()
-            assert (row[int(length) :] == 0).all()
+            assert (row[int(length) :] == tokens[index][-1]).all()  # nothing the prompt does not hold
     assert [seen[i] for i in range(len(lengths))] == tokens
 
 
