@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import json
 import re
 from html.parser import HTMLParser
@@ -145,8 +144,7 @@ def test_the_bundled_model_shows_its_heads(bundled_model: Any, tmp_path: Path) -
 def test_a_model_that_is_not_at_hand_is_named_and_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = importlib.import_module("mcr_lens.viz.report_page.example")
-    monkeypatch.setattr(example, "load_model", lambda *a, **k: pytest.fail("it was loaded"))
+    monkeypatch.setattr("mcr_lens.models.load_model", lambda *a, **k: pytest.fail("it was loaded"))
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "pytorch_model.bin").touch()
     names = ["gpt2", str(tmp_path / "evil"), "evil", "//host/share", "x" * 9000, "/" + "x" * 9000, ATTACK]
