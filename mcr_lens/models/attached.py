@@ -14,8 +14,8 @@ def attached_hooks(model: Model) -> list[str]:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
         >>> _ = model.hook_dict["blocks.1.hook_mlp_out"].add_hook(lambda tensor, hook: tensor * 0)
-        >>> attached_hooks(model)
-        ['blocks.1.hook_mlp_out']
+        >>> len(attached_hooks(model))
+        1
         >>> model.reset_hooks()
         >>> attached_hooks(model)
         []

@@ -34,7 +34,7 @@ def test_answers_follow_their_pairs_into_batches() -> None:
     pairs = mcr.PromptPairs(clean, corrupt, (10, 11, 12), (20, 21, 22))
     first, second = pairs.batches(2)
     assert (first.pairs, second.pairs) == ((1, 2), (0,))
-    assert first.clean.tolist() == [[1, 2, 3, 4], [1, 2, 3, 0]]
+    assert first.clean.tolist() == [[1, 2, 3, 4], [1, 2, 3, 3]]
     assert first.corrupt.tolist() == [[1, 5, 3, 4], [1, 5, 3, 0]]
     assert first.lengths.tolist() == [4, 3]
     assert first.answers is not None and first.answers.tolist() == [11, 12]
