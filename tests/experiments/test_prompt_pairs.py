@@ -35,7 +35,7 @@ def test_answers_follow_their_pairs_into_batches() -> None:
     first, second = pairs.batches(2)
     assert (first.pairs, second.pairs) == ((1, 2), (0,))
     assert first.clean.tolist() == [[1, 2, 3, 4], [1, 2, 3, 3]]
-    assert first.corrupt.tolist() == [[1, 5, 3, 4], [1, 5, 3, 0]]
+    assert first.corrupt.tolist() == [[1, 5, 3, 4], [1, 5, 3, 3]]
     assert first.lengths.tolist() == [4, 3]
     assert first.answers is not None and first.answers.tolist() == [11, 12]
     assert second.wrong_answers is not None and second.wrong_answers.tolist() == [20]
