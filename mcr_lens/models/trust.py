@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,22 @@ def refuse_pickles(folder: Path) -> None:
             f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
             f"code when read; if you trust them, convert them to {_SAFE[0]} (save_pretrained of transformers)"
         )
+    for index in [] if (folder / _SAFE[0]).is_file() else sorted(folder.glob("*.index.json")):
+        for name in _named_by(index):
+            if not name.endswith(".safetensors") or Path(name).name != name:
+                raise InputError(
+                    f"{folder}: could not be loaded safely: {index.name} names {name!r}; weights must be "
+                    ".safetensors files of this folder"
+                )
+
+
+def _named_by(index: Path) -> list[str]:
+    """The files that an index of weights names; none where it is no index, which the loader tells."""
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return sorted({str(name) for name in named})
 
 
 @contextlib.contextmanager

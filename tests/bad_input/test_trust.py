@@ -123,6 +123,15 @@ def test_an_index_that_leads_to_a_pickle_runs_nothing(folder: Path) -> None:
     assert not proof.exists()
 
 
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("named", ["x.bin", "../outside.safetensors", "/etc/passwd"])
+def test_an_index_may_name_tensors_of_its_folder_alone(folder: Path, index: str, named: str) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    (folder / "x.bin").write_bytes(b"")
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": named}}))
+    refused(folder, "could not be loaded safely", index, repr(named), ".safetensors files of this folder")
+
+
 def test_loaders_of_others_unpickle_tensors_only(tmp_path: Path) -> None:
     """TransformerLens reads some names with weights_only=False."""
     proof = tmp_path / "it-was-run"
