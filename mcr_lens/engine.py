@@ -126,7 +126,12 @@ def measure(
             bar.update(len(batch.prompts))
     data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
     if LOST_ROW in data:
-        data = _without_lost_rows(data, model_facts(model).dtype)
+        # An edit may take all of a head's attention away; nothing is broken then.
+        edited = [*attached, *(str(name) for name, _ in interventions)]
+        if any("pattern" in name for name in edited):
+            data = data.drop_vars(LOST_ROW)
+        else:
+            data = _without_lost_rows(data, model_facts(model).dtype)
     told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
     if taken := sorted(told.keys() & set(data.variables)):
         raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")

@@ -154,6 +154,20 @@ def test_a_broken_attention_score_is_named_too(model: Any, value: float, options
     assert broken.sink_score.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
 
 
+def test_a_head_whose_pattern_an_edit_empties_is_not_broken(model: Any) -> None:
+    def edit(pattern: torch.Tensor, hook: Any) -> torch.Tensor:
+        edited = pattern.clone()
+        edited[:, 1] = 0.0
+        return edited
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        hooks = [(f"blocks.{LAYER}.attn.hook_pattern", edit)]
+        data = mcr.profile(model, PROMPTS, interventions=hooks, progress=False).data
+    assert (data.not_finite_depth == -1).all()
+    assert data.norm_ratio.notnull().all()
+
+
 def test_a_token_that_overflows_as_padding_breaks_no_prompt(tmp_path: Path) -> None:
     """The planted model overflows float16 at token 0, which no prompt holds, whatever fills a batch up."""
     planted = planted_llama(emergence=(1, 3), dissipation=(), ratio=100_000.0)
