@@ -18,7 +18,7 @@ from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.finite import first_not_finite, without
 from mcr_lens.hooks.observe_attention import AttentionObserver
 from mcr_lens.hooks.prompt_table import PromptTable
-from mcr_lens.hooks.worker_threads import WorkerThreads
+from mcr_lens.hooks.solve_later import SolveLater
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.spectrum import Estimator
@@ -83,7 +83,7 @@ class ResidualObserver:
 
     def result(self) -> xr.Dataset:
         """Every (prompt, depth) variable."""
-        self._collect()
+        self._later.finish()
         data = self._table.dataset()
         if _BROKEN not in data:  # nothing was run
             return data
@@ -101,8 +101,7 @@ class ResidualObserver:
         self._states: dict[int, ResidualState] = {}
         self._first_broken: dict[int, Tensor] = {}
         self._table = PromptTable("depth", self._n_layers + 1)
-        # Eigenvalues take longer than all else here: they are solved while the next block runs.
-        self._threads: WorkerThreads[_Found] = WorkerThreads()
+        self._later = SolveLater()
 
     def _read(self, residual: Tensor, hook: Any, depth: int) -> None:
         context = current_context()
@@ -123,21 +122,15 @@ class ResidualObserver:
         self._states[depth].update(residual, context.offset)
         if context.ends_with(rows):
             state, first = self._states.pop(depth), self._first_broken.pop(depth)
-            self._threads.submit(partial(_reduced, depth, state, first, context.prompts))
+            self._later.add(state, partial(self._add, depth, first, context.prompts))
             if depth == self._n_layers:
-                self._collect()
+                self._later.finish()
 
-    def _collect(self) -> None:
-        for depth, values, prompts in self._threads.collect():
-            self._table.add(depth, values, prompts)
-
-
-_Found = tuple[int, dict[str, Tensor], Sequence[int] | None]
-
-
-def _reduced(depth: int, state: ResidualState, first: Tensor, prompts: Sequence[int] | None) -> _Found:
-    """Every variable of one depth and batch; NaN for the prompts that are broken there."""
-    return depth, without(first >= 0, state.result()) | {_BROKEN: first}, prompts
+    def _add(
+        self, depth: int, first: Tensor, prompts: Sequence[int] | None, values: dict[str, Tensor]
+    ) -> None:
+        """Every variable of one depth and batch; NaN for the prompts that are broken there."""
+        self._table.add(depth, without(first >= 0, values) | {_BROKEN: first}, prompts)
 
 
 class WriteObserver:

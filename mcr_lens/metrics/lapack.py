@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["tridiagonal_eigenvalues", "tridiagonalise"]
+__all__ = ["one_blas_thread", "tridiagonal_eigenvalues", "tridiagonalise"]
 
+_LAPACK = "scipy.linalg.cython_lapack"
 # Columns that are reduced together; LAPACK's own choice for this routine.
 _BLOCK = 32
 
@@ -35,7 +36,7 @@ def tridiagonalise(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size, info = ctypes.c_int(n), ctypes.c_int()
     # Half of the work is matrix-vector products, on which BLAS threads wait for each other: one thread is
     # several times as fast as two.
-    with _one_blas_thread():
+    with one_blas_thread():
         _routine("dsytrd")(
             ctypes.c_char(b"L"), size, matrix.ctypes, size, diagonal.ctypes, off_diagonal.ctypes,
             scale.ctypes, work.ctypes, ctypes.c_int(len(work)), info,
@@ -69,7 +70,7 @@ class _Routine:
 
 @cache
 def _routine(name: str) -> _Routine:
-    capsule = import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
+    capsule = import_module(_LAPACK).__pyx_capi__[name]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
@@ -83,7 +84,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
     """BLAS on one thread while any thread is inside; the first sets the limit and the last lifts it."""
     global _inside, _limit
     with _lock:
@@ -101,5 +102,6 @@ def _one_blas_thread() -> Iterator[None]:
 
 @cache
 def _blas_threads() -> Any:
-    """Handle on the thread pools of the BLAS libraries that are loaded; looked up once."""
+    """Handle on the thread pools of the BLAS libraries, SciPy's own among them; looked up once."""
+    import_module(_LAPACK)  # before the look-up, which sees only what is loaded
     return ThreadpoolController().select(user_api="blas")

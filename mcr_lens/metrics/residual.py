@@ -1,5 +1,6 @@
 """Norms, largest and typical activations of the residual stream at one depth, and what writes it."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
+from mcr_lens.metrics.threads import on_every_core
 
 __all__ = [
     "TopActivation",
@@ -128,5 +130,12 @@ def _median_on_the_host(values: Float[Tensor, "*batch n"]) -> Float[Tensor, "*ba
     n = values.shape[-1]
     middle = [n // 2] if n % 2 else [n // 2 - 1, n // 2]
     exact = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    selected = np.partition(exact.numpy(), middle, axis=-1)[..., middle]
-    return torch.as_tensor(selected.astype(np.float64).mean(-1))
+    # It takes one core, and lets the others work on the other rows.
+    rows = exact.reshape(-1, n).numpy()
+    parts = np.array_split(rows, min(len(rows), torch.get_num_threads()))
+    medians = on_every_core([partial(_median_of_rows, part, middle) for part in parts])
+    return torch.from_numpy(np.concatenate(medians)).reshape(values.shape[:-1])
+
+
+def _median_of_rows(rows: np.ndarray, middle: list[int]) -> np.ndarray:
+    return np.partition(rows, middle, axis=-1)[..., middle].astype(np.float64).mean(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +12,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.metrics import bounds, residual, spectrum
 from mcr_lens.metrics.bounds import Masses
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
-from mcr_lens.metrics.spectrum import Estimator, Spectra
+from mcr_lens.metrics.spectrum import Eigenproblem, Eigenvalues, Estimator
+from mcr_lens.metrics.threads import on_every_core
 
 __all__ = ["ResidualState"]
 
@@ -81,27 +84,43 @@ class ResidualState:
             raise InputError("both states hold the sink token: merge states of different rows")
         return self
 
-    def result(self) -> dict[str, Tensor]:
-        """Every variable of the (prompt, depth) kind, each a tensor ``(batch,)``."""
-        if self._sink is None or self._top is None:
-            raise InputError(f"no block with the sink position {self.sink_position} was seen yet")
-        device = self._sink.device
-        tokens = self.lengths.to(device)
-        sink_norm = torch.linalg.vector_norm(self._sink, dim=-1)
+    @property
+    def is_on_host(self) -> bool:
+        """Whether its rows are in the host's memory, not on an accelerator."""
+        return self._known_sink().device.type == "cpu"
+
+    def eigenproblems(self) -> list[Eigenproblem]:
+        """What is left to solve, a call a prompt, for ``on_every_core``; for once, since it overwrites."""
+        sink = self._known_sink()
+        if self._gram is not None:
+            return spectrum.eigenproblems_of_gram(self._scaled(sink), self._gram)
+        rows = torch.cat([block for _, block in sorted(self._blocks, key=_offset)], dim=1)
+        return spectrum.eigenproblems(rows, self.lengths, self.sink_position, self.estimator)
+
+    def result(self, solved: Sequence[Eigenvalues] | None = None) -> dict[str, Tensor]:
+        """Every variable of the (prompt, depth) kind, each a tensor ``(batch,)``.
+
+        Args:
+            solved: what the ``eigenproblems`` returned; they are solved here when left out.
+        """
+        sink, top = self._known_sink(), self._top
+        assert top is not None
+        tokens = self.lengths.to(sink.device)
+        sink_norm = torch.linalg.vector_norm(sink, dim=-1)
         rest_norm = torch.as_tensor(self._rest_norms) / (tokens - 1)
         values = {
             "sink_norm": sink_norm,
             "rest_norm": rest_norm,
             "norm_ratio": sink_norm / rest_norm,
         }
-        values |= self._spectrum_result()
+        values |= self._spectrum_result(on_every_core(self.eigenproblems()) if solved is None else solved)
         values |= {
-            "top_activation": self._top.value,
-            "top_activation_position": self._top.position,
-            "top_activation_dimension": self._top.dimension,
+            "top_activation": top.value,
+            "top_activation_position": top.position,
+            "top_activation_dimension": top.dimension,
             "median_activation": self._median(),
         }
-        mass = Masses(self._sink.square().sum(-1), *map(torch.as_tensor, self._rest_masses))
+        mass = Masses(sink.square().sum(-1), *map(torch.as_tensor, self._rest_masses))
         return values | {
             "norm_mass_ratio": bounds.norm_mass_ratio(mass),
             "alignment": bounds.alignment(mass),
@@ -109,6 +128,11 @@ class ResidualState:
             "dominance_bound": bounds.dominance_bound(mass),
             "entropy_bound": bounds.entropy_bound(mass, tokens, self._d_model),
         }
+
+    def _known_sink(self) -> Float[Tensor, "batch d_model"]:
+        if self._sink is None:
+            raise InputError(f"no block with the sink position {self.sink_position} was seen yet")
+        return self._sink
 
     def _take(self, block: Tensor, offset: int) -> None:
         """Reduce a block whose sink token is known."""
@@ -153,15 +177,8 @@ class ResidualState:
     def _scaled(self, x: Tensor) -> Tensor:
         return spectrum.unit_rows(x) if self.estimator.unit_rows else x
 
-    def _spectra(self) -> Spectra:
-        if self._gram is not None:
-            assert self._sink is not None
-            return spectrum.spectra_of_gram(self._scaled(self._sink), self._gram)
-        rows = torch.cat([block for _, block in sorted(self._blocks, key=_offset)], dim=1)
-        return spectrum.spectra(rows, self.lengths, self.sink_position, self.estimator)
-
-    def _spectrum_result(self) -> dict[str, Tensor]:
-        full, without_sink = (kind.to(self.lengths.device) for kind in self._spectra())
+    def _spectrum_result(self, solved: Sequence[Eigenvalues]) -> dict[str, Tensor]:
+        full, without_sink = spectrum.stacked(solved)
         entropy = spectrum.matrix_entropy(full, self.estimator.alpha)
         rest_entropy = spectrum.matrix_entropy(without_sink, self.estimator.alpha)
         d_model = self._d_model

@@ -6,7 +6,9 @@ first gives two spectra at once: that of ``X`` and, as its trailing sub-matrix, 
 the sink token. Nothing is subtracted, so both stay exact when the sink is 10^6 times the rest.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,18 +18,23 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.rows import full_lengths
+from mcr_lens.metrics.threads import on_every_core
 from mcr_lens.metrics.tridiagonal import rounding, spectra_of_rest, spectra_of_tokens
 
 __all__ = [
+    "Eigenproblem",
+    "Eigenvalues",
     "Estimator",
     "Spectra",
     "anisotropy",
     "dominance",
+    "eigenproblems",
+    "eigenproblems_of_gram",
     "matrix_entropy",
     "normalized_entropy",
     "rotate_to_first_axis",
     "spectra",
-    "spectra_of_gram",
+    "stacked",
     "unit_rows",
 ]
 
@@ -73,6 +80,11 @@ class Estimator:
         return asdict(self)
 
 
+# Of one prompt: squared singular values in descending order, with and without the sink token's row.
+Eigenvalues = tuple[np.ndarray, np.ndarray]
+Eigenproblem = Callable[[], Eigenvalues]
+
+
 class Spectra(NamedTuple):
     """Squared singular values in descending order, padded with zeros to one width per batch."""
 
@@ -97,21 +109,31 @@ def spectra(
         >>> spectra(torch.eye(3)[None]).full
         tensor([[1., 1., 1.]], dtype=torch.float64)
     """
-    batch, pos, d_model = residual.shape
+    problems = eigenproblems(residual, lengths, sink_position, estimator)
+    return stacked(on_every_core(problems), min(residual.shape[1:]))
+
+
+def eigenproblems(
+    residual: Float[Tensor, "batch pos d_model"],
+    lengths: Int[Tensor, "batch"] | None = None,
+    sink_position: int = 0,
+    estimator: Estimator = Estimator(),
+) -> list[Eigenproblem]:
+    """The work that ``spectra`` would do, a call a prompt, for ``on_every_core``."""
+    batch, pos, _ = residual.shape
     lengths = full_lengths(batch, pos, lengths, sink_position)
-    pairs = []
-    for rows, length in zip(residual.detach().cpu(), lengths.tolist(), strict=True):
-        x = rows[:length].double().numpy()
-        x = np.concatenate([x[sink_position : sink_position + 1], np.delete(x, sink_position, 0)])
-        pairs.append(_spectra_of_prompt(x, estimator))
-    return _stack(pairs, min(pos, d_model))
+    residual = residual.detach().cpu()
+    return [
+        partial(_spectra_of_prompt, rows[:length], sink_position, estimator)
+        for rows, length in zip(residual, lengths.tolist(), strict=True)
+    ]
 
 
-def spectra_of_gram(
+def eigenproblems_of_gram(
     sink: Float[Tensor, "batch d_model"],
     rest_gram: Float[Tensor, "batch d_model d_model"],
-) -> Spectra:
-    """The same spectra for prompts longer than ``d_model``, whose rows are no longer at hand.
+) -> list[Eigenproblem]:
+    """The same for prompts longer than ``d_model``, whose rows are no longer at hand.
 
     Args:
         sink: the sink token's row.
@@ -119,8 +141,7 @@ def spectra_of_gram(
     """
     masses = sink.double().square().sum(-1).tolist()
     grams = rest_gram.cpu().numpy()
-    pairs = [spectra_of_rest(gram, mass) for gram, mass in zip(grams, masses, strict=True)]
-    return _stack(pairs, rest_gram.shape[-1])
+    return [partial(spectra_of_rest, gram, mass) for gram, mass in zip(grams, masses, strict=True)]
 
 
 def matrix_entropy(eigenvalues: Float[Tensor, "*batch rank"], alpha: float = 1.0) -> Float[Tensor, "*batch"]:
@@ -171,9 +192,12 @@ def unit_rows(x: Float[Tensor, "*batch rows d_model"]) -> Float[Tensor, "*batch 
 
 
 def _spectra_of_prompt(
-    x: Float[np.ndarray, "pos d_model"], estimator: Estimator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both spectra of one prompt whose first row is the sink token."""
+    rows: Float[Tensor, "pos d_model"], sink_position: int, estimator: Estimator
+) -> Eigenvalues:
+    """Both spectra of one prompt."""
+    x = rows.double().numpy()
+    if sink_position != 0:
+        x = np.concatenate([x[sink_position : sink_position + 1], np.delete(x, sink_position, 0)])
     if estimator.needs_whole_prompt:
         return _transformed_spectrum(x, estimator), _transformed_spectrum(x[1:], estimator)
     if estimator.unit_rows:
@@ -217,11 +241,12 @@ def _transformed_spectrum(x: Float[np.ndarray, "pos d_model"], estimator: Estima
     return np.where(values > rounding(np.abs(np.diag(gram)), len(gram)), values, 0.0)
 
 
-def _stack(pairs: list[tuple[np.ndarray, np.ndarray]], rank: int) -> Spectra:
-    """One row a prompt, zeros where a prompt has fewer eigenvalues than the longest."""
-    stacked = np.zeros((2, len(pairs), rank))
-    for prompt, pair in enumerate(pairs):
+def stacked(solved: Sequence[Eigenvalues], rank: int | None = None) -> Spectra:
+    """One row a prompt, zeros where a prompt has fewer eigenvalues than ``rank``, or than the longest."""
+    rank = max(len(full) for full, _ in solved) if rank is None else rank
+    rows = np.zeros((2, len(solved), rank))
+    for prompt, pair in enumerate(solved):
         for kind, values in enumerate(pair):
-            stacked[kind, prompt, : len(values)] = values
-    full, without_sink = torch.from_numpy(stacked)
+            rows[kind, prompt, : len(values)] = values
+    full, without_sink = torch.from_numpy(rows)
     return Spectra(full, without_sink)

@@ -1,4 +1,4 @@
-"""Work beside the forward pass: the same numbers, in order, and nothing lost."""
+"""Eigenvalues solved later: the same numbers, in order, and nothing lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from backends import BACKENDS
 
 import mcr_lens as mcr
-from mcr_lens.hooks.worker_threads import WorkerThreads
+from mcr_lens.hooks.solve_later import SolveLater
 from mcr_lens.metrics import spectrum
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
@@ -51,33 +51,47 @@ def test_a_profile_is_the_same_with_threads(
         np.testing.assert_allclose(threaded[name], inline[name], rtol=1e-5, atol=1e-6, err_msg=str(name))
 
 
-@pytest.mark.usefixtures("four_threads")
-def test_results_come_in_order_and_the_queue_does_not_grow() -> None:
-    threads: WorkerThreads[int] = WorkerThreads()
-    running, most, lock = 0, 0, threading.Lock()
-    gate = threading.Event()
+class State:
+    """Stands for the state of two prompts, on the host or on an accelerator."""
 
-    def work(number: int) -> int:
-        nonlocal running, most
-        with lock:
-            running, most = running + 1, max(most, running + 1)
-        gate.wait(5)
-        with lock:
-            running -= 1
-        return number
+    lengths = torch.tensor([3, 3])
 
-    threading.Timer(0.2, gate.set).start()
-    for number in range(12):
-        threads.submit(lambda number=number: work(number))
-        assert len(threads._running) <= 4
-    assert threads.collect() == list(range(12))
-    assert threads.collect() == []
-    assert most == 2
+    def __init__(self, name: int, on_host: bool) -> None:
+        self.name, self.is_on_host = name, on_host
+
+    def eigenproblems(self) -> list[Any]:
+        return [lambda: self._solve(0), lambda: self._solve(1)]
+
+    def _solve(self, prompt: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.name < 0:
+            raise ZeroDivisionError
+        return np.array([self.name]), np.array([prompt])
+
+    def result(self, solved: list[Any]) -> dict[str, Any]:
+        return {"solved": [(int(full[0]), int(rest[0])) for full, rest in solved]}
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_what_fails_on_a_thread_fails_the_run() -> None:
-    threads: WorkerThreads[float] = WorkerThreads()
-    threads.submit(lambda: 1 / 0)
+@pytest.mark.parametrize("on_host", [True, False])
+def test_results_are_given_out_once_and_in_order(on_host: bool) -> None:
+    later, taken = SolveLater(), []
+    for name in range(7):
+        later.add(State(name, on_host), taken.append)  # type: ignore[arg-type]
+        # Two states of two prompts fill four threads; at most two such lots are under way.
+        assert len(taken) >= (name + 1) // 2 * 2 - (0 if on_host else 4)
+    later.finish()
+    assert taken == [{"solved": [(name, 0), (name, 1)]} for name in range(7)]
+    later.finish()
+    assert len(taken) == 7
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_what_fails_fails_the_run(on_host: bool) -> None:
+    later = SolveLater()
+
+    def run() -> None:
+        later.add(State(-1, on_host), lambda values: None)  # type: ignore[arg-type]
+        later.finish()
+
     with pytest.raises(ZeroDivisionError):
-        threads.collect()
+        run()
