@@ -3,8 +3,8 @@
 Each shape, with random weights, is planned and then run in a process of its own. Memory is that process's
 peak resident set (``VmHWM``, so Linux is needed: what ``getrusage`` tells includes the parent's), Python and
 libraries included, from start to end, so loading counts, with the files it maps; time is that of ``profile``
-alone, which the plan speaks of, after one prompt of another model has had everything imported. What matters are the
-ratios, measured / predicted. Shapes marked ``held out`` were not looked at while the prediction was written.
+alone, which the plan speaks of, after one prompt of another model has had everything imported. What matters
+are the ratios, measured / predicted. Shapes marked ``held out`` were not looked at while the prediction was written.
 """
 
 import argparse
@@ -33,7 +33,8 @@ LLAMA = {
 SMALL = LLAMA | {"num_hidden_layers": 3, "hidden_size": 256, "intermediate_size": 688, "vocab_size": 4096}
 QWEN2 = {
     "num_hidden_layers": 10, "hidden_size": 640, "num_attention_heads": 10, "num_key_value_heads": 2,
-    "intermediate_size": 1792, "vocab_size": 32000, "max_position_embeddings": 2048, "tie_word_embeddings": True,
+    "intermediate_size": 1792, "vocab_size": 32000,
+    "max_position_embeddings": 2048, "tie_word_embeddings": True,
 }  # fmt: skip
 NEOX = {
     "num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536,
@@ -51,7 +52,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "held out: qwen2": {"family": "qwen2", "config": QWEN2, "lengths": [384] * 12},
     "held out: neox, chunks": {"family": "gpt_neox", "config": NEOX, "lengths": [1536] * 2, "chunk": 384},
     "held out: hooked, bf16": {
-        "family": "llama", "config": WIDE, "lengths": [256] * 16, "dtype": "bfloat16",
+        "family": "llama",
+        "config": WIDE,
+        "lengths": [256] * 16,
+        "dtype": "bfloat16",
         "backend": "hooked_transformer",
     },
     "held out: wide": {"family": "llama", "config": WIDE, "lengths": [200] * 24},

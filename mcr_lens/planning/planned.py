@@ -73,14 +73,15 @@ class Plan:
         rows = []
         for setting, seconds in zip(self.settings, self.seconds, strict=True):
             short = "both" if " and " in setting.why_not else setting.why_not
-            sizes = {"device": setting.device_bytes, "host": setting.host_peak, "disk": setting.disk_bytes}
+            sizes = {"device GB": setting.device_bytes, "host GB": setting.host_peak}
+            sizes |= {"disk GB": setting.disk_bytes}
             rows.append(
                 {
                     "setting": f"{setting.dtype}, {setting.placement}",
                     "fits": f"no: {short}" if short else "yes",
                     "batch": f"{setting.batch:,}",
                     "chunk": f"{setting.chunk:,}" if setting.chunk else "",
-                    **{f"{name} GB": three_digits(size / 1e9) if size else "" for name, size in sizes.items()},
+                    **{name: three_digits(size / 1e9) if size else "" for name, size in sizes.items()},
                     "time": from_to(*seconds.between),
                 }
             )
@@ -117,7 +118,8 @@ class Plan:
         """What there is to say beside the table."""
         devices = self.machine.devices
         each = f"{len(devices)} device(s) of {in_words(min(devices))}, " if devices else "no accelerator, "
-        said = [f"Memory: {each}{in_words(self.machine.host)} on the host; {1 - USABLE:.0%} of each is left free."]
+        each += f"{in_words(self.machine.host)} on the host"
+        said = [f"Memory: {each}; {1 - USABLE:.0%} of each is left free."]
         said.append("The host's GB are the larger of loading and running: weights come to the host first.")
         chosen = self.chosen
         if chosen is None:

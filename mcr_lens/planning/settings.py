@@ -12,8 +12,11 @@ from mcr_lens.planning.shape import ModelShape
 
 __all__ = ["Setting", "batches_of", "fitting", "placements"]
 
-# Python and the libraries, in the host's memory; the context of an accelerator, in its own.
+# Python and the libraries, in the host's memory, measured (`benchmarks/plan_check.py`); the context of an
+# accelerator, in its own, assumed.
 LIBRARIES, CONTEXT = 600 * 10**6, 600 * 10**6
+# Freed blocks that glibc keeps for later, up to 32 MB each: measured as the difference that its settings make.
+ALLOCATOR = 250 * 10**6
 # What is told for an accelerator is never all free, and allocators leave gaps.
 USABLE = 0.92
 _CHUNKS = (4096, 2048, 1024, 512, 256, 128)
@@ -150,8 +153,9 @@ def _placed(
     share = shape.largest_block / max(1, shape.parameters)
     block = int(memory.weights * share)
     in_blocks = int(memory.weights * shape.block_parameters / shape.parameters)
-    device, host, disk = 0, LIBRARIES + memory.host, 0
-    loading = LIBRARIES + memory.loading
+    base = LIBRARIES + ALLOCATOR
+    device, host, disk = 0, base + memory.host, 0
+    loading = base + memory.loading
     if placement == "cpu":
         host += memory.weights + memory.work
     elif placement == "1 device":
@@ -160,7 +164,7 @@ def _placed(
         # Blocks are not cut: a device may have one more than its share. Caches and states lie with them.
         n = len(machine.devices)
         device = CONTEXT + (memory.weights + memory.work - memory.moment) // n + block + memory.moment
-        loading = LIBRARIES + 2 * max(block, memory.weights - in_blocks)
+        loading = base + 2 * max(block, memory.weights - in_blocks)
     else:
         near = memory.weights - in_blocks + block + memory.work
         disk = in_blocks if placement == "offload to disk" else 0

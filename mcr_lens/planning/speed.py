@@ -16,10 +16,10 @@ from mcr_lens.models.backend import Backend
 from mcr_lens.planning.shape import ModelShape
 from mcr_lens.planning.trial import passing_seconds
 
-__all__ = ["Speed", "SpectrumSpeed"]
+__all__ = ["SpectrumSpeed", "Speed"]
 
-# Bytes that one element of a layer's stream, of a pattern or of a depth's statistics moves in all. Counted, not
-# measured; for a machine that is told of.
+# Bytes that one element of a layer's stream, of a pattern or of a depth's statistics moves in all. Counted,
+# not measured; for a machine that is told of.
 _ACTIVATION_BYTES, _PATTERN_BYTES, _RESIDUAL_BYTES = 200, 120, 200
 # A byte for this many operations, where only the operations are told: an A100 has 160, an H100 300.
 _INTENSITY = 200

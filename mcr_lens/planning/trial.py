@@ -1,4 +1,4 @@
-"""The bundled model on trial: what a layer takes besides its matrix products, under the observers of a profile."""
+"""The bundled model on trial: what a layer takes besides its products, under the observers of a profile."""
 
 from __future__ import annotations
 
