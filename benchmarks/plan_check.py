@@ -4,7 +4,7 @@ Each shape, with random weights, is planned and then run in a process of its own
 peak resident set (``VmHWM``, so Linux is needed: what ``getrusage`` tells includes the parent's), Python and
 libraries included, from start to end, so loading counts, with the files it maps; time is that of ``profile``
 alone, which the plan speaks of, after one prompt of another model has had everything imported. What matters
-are the ratios, measured / predicted. Shapes marked ``held out`` were not looked at while the prediction was written.
+are the ratios, measured / predicted. Shapes marked ``held out`` were not looked at while this was written.
 """
 
 import argparse

@@ -109,7 +109,7 @@ class Plan:
         """Model and prompts in one line."""
         shape = self.shape
         return (
-            f"{shape.name}: {shape.parameters / 1e9:.3g} billion parameters, {shape.n_layers} layers x "
+            f"{shape.name}: {_count(shape.parameters)} parameters, {shape.n_layers} layers x "
             f"{shape.n_heads} heads, d_model {shape.d_model}; {len(self.lengths)} prompts of up to "
             f"{max(self.lengths)} tokens, {sum(self.lengths):,} in all"
         )
@@ -119,7 +119,7 @@ class Plan:
         devices = self.machine.devices
         each = f"{len(devices)} device(s) of {in_words(min(devices))}, " if devices else "no accelerator, "
         each += f"{in_words(self.machine.host)} on the host"
-        said = [f"Memory: {each}; {1 - USABLE:.0%} of each is left free."]
+        said = [f"Memory: {each}; {100 * (1 - USABLE):.0f} % of each is left free."]
         said.append("The host's GB are the larger of loading and running: weights come to the host first.")
         chosen = self.chosen
         if chosen is None:
@@ -149,6 +149,12 @@ class Plan:
     def __repr__(self) -> str:
         told = "\n".join(f"- {sentence}" for sentence in self.sentences())
         return f"{self.headline}\n{self.summary().to_string()}\n{told}"
+
+
+def _count(parameters: int) -> str:
+    if parameters < 999.5e6:
+        return f"{three_digits(parameters / 1e6)} million"
+    return f"{three_digits(parameters / 1e9)} billion"
 
 
 def _beside(seconds: Seconds) -> str:

@@ -15,7 +15,7 @@ __all__ = ["Setting", "batches_of", "fitting", "placements"]
 # Python and the libraries, in the host's memory, measured (`benchmarks/plan_check.py`); the context of an
 # accelerator, in its own, assumed.
 LIBRARIES, CONTEXT = 600 * 10**6, 600 * 10**6
-# Freed blocks that glibc keeps for later, up to 32 MB each: measured as the difference that its settings make.
+# Freed blocks that glibc keeps for later, up to 32 MB each: what its settings were measured to make.
 ALLOCATOR = 250 * 10**6
 # What is told for an accelerator is never all free, and allocators leave gaps.
 USABLE = 0.92
