@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -47,12 +48,7 @@ class SpectrumSpeed:
     @classmethod
     def here(cls, n: int) -> SpectrumSpeed:
         """Measured on this machine with matrices of size ``n``: small ones are far from n cubed."""
-        n = max(2, min(n, _LARGEST_SPECTRUM))
-        rows = np.random.default_rng(0).standard_normal((n, n))
-        product = 2 * n**3 / _typical(lambda: rows @ rows.T, 0.1)
-        gram = rows @ rows.T
-        cube = _typical(lambda: spectra_of_tokens(gram.copy()), 0.4) / n**3
-        return cls(cube, product, torch.get_num_threads())
+        return cls(*_spectra(max(2, min(n, _LARGEST_SPECTRUM)), torch.get_num_threads()))
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,16 @@ class Speed:
             )
         residual = _residual(shape, batch, rows, dtype, device)
         return cls(rate, passing.call, passing.activation, passing.pattern, residual, True)
+
+
+@functools.cache
+def _spectra(n: int, threads: int) -> tuple[float, float, int]:
+    """Seconds over n cubed, operations a second of a product, and the threads they were measured with."""
+    rows = np.random.default_rng(0).standard_normal((n, n))
+    product = 2 * n**3 / _typical(lambda: rows @ rows.T, 0.1)
+    gram = rows @ rows.T
+    cube = _typical(lambda: spectra_of_tokens(gram.copy()), 0.4) / n**3
+    return cube, product, threads
 
 
 def _product(shape: ModelShape, tokens: int, dtype: str, device: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import NamedTuple
 
@@ -39,20 +40,31 @@ def passing_seconds(
         flops: operations a second of matrix products, which are taken off.
         only_calls: leave the other two costs 0.
     """
-    model, shape = load_model("tiny", backend=backend, dtype=dtype, device=device), model_shape("tiny")
-    readers = [WriteObserver(model), AttentionObserver(model)]
-    all_hooks = [hook for reader in (ResidualObserver(model), *readers) for hook in reader.hooks()]
-    call = _seconds(model, all_hooks, *_CALLS) / shape.n_layers
+    shape = model_shape("tiny")
+    call, *larger = _layer_seconds(backend, dtype, device, only_calls, torch.get_num_threads())
     if only_calls:
         return Passing(call, 0.0, 0.0)
-    hooks = [hook for reader in readers for hook in reader.hooks()]
     elements, seconds = [], []
-    for batch, longest in (_TOKENS, _PATTERNS):
-        products = _operations(shape, batch, longest) / flops
-        seconds.append(_seconds(model, hooks, batch, longest) / shape.n_layers - call - products)
+    for (batch, longest), taken in zip((_TOKENS, _PATTERNS), larger, strict=True):
+        seconds.append(taken - call - _operations(shape, batch, longest) / flops)
         elements.append((batch * longest * shape.d_model, shape.n_heads * batch * longest**2))
     activation, pattern = np.linalg.solve(np.array(elements, dtype=float), np.array(seconds))
     return Passing(call, max(0.0, float(activation)), max(0.0, float(pattern)))
+
+
+@functools.cache
+def _layer_seconds(
+    backend: Backend, dtype: str, device: str, only_calls: bool, threads: int
+) -> tuple[float, ...]:
+    """Of a layer, on the batch of calls and then on the others; once a process for each number of threads."""
+    model = load_model("tiny", backend=backend, dtype=dtype, device=device)
+    readers = [WriteObserver(model), AttentionObserver(model)]
+    all_hooks = [hook for reader in (ResidualObserver(model), *readers) for hook in reader.hooks()]
+    taken = [_seconds(model, all_hooks, *_CALLS)]
+    if not only_calls:
+        hooks = [hook for reader in readers for hook in reader.hooks()]
+        taken += [_seconds(model, hooks, *sizes) for sizes in (_TOKENS, _PATTERNS)]
+    return tuple(seconds / model.cfg.n_layers for seconds in taken)
 
 
 def _operations(shape: ModelShape, batch: int, longest: int) -> float:
