@@ -152,6 +152,8 @@ class Plan:
 
 
 def _count(parameters: int) -> str:
+    if parameters < 1e6:
+        return f"{parameters:,}"
     if parameters < 999.5e6:
         return f"{three_digits(parameters / 1e6)} million"
     return f"{three_digits(parameters / 1e9)} billion"
