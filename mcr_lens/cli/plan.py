@@ -85,6 +85,7 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
         raise InputError(f"--n {options.n}: ask for at least one prompt")
 
     from mcr_lens.planning import plan as predict
+    from mcr_lens.planning.machine import in_words
 
     chosen: dict[str, Any] = {}
     if options.prompts is not None:
@@ -105,6 +106,7 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
         **chosen,
     )
     with showing("nothing"):
-        show_table(planned.headline, planned.table())
+        show_table(planned.headline, planned.summary())
         show_list(planned.sentences())
-        show_table("Memory by part", planned.parts())
+        parts = planned.parts().GB.map(lambda size: in_words(1e9 * size) if size else "")
+        show_table("Memory by part", parts.rename("size").to_frame())

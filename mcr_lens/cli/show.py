@@ -60,7 +60,9 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
 
 
 def _column(values: "pd.Series") -> list[str]:
-    """The cells of a column; whole numbers as such, what is missing blank."""
+    """The cells of a column; text and whole numbers as such, what is missing blank."""
+    if values.map(lambda value: isinstance(value, str)).all():
+        return list(values)
     whole = values.dtype.kind in "iu"
     return ["" if value != value else f"{value:,}" if whole else number(value) for value in _known(values)]
 

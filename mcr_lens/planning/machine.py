@@ -11,7 +11,7 @@ import torch
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Machine", "in_words", "number_of_bytes"]
+__all__ = ["Machine", "from_to", "in_words", "number_of_bytes", "three_digits"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -93,6 +93,32 @@ def in_words(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.3g} {name}" if size < 999.5 * unit else f"{size / unit:.0f} {name}"
     return f"{size / 1e3:.0f} kB"
+
+
+def three_digits(value: float) -> str:
+    """A number as people read it.
+
+    Example:
+        >>> three_digits(860.0), three_digits(0.79312), three_digits(15012.3)
+        ('860', '0.793', '15,012')
+    """
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def from_to(low: float, high: float) -> str:
+    """A span of seconds in one unit, with the two digits that an estimate may have.
+
+    Example:
+        >>> from_to(4.13, 10.4), from_to(3000, 9000), from_to(3e5, 9e5)
+        ('4.1-10 s', '50-150 min', '3.5-10 days')
+    """
+    units = ((86400, "days", 2 * 86400), (3600, "h", 3 * 3600), (60, "min", 120), (1, "s", 0))
+    unit, name = next((size, name) for size, name, least in units if high >= least)
+    return f"{_two_digits(low / unit)}-{_two_digits(high / unit)} {name}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 99.5 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def _host_memory() -> int:

@@ -21,8 +21,6 @@ _COLUMNS = 4
 # columns there are a few a layer, with a float32 for every head.
 _PER_PROMPT, _PER_DEPTH = 5 * 8, 18 * 8
 _PER_LAYER, _PER_HEAD = 5 * 8 + _COLUMNS * 2 * 8, 11 * 8 + _COLUMNS * 4
-# HookedTransformer converts while the Hugging Face model is still there.
-_LOADING_TWICE = 2.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,9 @@ class Memory:
         states: what our observers hold between chunks: rows or Gram of every prompt and depth.
         moments: what passes, by name: ``pattern``, ``residual``, ``mlp``, ``logits``.
         host: what is always in the host's memory: spectra in float64 and the result, twice.
-        loading: the weights' peak while they are loaded.
+        loading: the weights' peak on the host while they are loaded there.
+        mapped: files that loading reads through the page cache and that count as resident, though the system
+            takes them back when memory is short: weights that are stored in another dtype.
     """
 
     weights: int
@@ -47,6 +47,7 @@ class Memory:
     moments: dict[str, int]
     host: int
     loading: int
+    mapped: int = 0
 
     @property
     def moment(self) -> int:
@@ -82,7 +83,8 @@ def memory_needed(
     rows = longest if chunk is None else min(chunk, longest)
     tokens, d_model = batch * rows, shape.d_model
     in_block = size if bits is None else bits / 8
-    weights = int(shape.block_parameters * in_block + shape.other_parameters * size)
+    stored = int(shape.block_parameters * in_block + shape.other_parameters * size)
+    weights = stored + (0 if is_bridge else shape.tied_parameters * size)
     is_long = longest > d_model
     # One prompt and depth, in float64: the smaller of rows and Gram.
     kept = batch * _FLOAT64 * (d_model**2 if is_long else longest * d_model)
@@ -104,7 +106,8 @@ def memory_needed(
         states=_states(shape, batch, longest, kept) if rows < longest else 0,
         moments=moments,
         host=_spectrum(longest, d_model) + 2 * result_bytes(shape, n_prompts),
-        loading=int(weights * (1.0 if is_bridge else _LOADING_TWICE)),
+        loading=stored if is_bridge or bits else stored + _conversion(shape, size),
+        mapped=0 if bits else _mapped(shape, dtype),
     )
 
 
@@ -117,6 +120,22 @@ def result_bytes(shape: ModelShape, n_prompts: int) -> int:
 def element_size(dtype: str) -> int:
     """Bytes of a number."""
     return 4 if dtype == "float32" else 2
+
+
+def _conversion(shape: ModelShape, size: int) -> int:
+    """What a ``HookedTransformer`` adds to the Hugging Face model it is made of, while both are there.
+
+    It is built in float32 whatever the dtype, and the unembedding is transposed into a copy.
+    """
+    untied = shape.parameters + shape.tied_parameters
+    return untied * element_size("float32") + shape.d_model * shape.d_vocab * size
+
+
+def _mapped(shape: ModelShape, dtype: str) -> int:
+    """Files of the run's own dtype are not copied: those pages are the weights themselves."""
+    if shape.stored_dtype in ("", dtype):
+        return 0
+    return shape.parameters * element_size(shape.stored_dtype)
 
 
 def _states(shape: ModelShape, batch: int, longest: int, kept: int) -> int:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mcr_lens.models.backend import Backend
-from mcr_lens.planning.machine import Machine, in_words
-from mcr_lens.planning.settings import Setting
+from mcr_lens.planning.machine import Machine, from_to, in_words, three_digits
+from mcr_lens.planning.seconds import Seconds
+from mcr_lens.planning.settings import USABLE, Setting
 from mcr_lens.planning.shape import ModelShape
-from mcr_lens.planning.speed import Seconds
 
 __all__ = ["Plan"]
 
@@ -44,7 +44,10 @@ class Plan:
         return next((setting for setting in self.settings if setting.fits), None)
 
     def table(self) -> pd.DataFrame:
-        """A row a setting: whether it fits, prompts a batch, tokens a chunk, GB needed, estimated minutes."""
+        """A row a setting: whether it fits, prompts a batch, tokens a chunk, GB needed, estimated minutes.
+
+        The host's GB are the larger of loading and running.
+        """
         index, rows = [], []
         for setting, seconds in zip(self.settings, self.seconds, strict=True):
             verdict = "fits" if setting.fits else f"too large ({setting.why_not})"
@@ -55,7 +58,7 @@ class Plan:
                     "batch": setting.batch,
                     "chunk": setting.chunk,
                     "device_GB": setting.device_bytes / 1e9 if setting.device_bytes else None,
-                    "host_GB": setting.host_bytes / 1e9,
+                    "host_GB": setting.host_peak / 1e9,
                     "disk_GB": setting.disk_bytes / 1e9 if setting.disk_bytes else None,
                     "minutes_from": float(f"{low / 60:.2g}"),
                     "minutes_to": float(f"{high / 60:.2g}"),
@@ -64,6 +67,26 @@ class Plan:
         table = pd.DataFrame(rows, index=pd.Index(index, name="setting"))
         floats = ["device_GB", "host_GB", "disk_GB", "minutes_from", "minutes_to"]
         return table.astype({"chunk": "Int64", **dict.fromkeys(floats, "float64")})
+
+    def summary(self) -> pd.DataFrame:
+        """The table for reading: text with few digits, times in the unit that suits; no empty columns."""
+        rows = []
+        for setting, seconds in zip(self.settings, self.seconds, strict=True):
+            short = "both" if " and " in setting.why_not else setting.why_not
+            sizes = {"device GB": setting.device_bytes, "host GB": setting.host_peak}
+            sizes |= {"disk GB": setting.disk_bytes}
+            rows.append(
+                {
+                    "setting": f"{setting.dtype}, {setting.placement}",
+                    "fits": f"no: {short}" if short else "yes",
+                    "batch": f"{setting.batch:,}",
+                    "chunk": f"{setting.chunk:,}" if setting.chunk else "",
+                    **{name: three_digits(size / 1e9) if size else "" for name, size in sizes.items()},
+                    "time": from_to(*seconds.between),
+                }
+            )
+        table = pd.DataFrame(rows).set_index("setting")
+        return table.loc[:, (table != "").any()]
 
     def parts(self, setting: Setting | None = None) -> pd.DataFrame:
         """Where the memory goes in one setting, in GB: the chosen one, or the last where none fits.
@@ -78,7 +101,7 @@ class Plan:
             "states between chunks": memory.states,
         }
         sizes |= {f"moment: {name}": size for name, size in memory.moments.items()}
-        sizes |= {"host: spectra and result": memory.host, "weights while loading": memory.loading}
+        sizes |= {"host: spectra and result": memory.host, "host: weights while loading": memory.loading}
         return pd.DataFrame({"GB": {name: size / 1e9 for name, size in sizes.items()}}).rename_axis("part")
 
     @property
@@ -86,7 +109,7 @@ class Plan:
         """Model and prompts in one line."""
         shape = self.shape
         return (
-            f"{shape.name}: {shape.parameters / 1e9:.3g} billion parameters, {shape.n_layers} layers x "
+            f"{shape.name}: {_count(shape.parameters)} parameters, {shape.n_layers} layers x "
             f"{shape.n_heads} heads, d_model {shape.d_model}; {len(self.lengths)} prompts of up to "
             f"{max(self.lengths)} tokens, {sum(self.lengths):,} in all"
         )
@@ -95,7 +118,9 @@ class Plan:
         """What there is to say beside the table."""
         devices = self.machine.devices
         each = f"{len(devices)} device(s) of {in_words(min(devices))}, " if devices else "no accelerator, "
-        said = [f"Memory: {each}{in_words(self.machine.host)} on the host; 8 % of each is left free."]
+        each += f"{in_words(self.machine.host)} on the host"
+        said = [f"Memory: {each}; {100 * (1 - USABLE):.0f} % of each is left free."]
+        said.append("The host's GB are the larger of loading and running: weights come to the host first.")
         chosen = self.chosen
         if chosen is None:
             said.append("Nothing fits: fewer or shorter prompts, a smaller dtype, or more memory.")
@@ -103,14 +128,17 @@ class Plan:
             seconds = self.seconds[self.settings.index(chosen)]
             said.append(f"Take {chosen.dtype}, {chosen.placement}: {_call(chosen)}.")
             share = {
+                "calls": seconds.overhead,
                 "forward pass": seconds.forward,
                 "patterns": seconds.patterns,
                 "residual streams": seconds.residuals,
                 "spectra": seconds.spectra,
                 "bringing weights in": seconds.transfer,
             }
-            parts = [f"{name} {part / seconds.total:.0%}" for name, part in share.items() if part]
-            said.append(f"Time, an estimate without loading: {', '.join(parts)}.")
+            work = sum(share.values())
+            parts = [f"{name} {part / work:.0%}" for name, part in share.items() if part]
+            beside = f" ({in_threads})" if (in_threads := _beside(seconds)) else ""
+            said.append(f"Time, an estimate without loading: {', '.join(parts)}{beside}.")
         how = (
             "measured on this machine just now" if self.is_measured else "as told, memory-bound work guessed"
         )
@@ -120,7 +148,20 @@ class Plan:
 
     def __repr__(self) -> str:
         told = "\n".join(f"- {sentence}" for sentence in self.sentences())
-        return f"{self.headline}\n{self.table().round(3).to_string(na_rep='')}\n{told}"
+        return f"{self.headline}\n{self.summary().to_string()}\n{told}"
+
+
+def _count(parameters: int) -> str:
+    if parameters < 1e6:
+        return f"{parameters:,}"
+    if parameters < 999.5e6:
+        return f"{three_digits(parameters / 1e6)} million"
+    return f"{three_digits(parameters / 1e9)} billion"
+
+
+def _beside(seconds: Seconds) -> str:
+    saved = seconds.alongside / (seconds.total + seconds.alongside)
+    return f"{saved:.0%} saved by worker threads" if saved >= 0.005 else ""
 
 
 def _call(setting: Setting) -> str:

@@ -17,9 +17,10 @@ from mcr_lens.models.hooked import supports_name
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import result_bytes
 from mcr_lens.planning.planned import Plan
+from mcr_lens.planning.seconds import Seconds, seconds_needed
 from mcr_lens.planning.settings import Setting, batches_of, fitting, placements
 from mcr_lens.planning.shape import ModelShape, model_shape
-from mcr_lens.planning.speed import Seconds, Speed, seconds_needed
+from mcr_lens.planning.speed import SpectrumSpeed, Speed
 from mcr_lens.prompts import Prompts, load_prompts
 from mcr_lens.tiny import weights_folder
 
@@ -107,7 +108,7 @@ def plan(
     ]
     # What fits and is fast first: the placements are in that order, the dtypes within them.
     settings = tuple(sorted(made, key=lambda setting: placements(machine).index(setting.placement)))
-    seconds = _times(shape, lengths, settings, machine, flops, is_told=memory is not None)
+    seconds = _times(shape, lengths, settings, machine, kind, flops, is_told=memory is not None)
     result = result_bytes(shape, len(lengths))
     return Plan(shape, kind, tuple(lengths), machine, settings, seconds, result, flops is None)
 
@@ -160,31 +161,58 @@ def _times(
     lengths: Sequence[int],
     settings: Sequence[Setting],
     machine: Machine,
+    backend: Backend,
     flops: float | None,
     *,
     is_told: bool,
 ) -> tuple[Seconds, ...]:
     """``flops`` speaks of the accelerators where there are any; the host's own speed is always measured."""
     device = "cuda" if machine.devices and not is_told else "cpu"
+    spectrum = SpectrumSpeed.here(min(sum(lengths) // len(lengths), shape.d_model))
     speeds: dict[tuple[str, bool], Speed] = {}
     times = []
     for setting in settings:
         on_host = setting.placement == "cpu" and bool(machine.devices)
         key = (setting.dtype, on_host)
         if key not in speeds:
-            speeds[key] = Speed.here(setting.dtype, None if on_host else flops, "cpu" if on_host else device)
-        times.append(_seconds(shape, lengths, setting, speeds[key]))
+            speeds[key] = Speed.here(
+                shape,
+                batch=setting.batch,
+                rows=min(setting.chunk or max(lengths), max(lengths)),
+                dtype=setting.dtype,
+                backend=backend,
+                flops=None if on_host else flops,
+                device="cpu" if on_host else device,
+            )
+        times.append(_seconds(shape, lengths, setting, speeds[key], spectrum, backend))
     return tuple(times)
 
 
-def _seconds(shape: ModelShape, lengths: Sequence[int], setting: Setting, speed: Speed) -> Seconds:
+def _seconds(
+    shape: ModelShape,
+    lengths: Sequence[int],
+    setting: Setting,
+    speed: Speed,
+    spectrum: SpectrumSpeed,
+    backend: Backend,
+) -> Seconds:
     batches = batches_of(lengths, setting.batch_size)
     moved = 0.0
     if setting.is_offloaded:
         passes = sum(-(-longest // (setting.chunk or longest)) for _, longest in batches)
         blocks = setting.memory.weights * shape.block_parameters / shape.parameters
         moved = passes * blocks / (_FROM_DISK if setting.disk_bytes else _FROM_CPU)
-    return seconds_needed(shape, batches, lengths, speed, moved=moved)
+    return seconds_needed(
+        shape,
+        batches,
+        lengths,
+        speed,
+        spectrum,
+        backend=backend,
+        chunk=setting.chunk,
+        on_device=bool(setting.device_bytes),
+        moved=moved,
+    )
 
 
 def _is_count(value: object) -> bool:

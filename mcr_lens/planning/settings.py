@@ -12,10 +12,13 @@ from mcr_lens.planning.shape import ModelShape
 
 __all__ = ["Setting", "batches_of", "fitting", "placements"]
 
-# Python and the libraries, in the host's memory; the context of an accelerator, in its own.
+# Python and the libraries, in the host's memory, measured (`benchmarks/plan_check.py`); the context of an
+# accelerator, in its own, assumed.
 LIBRARIES, CONTEXT = 600 * 10**6, 600 * 10**6
+# Freed blocks that glibc keeps for later, up to 32 MB each: what its settings were measured to make.
+ALLOCATOR = 250 * 10**6
 # What is told for an accelerator is never all free, and allocators leave gaps.
-_USABLE = 0.92
+USABLE = 0.92
 _CHUNKS = (4096, 2048, 1024, 512, 256, 128)
 _BATCH_TOKENS = 4096  # as Prompts.batches has it
 
@@ -29,9 +32,10 @@ class Setting:
             ``"offload to disk"`` (``mcr_lens.offload``).
         batch_size: ``"auto"`` or a number of prompts; ``batch`` is what the largest batch holds.
         device_bytes: on each accelerator; 0 on the CPU.
-        host_bytes: in the host's memory.
+        host_bytes: in the host's memory, while it runs.
         disk_bytes: in a file, for weights that are offloaded to disk.
-        loading_bytes: in the memory that the weights are loaded into, while they are.
+        loading_bytes: in the host's memory, while the weights are loaded: they come to the host first, and
+            with ``device_map="auto"`` go on to their devices one by one.
         why_not: what is short, empty where it fits.
     """
 
@@ -51,6 +55,11 @@ class Setting:
     def fits(self) -> bool:
         """Whether the memory at hand suffices."""
         return not self.why_not
+
+    @property
+    def host_peak(self) -> int:
+        """What the host has to hold in all: the larger of loading and running."""
+        return max(self.host_bytes, self.loading_bytes)
 
     @property
     def is_offloaded(self) -> bool:
@@ -144,18 +153,18 @@ def _placed(
     share = shape.largest_block / max(1, shape.parameters)
     block = int(memory.weights * share)
     in_blocks = int(memory.weights * shape.block_parameters / shape.parameters)
-    device, host, disk = 0, LIBRARIES + memory.host, 0
-    loading = LIBRARIES + memory.loading
+    base = LIBRARIES + ALLOCATOR
+    device, host, disk = 0, base + memory.host, 0
+    loading = base + memory.loading
     if placement == "cpu":
         host += memory.weights + memory.work
     elif placement == "1 device":
         device = CONTEXT + memory.weights + memory.work
-        loading = CONTEXT + memory.loading
     elif placement.endswith("devices"):
         # Blocks are not cut: a device may have one more than its share. Caches and states lie with them.
         n = len(machine.devices)
         device = CONTEXT + (memory.weights + memory.work - memory.moment) // n + block + memory.moment
-        loading = CONTEXT + memory.loading // n + block
+        loading = base + 2 * max(block, memory.weights - in_blocks)
     else:
         near = memory.weights - in_blocks + block + memory.work
         disk = in_blocks if placement == "offload to disk" else 0
@@ -169,12 +178,9 @@ def _placed(
 
 
 def _judged(setting: Setting, machine: Machine) -> Setting:
-    on_device = setting.placement.endswith(("device", "devices"))
-    need_device = max(setting.device_bytes, setting.loading_bytes if on_device else 0)
-    need_host = max(setting.host_bytes, 0 if on_device else setting.loading_bytes)
     short = []
-    if setting.device_bytes and need_device > _USABLE * min(machine.devices):
+    if setting.device_bytes and setting.device_bytes > USABLE * min(machine.devices):
         short.append("device")
-    if need_host > _USABLE * machine.host:
+    if setting.host_peak > USABLE * machine.host:
         short.append("host")
     return replace(setting, why_not=" and ".join(short))

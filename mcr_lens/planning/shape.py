@@ -34,6 +34,9 @@ class ModelShape:
         windows: keys a query may see in each layer; ``None`` where attention is global.
         joint_qkv: whether queries, keys and values come from one matrix. ``TransformerBridge`` then keeps the
             last pattern of every layer.
+        tied_parameters: of an unembedding that shares its numbers with the embedding; ``HookedTransformer``
+            holds them a second time.
+        stored_dtype: what the files hold, as the configuration has it; empty where it does not say.
     """
 
     name: str
@@ -51,6 +54,8 @@ class ModelShape:
     active_parameters: int
     windows: tuple[int | None, ...]
     joint_qkv: bool = False
+    tied_parameters: int = 0
+    stored_dtype: str = ""
 
     @property
     def parameters(self) -> int:
@@ -110,6 +115,8 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
         active_parameters=int(sum(in_blocks) - idle + d_model * sizes.vocab_size),
         windows=_windows(sizes, len(blocks)),
         joint_qkv=any(part in name for name, _ in model.named_parameters() for part in _JOINT),
+        tied_parameters=_tied(model),
+        stored_dtype=str(getattr(config, "dtype", None) or "").removeprefix("torch."),
     )
 
 
@@ -147,6 +154,13 @@ def _blocks(model: nn.Module, n_layers: int, name: str) -> list[nn.Module]:
     if not lists:
         raise InputError(f"{name}: no list of {n_layers} blocks; a plan is for decoders of equal blocks")
     return list(max(lists, key=_count))
+
+
+def _tied(model: Any) -> int:
+    embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding is None or unembedding is None or unembedding.weight is not embedding.weight:
+        return 0
+    return unembedding.weight.numel()
 
 
 def _count(module: nn.Module) -> int:

@@ -1,163 +1,141 @@
-"""Seconds: operations counted from the shapes, over what a machine was measured, or told, to do a second."""
+"""What a machine does a second: measured with the package's own pieces, or told."""
 
 from __future__ import annotations
 
-import math
+import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.tridiagonal import spectra_of_tokens
+from mcr_lens.models.backend import Backend
 from mcr_lens.planning.shape import ModelShape
+from mcr_lens.planning.trial import passing_seconds
 
-__all__ = ["Seconds", "Speed", "seconds_needed"]
+__all__ = ["SpectrumSpeed", "Speed"]
 
-# Bytes that one element of a pattern, or of a residual stream, moves in all: softmax and our passes over
-# float32, and float64. Counted, not measured; for a machine that is told of.
-_PATTERN_BYTES, _RESIDUAL_BYTES = 120, 200
+# Bytes that one element of a layer's stream, of a pattern or of a depth's statistics moves in all. Counted,
+# not measured; for a machine that is told of.
+_ACTIVATION_BYTES, _PATTERN_BYTES, _RESIDUAL_BYTES = 200, 120, 200
 # A byte for this many operations, where only the operations are told: an A100 has 160, an H100 300.
 _INTENSITY = 200
-_SPECTRUM_N = 512
+# Larger matrices are measured at this size, and the rest is the cube of the sizes.
+_LARGEST_SPECTRUM = 1536
+# Elements that suffice to be out of every cache.
+_ELEMENTS = 2**21
+
+
+@dataclass(frozen=True)
+class SpectrumSpeed:
+    """Float64 on the host, one prompt at a time.
+
+    Attributes:
+        cube: seconds of both spectra of size n, over n cubed.
+        gram: operations a second of a product.
+        threads: PyTorch's; half as many solve spectra while the next block runs, and with one thread nobody
+            does.
+    """
+
+    cube: float
+    gram: float
+    threads: int
+
+    @classmethod
+    def here(cls, n: int) -> SpectrumSpeed:
+        """Measured on this machine with matrices of size ``n``: small ones are far from n cubed."""
+        return cls(*_spectra(max(2, min(n, _LARGEST_SPECTRUM)), torch.get_num_threads()))
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a machine does.
+    """What a machine does with a model, in the dtype of the run.
 
     Attributes:
-        flops: operations a second in matrix products of the run's dtype.
-        pattern: seconds an element of an attention pattern takes.
+        flops: operations a second in matrix products.
+        call: seconds a layer takes for every block of tokens, however small: hooks and small operations.
+        activation: seconds an element of the stream takes in a layer, matrix products apart.
+        pattern: seconds an element of an attention pattern takes, our observers included.
         residual: seconds an element of a residual stream takes, spectra apart.
-        spectrum: seconds of one spectrum of size n, over n cubed (LAPACK on one thread of the host).
-        gram: operations a second of a float64 product on the host.
-        measured: whether ``flops``, ``pattern`` and ``residual`` were measured here.
+        measured: whether all this was measured here.
     """
 
     flops: float
+    call: float
+    activation: float
     pattern: float
     residual: float
-    spectrum: float
-    gram: float
     measured: bool
 
     @classmethod
-    def here(cls, dtype: str, flops: float | None = None, device: str = "cpu") -> Speed:
-        """Measured here within about two seconds.
+    def here(
+        cls,
+        shape: ModelShape,
+        *,
+        batch: int,
+        rows: int,
+        dtype: str,
+        backend: Backend,
+        flops: float | None = None,
+        device: str = "cpu",
+    ) -> Speed:
+        """Measured here, within a few seconds, on blocks of ``batch`` prompts of ``rows`` tokens.
 
-        ``flops`` speaks of another machine: then memory-bound work is put at a byte for 200 operations,
-        and only the spectra are measured.
+        ``flops`` speaks of another machine: then memory-bound work is put at a byte for 200 operations, and
+        only what Python does between the operations is measured.
         """
-        gram = np.random.default_rng(0).standard_normal((_SPECTRUM_N, _SPECTRUM_N))
-        product = 2 * _SPECTRUM_N**3 / _typical(lambda: gram @ gram, 0.2)
-        gram = gram @ gram.T
-        spectrum = _typical(lambda: spectra_of_tokens(gram.copy()), 0.4) / _SPECTRUM_N**3
-        if flops is not None:
-            second = flops / _INTENSITY
-            return cls(flops, _PATTERN_BYTES / second, _RESIDUAL_BYTES / second, spectrum, product, False)
-        return cls(
-            _matmul(dtype, device),
-            _typical(_pattern(device), 0.3) / _PATTERN_ELEMENTS,
-            _typical(_residual(device), 0.3) / _RESIDUAL_ELEMENTS,
-            spectrum,
-            product,
-            True,
-        )
+        told = flops is not None
+        rate = flops if told else _product(shape, batch * rows, dtype, device)
+        passing = passing_seconds(backend, dtype, "cpu" if told else device, rate, only_calls=told)
+        if told:
+            second = rate / _INTENSITY
+            return cls(
+                rate,
+                passing.call,
+                _ACTIVATION_BYTES / second,
+                _PATTERN_BYTES / second,
+                _RESIDUAL_BYTES / second,
+                False,
+            )
+        residual = _residual(shape, batch, rows, dtype, device)
+        return cls(rate, passing.call, passing.activation, passing.pattern, residual, True)
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """An estimate, part by part."""
-
-    forward: float
-    patterns: float
-    residuals: float
-    spectra: float
-    transfer: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """Sum of the parts: they follow each other."""
-        return self.forward + self.patterns + self.residuals + self.spectra + self.transfer
-
-    @property
-    def between(self) -> tuple[float, float]:
-        """From 0.8 to 2.5 times the sum: runs took 1.3 to 2.1 times it, as ``docs/scale.md`` shows."""
-        return 0.8 * self.total, 2.5 * self.total
+@functools.cache
+def _spectra(n: int, threads: int) -> tuple[float, float, int]:
+    """Seconds over n cubed, operations a second of a product, and the threads they were measured with."""
+    rows = np.random.default_rng(0).standard_normal((n, n))
+    product = 2 * n**3 / _typical(lambda: rows @ rows.T, 0.1)
+    gram = rows @ rows.T
+    cube = _typical(lambda: spectra_of_tokens(gram.copy()), 0.4) / n**3
+    return cube, product, threads
 
 
-def seconds_needed(
-    shape: ModelShape,
-    batches: Sequence[tuple[int, int]],
-    lengths: Sequence[int],
-    speed: Speed,
-    *,
-    moved: float = 0.0,
-) -> Seconds:
-    """Time of one pass over ``batches`` of ``(prompts, tokens of the longest)``.
-
-    Args:
-        moved: seconds that offloaded weights take to be brought in, in all.
-    """
-    tokens = sum(size * longest for size, longest in batches)
-    pairs = sum(size * longest**2 for size, longest in batches)
-    heads = shape.n_layers * shape.n_heads
-    attention = 4.0 * heads * shape.d_head * pairs
-    streams = (shape.n_layers + 1) * tokens * shape.d_model
-    cubes = sum(min(length, shape.d_model) ** 3 for length in lengths)
-    grams = sum(2.0 * length * shape.d_model * min(length, shape.d_model) for length in lengths)
-    return Seconds(
-        forward=(2.0 * shape.active_parameters * tokens + attention) / speed.flops,
-        patterns=heads * pairs * speed.pattern,
-        residuals=streams * speed.residual,
-        spectra=(shape.n_layers + 1) * (cubes * speed.spectrum + grams / speed.gram),
-        transfer=moved,
-    )
-
-
-_PATTERN_SHAPE = (4, 8, 256, 256)
-_RESIDUAL_SHAPE = (4, 512, 512)
-_PATTERN_ELEMENTS = math.prod(_PATTERN_SHAPE)
-_RESIDUAL_ELEMENTS = math.prod(_RESIDUAL_SHAPE)
-
-
-def _matmul(dtype: str, device: str) -> float:
+def _product(shape: ModelShape, tokens: int, dtype: str, device: str) -> float:
     """Operations a second of a product such as a block's."""
-    n = 1024 if device == "cpu" else 8192
-    left, right = torch.randn(2, n, n, device=device).to(getattr(torch, dtype))
-    return 2.0 * n**3 / _typical(lambda: _wait(left @ right, device), 1.0)
+    most = 2**11 if device == "cpu" else 2**13
+    m, k, n = (min(size, most) for size in (tokens, shape.d_model, shape.d_mlp))
+    kind = {"dtype": getattr(torch, dtype), "device": device}
+    left, right = torch.randn(m, k, **kind), torch.randn(n, k, **kind)
+    return 2.0 * m * k * n / _typical(lambda: _wait(left @ right.T, device), 0.5)
 
 
-def _pattern(device: str) -> Callable[[], object]:
-    """What a model does to its scores, and we to its pattern."""
-    batch, _, queries, keys = _PATTERN_SHAPE
-    scores = torch.randn(_PATTERN_SHAPE, device=device)
-    past = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
-    lengths = torch.full((batch,), queries)
-
-    def once() -> object:
-        state = AttentionState(lengths)
-        state.update(torch.where(past, scores / 8.0, -torch.inf).softmax(-1))
-        return _wait(state.result()["sink_score"], device)
-
-    return once
-
-
-def _residual(device: str) -> Callable[[], object]:
-    """What we do to a residual stream before its spectrum."""
-    states = torch.randn(_RESIDUAL_SHAPE, device=device)
-    lengths = torch.full(_RESIDUAL_SHAPE[:1], _RESIDUAL_SHAPE[1])
+def _residual(shape: ModelShape, batch: int, rows: int, dtype: str, device: str) -> float:
+    """Seconds an element, of what we do to a residual stream before its spectrum."""
+    rows = min(rows, shape.d_model)  # the Gram of longer prompts is counted with the spectra
+    batch = max(1, min(batch, _ELEMENTS // (rows * shape.d_model)))
+    states = torch.randn(batch, rows, shape.d_model, dtype=getattr(torch, dtype), device=device)
+    lengths = torch.full((batch,), rows)
 
     def once() -> object:
         ResidualState(lengths).update(states)
         return _wait(states, device)
 
-    return once
+    return _typical(once, 0.3) / states.numel()
 
 
 def _wait(result: torch.Tensor, device: str) -> torch.Tensor:
