@@ -160,8 +160,8 @@ def _count(parameters: int) -> str:
 
 
 def _beside(seconds: Seconds) -> str:
-    saved = seconds.alongside / (seconds.total + seconds.alongside)
-    return f"{saved:.0%} saved by worker threads" if saved >= 0.005 else ""
+    saved = seconds.saved / (seconds.total + seconds.saved)
+    return f"{saved:.0%} saved by threads" if saved >= 0.005 else ""
 
 
 def _call(setting: Setting) -> str:

@@ -18,7 +18,7 @@ class Seconds:
 
     Attributes:
         overhead: of hooks and small operations, however short the prompts.
-        spectra: of all threads together; ``alongside`` is how much of it runs beside everything else.
+        spectra: of all threads together; ``saved`` is how much of it is not waited for.
     """
 
     overhead: float
@@ -26,14 +26,14 @@ class Seconds:
     patterns: float
     residuals: float
     spectra: float
-    alongside: float = 0.0
+    saved: float = 0.0
     transfer: float = 0.0
 
     @property
     def total(self) -> float:
-        """Sum of the parts, less what runs beside others."""
+        """Sum of the parts, less what is not waited for."""
         passing = self.overhead + self.forward + self.patterns + self.residuals + self.transfer
-        return passing + self.spectra - self.alongside
+        return passing + self.spectra - self.saved
 
     @property
     def between(self) -> tuple[float, float]:
@@ -78,20 +78,17 @@ def seconds_needed(
         "transfer": moved,
     }
     spectra = (shape.n_layers + 1) * (cubes * spectrum.cube + grams / spectrum.gram)
-    alongside = _alongside(sum(parts.values()), spectra, spectrum.threads, on_device)
-    return Seconds(**parts, spectra=spectra, alongside=alongside)
+    saved = _saved(sum(parts.values()), spectra, spectrum.threads, on_device)
+    return Seconds(**parts, spectra=spectra, saved=saved)
 
 
-def _alongside(others: float, spectra: float, threads: int, on_device: bool) -> float:
-    """How much of the spectra's time is saved by half of the threads, which solve them while the model runs.
+def _saved(others: float, spectra: float, threads: int, on_device: bool) -> float:
+    """How much of the spectra's time is saved by threads, which solve a prompt each.
 
-    On the host they take their cores from it: no more is done at once than there are threads.
+    An accelerator goes on meanwhile. On the host the model waits, since it uses every core itself.
     """
-    workers = threads // 2
-    if not workers:
-        return 0.0
-    together = others if on_device else others + spectra / threads
-    return others + spectra - max(together, spectra / workers)
+    solving = spectra / threads
+    return others + spectra - (max(others, solving) if on_device else others + solving)
 
 
 def _ends(longest: int, chunk: int | None) -> list[int]:

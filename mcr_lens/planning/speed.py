@@ -37,8 +37,7 @@ class SpectrumSpeed:
     Attributes:
         cube: seconds of both spectra of size n, over n cubed.
         gram: operations a second of a product.
-        threads: PyTorch's; half as many solve spectra while the next block runs, and with one thread nobody
-            does.
+        threads: PyTorch's; as many prompts are solved at once.
     """
 
     cube: float
