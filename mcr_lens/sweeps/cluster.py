@@ -1,4 +1,4 @@
-"""A Ray cluster for the time of a sweep: one that is there, or one of this machine's own that ends with it."""
+"""A Ray cluster for the time of a sweep: one that is there, or one of our own that ends with the sweep."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ __all__ = ["connected", "rooms"]
 
 _PREFIX = "mcr-lens-ray-"
 # Ray puts sockets below its folder, and a system cuts their paths at 107 characters.
-_LONGEST_PLACE = 24
+_LONGEST_PLACE = 20
 # What passes through the store are profiles, one at a time; what is too much for it goes to the disk.
 _STORE = 512 * 2**20
 _SECONDS_TO_ANSWER = 10
@@ -82,14 +82,14 @@ def rooms(ray: Any, cpus: float, gpus: float) -> int:
 
 
 def _check_address(address: str) -> None:
-    """Raise ``InputError`` unless something answers: Ray itself would try for minutes, and end the process."""
+    """Raise ``InputError`` unless something answers: Ray itself tries for minutes, and ends the process."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not host or not port.isdecimal():
         raise InputError(
-            f"address {address!r}: use HOST:PORT, as ray start --head prints it, or 'auto' on a machine of the "
-            "cluster"
+            f"address {address!r}: use HOST:PORT, as ray start --head prints it, or 'auto' on a machine "
+            "of the cluster"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()

@@ -236,7 +236,8 @@ class Dispatcher:
                 self._fail(task.cell, _of_lost(self._lost[task], error))
             else:
                 self._queue.again(task)
-        self._hire()
+        if self._queue.unfinished:
+            self._hire()
 
     def _begun(self) -> dict[int, int]:
         """Prompts of the cells that are not finished: of their shards that are there, and those that run."""

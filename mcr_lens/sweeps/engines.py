@@ -41,8 +41,8 @@ def sweep(
         What ``sweep_status`` says afterwards.
 
     Raises:
-        InputError: for an engine that does not exist or is not installed, a folder that cannot be written, or a file of
-            prompts that is not there. What goes wrong in a cell is recorded, not raised.
+        InputError: for an engine that does not exist or is not installed, a folder that cannot be written,
+            or a file of prompts that is not there. What goes wrong in a cell is recorded, not raised.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""How far a sweep on several workers is: a bar over cells and one over prompts, with the time that is left."""
+"""How far a sweep on several workers is: a bar over cells and one over prompts, and the time left."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType

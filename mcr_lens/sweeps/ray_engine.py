@@ -60,8 +60,8 @@ class RayEngine:
             if value is not None and value < least:
                 raise InputError(f"ray: {name} = {value}: use a whole number from {least}")
         gpus = self.gpus_per_worker
-        if gpus is not None and not (0 <= gpus <= 1 or gpus == math.floor(gpus)):
-            raise InputError(f"ray: gpus_per_worker = {gpus}: use a whole number, or one between 0 and 1")
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
+            raise InputError(f"ray: gpus_per_worker = {gpus}: use a whole number, or one from 0 to 1")
         if importlib.util.find_spec("ray") is None:
             raise InputError('the ray engine needs Ray: pip install ".[ray]"')
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import xarray as xr
+
 from mcr_lens.errors import InputError
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
@@ -51,6 +53,11 @@ def merged(parts: Sequence[Profile], prompts: Mapping[str, Any]) -> Profile:
                 f"shards differ in {name}: {first.get(name)} and {other.get(name)}; "
                 "use workers of one kind, or one shard"
             )
-    whole = Profile.concat(parts, "prompt")
-    whole.data.attrs["prompts"] = dict(prompts)
-    return whole
+    joined = Profile.concat(parts, "prompt").data.variables
+    # In the order of one that was never cut.
+    order = parts[0].data
+    data = xr.Dataset(
+        {name: joined[name] for name in order.data_vars}, {name: joined[name] for name in order.coords}
+    )
+    data.attrs = order.attrs | {"prompts": dict(prompts)}
+    return Profile(data)

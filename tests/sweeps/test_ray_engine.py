@@ -1,0 +1,78 @@
+"""What the Ray engine refuses before anything is started, Ray installed or not."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcr_lens as mcr
+from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, sweep
+
+GRID = Grid([SweepModel("tiny")], [SweepPrompts("made-up", n=2)])
+
+
+@pytest.fixture
+def ray() -> Any:
+    return pytest.importorskip("ray", reason='needs Ray: pip install ".[ray]"')
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers = 0: use a whole number from 1"),
+        ({"workers": 1.5}, "workers = 1.5"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker = 0"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker = 1.5: use a whole number, or one from 0 to 1"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker = -1"),
+        ({"gpus_per_worker": float("nan")}, "gpus_per_worker = nan"),
+        ({"shards": 0}, "shards = 0"),
+        ({"retries": -1}, "retries = -1"),
+        ({"address": 6379}, "address = 6379"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(mcr.InputError) as error:
+        RayEngine(**options)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_without_ray_one_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    with pytest.raises(mcr.InputError, match=r'needs Ray: pip install "\.\[ray\]"'):
+        sweep(GRID, tmp_path / "out", "ray")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ray://127.0.0.1:10001", ":6379", "localhost:port", ""])
+def test_what_is_no_address_is_refused(ray: Any, address: str, tmp_path: Path) -> None:
+    with pytest.raises(mcr.InputError, match="use HOST:PORT"):
+        sweep(GRID, tmp_path, RayEngine(address=address))
+    assert not ray.is_initialized()
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once(ray: Any, tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and not listening
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(mcr.InputError, match="nothing answers there"):
+            sweep(GRID, tmp_path, RayEngine(address=f"127.0.0.1:{taken.getsockname()[1]}"))
+    with pytest.raises(mcr.InputError, match="nothing answers there"):
+        sweep(GRID, tmp_path, RayEngine(address="127.0.0.1:99999"))
+    assert not ray.is_initialized()
+
+
+def test_ray_is_imported_only_when_there_is_something_to_do(ray: Any, tmp_path: Path) -> None:
+    sweep(GRID, tmp_path, progress=False)
+    code = (
+        "import sys\nfrom mcr_lens.sweeps import *\n"
+        "grid = Grid([SweepModel('tiny')], [SweepPrompts('made-up', n=2)])\n"
+        f"print(sweep(grid, {str(tmp_path)!r}, 'ray').state.tolist(), 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['done'] False\n"
