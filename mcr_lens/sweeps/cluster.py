@@ -1,6 +1,7 @@
 """A Ray cluster for the time of a sweep: one that is there, or one of our own that ends with the sweep."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -47,7 +48,7 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         return
     with _own_signals(), _no_telemetry(), contextlib.ExitStack() as stack:
         # Without a handler of ours a worker's words would stand between the bars.
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
             place = stack.enter_context(_session_folder())
             stack.callback(ray.shutdown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -50,7 +51,7 @@ def cluster() -> Iterator[Any]:
             num_cpus=4,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             object_store_memory=128 * 2**20,
         )
         try:
@@ -126,7 +127,7 @@ def test_two_workers_leave_what_one_process_leaves(cluster: Any, grid: Grid, tmp
     assert notes == {f"{cells(grid)[6].name}: {note}"}
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_shards_over_workers_are_the_single_process_profile(
     cluster: Any, bundled_model: Any, tmp_path: Path, count: int
 ) -> None:
@@ -187,7 +188,7 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(grid: Gri
     path, out = tmp_path / "grid.toml", tmp_path / "out"
     path.write_text(
         'arms = ["baseline", {intervention = "ablate_mlp_write", layers = "emergence"}]\n'
-        '[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\nn = 48\n'
+        '[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\nn = 8\n'
     )
     command = [*COMMAND, "sweep", str(path), "--out", str(out), "--engine", "ray", "--workers", "1"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,12 +66,12 @@ def test_an_address_where_nothing_answers_is_refused_at_once(ray: Any, tmp_path:
     assert not ray.is_initialized()
 
 
-def test_ray_is_imported_only_when_there_is_something_to_do(ray: Any, tmp_path: Path) -> None:
+def test_ray_is_imported_only_when_there_is_something_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = [module for name, module in sys.modules.items() if name.startswith("mcr_lens.sweeps.")]
+    assert not any(hasattr(module, "ray") for module in modules)
+    monkeypatch.setitem(sys.modules, "ray", None)  # an import would fail
     sweep(GRID, tmp_path, progress=False)
-    code = (
-        "import sys\nfrom mcr_lens.sweeps import *\n"
-        "grid = Grid([SweepModel('tiny')], [SweepPrompts('made-up', n=2)])\n"
-        f"print(sweep(grid, {str(tmp_path)!r}, 'ray').state.tolist(), 'ray' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['done'] False\n"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert sweep(GRID, tmp_path, "ray", progress=False).state.tolist() == ["done"]
