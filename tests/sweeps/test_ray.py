@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 from processes import descendants, is_alive, until, workers
 from safetensors.torch import load_file, save_file
+from shell import COMMAND, ENVIRONMENT, on_a_terminal
 
 import mcr_lens as mcr
 from mcr_lens.sweeps import Grid, RayEngine, ResultFolder, SweepArm, SweepModel, SweepPrompts, cells, sweep
@@ -35,8 +36,6 @@ ARMS = (
 )
 # What breaks is the fifth prompt, in the second of two shards.
 TEXTS = ["w1 w2 w3 w4 w5 w6", "w2 w3", "w4 w5 w6 w7 w8", "w3 w4 w5", "w9 w2 w3 w1", "w5"]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-c", "from mcr_lens.cli import app; app()"]
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +201,32 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(grid: Gri
     until(lambda: not any(map(is_alive, below)), seconds=10)
     assert not list(Path("/tmp").glob(f"mcr-lens-ray-*/session_*_{process.pid}"))
     assert not list(out.glob(".*"))
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    code, shown = on_a_terminal(*command[len(COMMAND) :])
+    assert code == 0
+    assert "2 cells: 2 done" in shown
+    # Both bars to their ends, and nothing of Ray's own between them.
+    assert "sweep: " in shown and "2/2" in shown and "prompts: " in shown and "ray" not in shown.lower()
+    assert re.search(r"1[0-9]*/16 |8/8 ", shown)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_running_is_used_and_left_running(cluster: Any, grid: Grid, tmp_path: Path) -> None:
+    path, out = tmp_path / "grid.toml", tmp_path / "out"
+    path.write_text('[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\nn = 200\n')
+    address = cluster.get_runtime_context().gcs_address
+    command = [*COMMAND, "sweep", str(path), "--out", str(out), "--engine", "ray", "--address", address]
+    before = descendants(os.getpid())
+    process = subprocess.Popen(
+        [*command, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    # The cluster is this process's: so are its workers.
+    until(lambda: workers(os.getpid()))
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.count("\n")) == (130, 1)
+    until(lambda: not workers(os.getpid(), "Worker"), seconds=30)
+    done = subprocess.run([*command, "--n", "4"], env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "2 cells: 2 done" in done.stdout
+    assert "1 cells: 1 done" in done.stdout
+    assert cluster.cluster_resources()["CPU"] == 4
+    assert any(map(is_alive, before))

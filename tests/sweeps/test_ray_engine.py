@@ -6,6 +6,7 @@ import importlib.util
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,13 @@ import mcr_lens as mcr
 from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, sweep
 
 GRID = Grid([SweepModel("tiny")], [SweepPrompts("made-up", n=2)])
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused with and without Ray."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "ray" else find(name))
 
 
 @pytest.fixture
@@ -73,5 +81,42 @@ def test_ray_is_imported_only_when_there_is_something_to_do(
     assert not any(hasattr(module, "ray") for module in modules)
     monkeypatch.setitem(sys.modules, "ray", None)  # an import would fail
     sweep(GRID, tmp_path, progress=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert sweep(GRID, tmp_path, "ray", progress=False).state.tolist() == ["done"]
+
+
+def machines(*resources: dict[str, float]) -> Any:
+    """A cluster, as far as its sizes go."""
+    names = {name for each in resources for name in each}
+    total = {name: sum(each.get(name, 0) for each in resources) for name in names}
+    nodes = [{"Alive": True, "Resources": each} for each in resources]
+    gone = {"Alive": False, "Resources": {"CPU": 99.0}}
+    return SimpleNamespace(nodes=lambda: [*nodes, gone], cluster_resources=lambda: total)
+
+
+@pytest.mark.parametrize(
+    ("options", "cluster", "crew"),
+    [
+        ({}, [{"CPU": 2.0}], (2, 1, 0.0)),
+        ({}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (2, 1, 1.0)),
+        ({"gpus_per_worker": 0}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (16, 1, 0)),
+        ({"gpus_per_worker": 0.25}, [{"CPU": 8.0, "GPU": 2.0}], (8, 1, 0.25)),
+        ({"cpus_per_worker": 3}, [{"CPU": 8.0}, {"CPU": 5.0}], (3, 3, 0.0)),
+        # A running cluster may grow.
+        ({"workers": 9, "address": "auto"}, [{"CPU": 2.0}], (9, 1, 0.0)),
+    ],
+)
+def test_as_many_workers_as_there_is_room_for(
+    options: dict[str, Any], cluster: list[dict[str, float]], crew: tuple[int, int, float]
+) -> None:
+    found = RayEngine(**options)._crew(machines(*cluster))
+    assert (found.workers, found.cpus, found.gpus) == crew
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 3}, {"cpus_per_worker": 3}, {"gpus_per_worker": 2, "address": "auto"}]
+)
+def test_more_than_there_is_room_for_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(mcr.InputError, match="there are 2 cores and 1 GPUs, room for [012]; use fewer"):
+        RayEngine(**options, **({} if "gpus_per_worker" in options else {"gpus_per_worker": 0}))._crew(
+            machines({"CPU": 2.0, "GPU": 1.0})
+        )
