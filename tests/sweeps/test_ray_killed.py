@@ -28,7 +28,7 @@ source = "tiny"
 revisions = ["step4096", "step20000"]
 [[prompts]]
 source = "made-up"
-n = 24
+n = 8
 """
 # A task is given to others as often as it takes: a cell that kills is not what is tested here.
 ENGINE = "RayEngine(workers=2, shards=2, retries=20)"
