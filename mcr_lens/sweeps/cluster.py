@@ -46,7 +46,7 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
             )
         yield ray
         return
-    with _own_signals(), _no_telemetry(), contextlib.ExitStack() as stack:
+    with _own_signals(), _no_telemetry(), _no_prints(), contextlib.ExitStack() as stack:
         # Without a handler of ours a worker's words would stand between the bars.
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
@@ -130,6 +130,19 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _no_prints() -> Iterator[None]:
+    """Ray tells of workers that died on standard output, where the table stands: the dispatcher says it."""
+    from ray._private import worker as printing
+
+    before = getattr(printing, "_worker_logs_enabled", True)
+    printing._worker_logs_enabled = False  # there is no option for it
+    try:
+        yield
+    finally:
+        printing._worker_logs_enabled = before
 
 
 @contextlib.contextmanager

@@ -235,6 +235,10 @@ class Dispatcher:
             if self._lost[task] > self._crew.retries:
                 self._fail(task.cell, _of_lost(self._lost[task], error))
             else:
+                name = self._cells[task.cell].name
+                warnings.warn(
+                    f"{name}: a worker died of it, another tries again", RuntimeWarning, stacklevel=2
+                )
                 self._queue.again(task)
         if self._queue.unfinished:
             self._hire()

@@ -154,7 +154,8 @@ def test_a_worker_that_is_killed_is_replaced_and_a_cell_that_kills_is_given_up(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    table = sweep(grid, tmp_path, RayEngine(workers=1, retries=1), progress=False)
+    with pytest.warns(RuntimeWarning, match="a worker died of it, another tries again"):
+        table = sweep(grid, tmp_path, RayEngine(workers=1, retries=1), progress=False)
     killer.join()
     assert table.state.tolist() == ["failed", "done", "done"]
     assert table.error[0].startswith("WorkerDied: 2 workers died of it")
