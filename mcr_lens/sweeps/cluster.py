@@ -67,7 +67,8 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
                 ray.init(address, **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(
-                    f"address {address!r}: no Ray cluster there ({one_line(error, 200)})"
+                    f"address {address!r}: no Ray cluster there, or one that wants its token, for which "
+                    f"RAY_AUTH_MODE=token is to be set ({one_line(error, 200)})"
                 ) from error
         yield ray
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,3 +232,36 @@ def test_a_cluster_that_is_running_is_used_and_left_running(cluster: Any, grid: 
     assert "1 cells: 1 done" in done.stdout
     assert cluster.cluster_resources()["CPU"] == 4
     assert any(map(is_alive, before))
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_runs_with_one_machine_in_place_of_a_job(tmp_path: Path) -> None:
+    programs, path, out = tmp_path / "programs", tmp_path / "grid.toml", tmp_path / "out"
+    programs.mkdir()
+    stand_ins = {
+        "srun": 'while [[ ${1:-} == --* ]]; do shift; done\nexec "$@"',
+        "scontrol": 'echo "$SLURM_JOB_NODELIST"',
+        "mcr-lens": f'exec {sys.executable} -c "{COMMAND[-1]}" "$@"',
+        "ray": f'exec {Path(sys.executable).parent / "ray"} "$@"',
+    }
+    for name, script in stand_ins.items():
+        (programs / name).write_text(f"#!/bin/bash\n{script}\n")
+        (programs / name).chmod(0o755)
+    path.write_text('[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\nn = 2\n')
+    job = {"NODELIST": "here", "NUM_NODES": "1", "ID": str(os.getpid())}
+    environment = {
+        **ENVIRONMENT,
+        **{f"SLURM_JOB_{name}": value for name, value in job.items()},
+        "SLURM_CPUS_PER_TASK": "1",
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),  # where the token goes
+    }
+    script = Path(__file__).parents[2] / "docs" / "how-to" / "sweep_ray.sbatch"
+    process = subprocess.Popen(
+        ["bash", str(script), str(path), str(out)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    until(lambda: workers(process.pid) or process.poll() is not None)
+    below = descendants(process.pid)
+    told, _ = process.communicate(timeout=180)
+    assert process.returncode == 0 and "1 cells: 1 done" in told
+    until(lambda: not any(map(is_alive, below)), seconds=60)
