@@ -217,9 +217,11 @@ def test_a_cluster_that_is_running_is_used_and_left_running(cluster: Any, grid: 
     path.write_text('[[models]]\nsource = "tiny"\n[[prompts]]\nsource = "made-up"\nn = 200\n')
     address = cluster.get_runtime_context().gcs_address
     command = [*COMMAND, "sweep", str(path), "--out", str(out), "--engine", "ray", "--address", address]
+    # An address alone is not shown the token that Ray gave the cluster.
+    environment = {**ENVIRONMENT, "RAY_AUTH_MODE": "token"}
     before = descendants(os.getpid())
     process = subprocess.Popen(
-        [*command, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*command, "--workers", "2"], env=environment, stderr=subprocess.PIPE, text=True
     )
     # The cluster is this process's: so are its workers.
     until(lambda: workers(os.getpid()))
@@ -227,7 +229,7 @@ def test_a_cluster_that_is_running_is_used_and_left_running(cluster: Any, grid: 
     _, told = process.communicate(timeout=60)
     assert (process.returncode, told.count("\n")) == (130, 1)
     until(lambda: not workers(os.getpid(), "Worker"), seconds=30)
-    done = subprocess.run([*command, "--n", "4"], env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run([*command, "--n", "4"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 cells: 1 done" in done.stdout
     assert cluster.cluster_resources()["CPU"] == 4
