@@ -97,9 +97,9 @@ $(VENV)/.stamp-core: $(VENV)/.stamp-torch pyproject.toml
 	@touch $@
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-torch pyproject.toml
-	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[test,tasks]' -c constraints.txt
+	@$(VENV)/bin/python $(PIP_INSTALL) -e '.[test,tasks,ray]' -c constraints.txt
 	@touch $(VENV)/.stamp-core $@
 
 $(VENV_TL4)/.stamp-test: $(VENV_TL4)/.stamp-torch pyproject.toml
-	@$(VENV_TL4)/bin/python $(PIP_INSTALL) -e '.[test,tasks]' -c constraints-tl4.txt
+	@$(VENV_TL4)/bin/python $(PIP_INSTALL) -e '.[test,tasks,ray]' -c constraints-tl4.txt
 	@touch $@

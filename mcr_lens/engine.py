@@ -19,7 +19,7 @@ from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
-from mcr_lens.not_finite import not_finite_note, without_lost_rows
+from mcr_lens.not_finite import NotFiniteWarning, not_finite_note, without_lost_rows
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
@@ -149,7 +149,7 @@ def _without_lost_rows(data: xr.Dataset, dtype: str) -> xr.Dataset:
         return data.drop_vars(LOST_ROW)
     whole = without_lost_rows(data, LOST_ROW)
     if not whole.not_finite_depth.equals(data.not_finite_depth):
-        warnings.warn(str(not_finite_note(whole, dtype)), RuntimeWarning, stacklevel=3)
+        warnings.warn(str(not_finite_note(whole, dtype)), NotFiniteWarning, stacklevel=3)
     return whole
 
 

@@ -3,7 +3,12 @@
 import numpy as np
 import xarray as xr
 
-__all__ = ["not_finite_note", "without_lost_rows"]
+__all__ = ["NotFiniteWarning", "not_finite_note", "without_lost_rows"]
+
+
+class NotFiniteWarning(RuntimeWarning):
+    """What ``not_finite_note`` says, as a warning; of its own kind, since a part's is not the whole's."""
+
 
 _REMEDY = " float16 ends at 65,504: load the model in bfloat16 or float32."
 

@@ -61,6 +61,8 @@ def check_shell_line(line: str) -> None:
         assert all((ROOT / place).is_file() for place in arguments if place.startswith("notebooks/")), line
     elif command in ("python", "torchrun", "bash"):
         _check_script(arguments, line)
+    elif command == "ray":
+        assert arguments[0] in ("start", "stop"), line
     else:
         assert command in _OF_THE_SHELL, line
 

@@ -108,7 +108,8 @@ def test_a_line_that_is_wrong_is_found(line: str, complaint: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_scripts_are_valid_shell() -> None:
     scripts = [code for page in HOW_TO for code, _ in blocks(page, "sh") if code.startswith("#!")]
-    assert scripts
+    scripts += [path.read_text() for path in (DOCS / "how-to").glob("*.sbatch")]
+    assert len(scripts) >= 2
     for script in scripts:
         checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr

@@ -1,16 +1,17 @@
 """``mcr-lens sweep``: a grid of profiles into a folder, resumed by the same command."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcr_lens.cli.show import show_text, showing
+from mcr_lens.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.sweeps import Grid
+    from mcr_lens.sweeps import Grid, RayEngine
 
 __all__ = ["sweep"]
 
@@ -30,6 +31,23 @@ def sweep(
     field: Annotated[str | None, typer.Option(help="Column of --prompts that holds the text.")] = None,
     n: Annotated[int | None, typer.Option(help="Prompts of each set, in place of the grid's number.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Cut prompts to this many tokens.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local: one cell after another. ray: several workers, here or on a cluster.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(help="Of ray: how many; as there is room for.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of ray: HOST:PORT of a running cluster, or auto; else one starts here."),
+    ] = None,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(help="Of ray: cores, and PyTorch's threads; 1.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Of ray: a whole number or a part of one; 1 where there are GPUs.")
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Of ray: parts of each cell's prompts; as many as keep workers busy.")
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done, failed and left.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells and their files.")] = False,
 ) -> None:
@@ -39,6 +57,14 @@ def sweep(
     """
     from mcr_lens import sweeps
 
+    options = {
+        "workers": workers,
+        "address": address,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "shards": shards,
+    }
+    run_by = _engine(engine, {name: value for name, value in options.items() if value is not None})
     chosen = _replaced(sweeps.read_grid(grid), model, prompts, field, n, max_tokens)
     if status or dry_run:
         table = sweeps.sweep_status(chosen, out)
@@ -47,7 +73,7 @@ def sweep(
             typer.echo(_counted(table))
         return
     try:
-        table = sweeps.sweep(chosen, out)
+        table = sweeps.sweep(chosen, out, run_by)
     except KeyboardInterrupt as error:
         table = sweeps.sweep_status(chosen, out)
         typer.echo(f"mcr-lens: interrupted, {_counted(table)}; the same command goes on from here", err=True)
@@ -65,6 +91,18 @@ def sweep(
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _engine(name: str, options: dict[str, Any]) -> "str | RayEngine":
+    """What ``sweep`` takes; options are those of Ray."""
+    from mcr_lens.sweeps import RayEngine
+
+    if name == "ray":
+        return RayEngine(**options)
+    if options:
+        given = ", ".join("--" + option.replace("_", "-") for option in options)
+        raise InputError(f"{given}: for --engine ray only; the engine is {name}")
+    return name
 
 
 def _replaced(

@@ -23,7 +23,7 @@ from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts, require
-from mcr_lens.not_finite import not_finite_note
+from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
 
 __all__ = ["AttentionObserver", "Observer", "ResidualObserver", "WriteObserver", "depth_hook_name"]
 
@@ -94,7 +94,7 @@ class ResidualObserver:
             not_finite_depth=depth.where(position >= 0, -1), not_finite_position=position
         )
         if note := not_finite_note(data, self._dtype):
-            warnings.warn(note, RuntimeWarning, stacklevel=2)
+            warnings.warn(note, NotFiniteWarning, stacklevel=2)
         return data
 
     def _clear(self) -> None:

@@ -10,12 +10,14 @@ from mcr_lens.sweeps.cells import Cell, cells, compute
 from mcr_lens.sweeps.engines import sweep
 from mcr_lens.sweeps.folder import ResultFolder
 from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
+from mcr_lens.sweeps.ray_engine import RayEngine
 from mcr_lens.sweeps.read import read_grid
 from mcr_lens.sweeps.status import sweep_status
 
 __all__ = [
     "Cell",
     "Grid",
+    "RayEngine",
     "ResultFolder",
     "SweepArm",
     "SweepModel",

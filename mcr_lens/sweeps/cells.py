@@ -12,6 +12,7 @@ from typing import Any
 
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
+from mcr_lens.hooks import Observer
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
@@ -100,12 +101,18 @@ def cells(grid: Grid) -> list[Cell]:
 
 
 def compute(
-    cell: Cell, model: Model, prompts: Prompts, baseline: Profile | None = None, progress: bool = False
+    cell: Cell,
+    model: Model,
+    prompts: Prompts,
+    baseline: Profile | None = None,
+    progress: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Profile:
     """The profile of a cell; its settings stand under ``sweep`` in the attributes.
 
     Args:
         baseline: of the same model and prompts; for arms with ``needs_baseline``.
+        observers: more of them, as ``profile`` takes them.
 
     Raises:
         InputError: as ``profile`` and ``SweepArm.hooks``.
@@ -116,6 +123,7 @@ def compute(
         model,
         prompts,
         interventions=cell.arm.hooks(baseline, cell.sink_position),
+        observers=observers,
         batch_size=cell.model.batch_size,
         chunk=cell.model.chunk,
         estimator=cell.estimator,

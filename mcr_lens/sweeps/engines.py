@@ -10,16 +10,19 @@ from mcr_lens.sweeps.cells import Cell, cells
 from mcr_lens.sweeps.folder import ResultFolder
 from mcr_lens.sweeps.grid import Grid
 from mcr_lens.sweeps.local import run_local
+from mcr_lens.sweeps.ray_engine import RayEngine
 from mcr_lens.sweeps.status import sweep_status
 
 __all__ = ["Engine", "sweep"]
 
 # Computes the cells that are not in the folder, records what fails, and shows its progress if asked.
 Engine = Callable[[Sequence[Cell], ResultFolder, bool], None]
-_ENGINES: dict[str, Engine] = {"local": run_local}
+_ENGINES: dict[str, Callable[[], Engine]] = {"local": lambda: run_local, "ray": RayEngine}
 
 
-def sweep(grid: Grid, out: str | Path, engine: str = "local", *, progress: bool = True) -> pd.DataFrame:
+def sweep(
+    grid: Grid, out: str | Path, engine: str | Engine = "local", *, progress: bool = True
+) -> pd.DataFrame:
     """Measure every cell of a grid, one file each, and go on where an earlier run was stopped.
 
     A result is there only when it is complete, and is never computed again; a cell that fails leaves
@@ -29,15 +32,17 @@ def sweep(grid: Grid, out: str | Path, engine: str = "local", *, progress: bool 
     Args:
         grid: from ``read_grid``, or made in Python.
         out: folder for the results (``mcr_lens.Profile.load`` reads them) and the records of failures.
-        engine: ``"local"``: one after another in this process.
+        engine: ``"local"``: one after another in this process; ``"ray"``: by several workers, as many as
+            this machine has cores or GPUs; ``RayEngine(workers=4, ...)`` says how many, on which cluster,
+            and in how many shards the prompts are cut.
         progress: show progress bars on a terminal or in a notebook.
 
     Returns:
         What ``sweep_status`` says afterwards.
 
     Raises:
-        InputError: for an engine that does not exist, a folder that cannot be written, or a file of
-            prompts that is not there. What goes wrong in a cell is recorded, not raised.
+        InputError: for an engine that does not exist or is not installed, a folder that cannot be written,
+            or a file of prompts that is not there. What goes wrong in a cell is recorded, not raised.
 
     Example:
         >>> import tempfile
@@ -47,9 +52,16 @@ def sweep(grid: Grid, out: str | Path, engine: str = "local", *, progress: bool 
         ...     sweep(grid, out, progress=False).state.tolist()
         ['done']
     """
-    if engine not in _ENGINES:
-        raise InputError(f"engine {engine!r}: use {' or '.join(map(repr, _ENGINES))}")
+    run = _engine(engine)
     listed, folder = cells(grid), ResultFolder(out)
     folder.prepare(listed)
-    _ENGINES[engine](listed, folder, progress)
+    run(listed, folder, progress)
     return sweep_status(grid, out)
+
+
+def _engine(engine: str | Engine) -> Engine:
+    if callable(engine):
+        return engine
+    if engine not in _ENGINES:
+        raise InputError(f"engine {engine!r}: use {' or '.join(map(repr, _ENGINES))}")
+    return _ENGINES[engine]()

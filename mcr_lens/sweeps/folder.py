@@ -4,6 +4,7 @@ import json
 import os
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,25 @@ from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
 
-__all__ = ["ERROR_SUFFIX", "SUFFIX", "ResultFolder"]
+__all__ = ["ERROR_SUFFIX", "SUFFIX", "Failure", "ResultFolder"]
 
 SUFFIX = ".nc"
 ERROR_SUFFIX = ".error.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is kept of an exception: it may have been raised in another process, where its objects stay."""
+
+    error: str
+    message: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """An exception in words."""
+        told = "".join(traceback.format_exception(error))
+        return cls(type(error).__name__, one_line(error), told)
 
 
 class ResultFolder:
@@ -87,16 +103,27 @@ class ResultFolder:
             _put(measured.save(made / self.result_path(cell).name), self.place)
         self._forget_error(cell)
 
-    def record(self, cell: Cell, error: Exception) -> None:
+    def baseline(self, cell: Cell) -> Profile | None:
+        """What the cell's arm needs of the untouched model; ``None`` when that is nothing.
+
+        Raises:
+            InputError: when it is needed and not there.
+        """
+        if not cell.arm.needs_baseline:
+            return None
+        if not self.is_done(cell.baseline):
+            raise InputError(
+                f"arm {cell.arm.label!r} needs its baseline, which has failed: "
+                f"see {self.error_path(cell.baseline).name}"
+            )
+        return self.result(cell.baseline)
+
+    def record(self, cell: Cell, error: Exception | Failure) -> None:
         """Put down why a cell has failed, unless somebody else has its result meanwhile."""
         if self.is_done(cell):
             return
-        about = {
-            "error": type(error).__name__,
-            "message": one_line(error),
-            "traceback": "".join(traceback.format_exception(error)),
-            "cell": cell.settings(),
-        }
+        failure = error if isinstance(error, Failure) else Failure.of(error)
+        about = {**asdict(failure), "cell": cell.settings()}
         with temporary_folder(self.place) as made:
             written = made / self.error_path(cell).name
             written.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

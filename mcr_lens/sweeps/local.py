@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from tqdm.auto import tqdm
 
-from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key
 from mcr_lens.sweeps.folder import ResultFolder
 
-__all__ = ["run_local"]
+__all__ = ["free_memory", "run_local"]
 
 
 def run_local(cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> None:
@@ -27,7 +25,7 @@ def run_local(cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> No
             left = [cell for cell in of_one_model if not folder.is_done(cell)]
             if left:
                 _run_model(left, folder, bar, progress)
-                _free()
+                free_memory()
 
 
 def _run_model(cells: Sequence[Cell], folder: ResultFolder, bar: tqdm, progress: bool) -> None:
@@ -43,7 +41,7 @@ def _run_model(cells: Sequence[Cell], folder: ResultFolder, bar: tqdm, progress:
                         bar.set_postfix_str(cell.name)
                         # Another process may work on the same folder.
                         if not folder.is_done(cell):
-                            baseline = _baseline(cell, folder)
+                            baseline = folder.baseline(cell)
                             folder.save(cell, compute(cell, model, prompts, baseline, progress))
                         bar.update()
 
@@ -59,17 +57,6 @@ def _recorded(cells: Sequence[Cell], folder: ResultFolder, bar: tqdm) -> Iterato
         bar.update(len(cells))
 
 
-def _baseline(cell: Cell, folder: ResultFolder) -> Profile | None:
-    if not cell.arm.needs_baseline:
-        return None
-    if not folder.is_done(cell.baseline):
-        raise InputError(
-            f"arm {cell.arm.label!r} needs its baseline, which has failed: "
-            f"see {folder.error_path(cell.baseline).name}"
-        )
-    return folder.result(cell.baseline)
-
-
 def _grouped(cells: Sequence[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:
     """Cells of the same key together, in the order in which the first of each comes."""
     groups: dict[str, list[Cell]] = {}
@@ -78,7 +65,8 @@ def _grouped(cells: Sequence[Cell], key: Callable[[Cell], str]) -> list[list[Cel
     return list(groups.values())
 
 
-def _free() -> None:
+def free_memory() -> None:
+    """Give back what a model held that nobody refers to any more."""
     # Hooks and modules refer to each other: only the collector frees them.
     gc.collect()
     if torch.cuda.is_available():

@@ -99,6 +99,18 @@ def test_bad_input_is_refused(grid: Path, questions: Path, tmp_path: Path) -> No
     assert not out.exists()
 
 
+def test_options_of_ray_are_refused_without_it_and_when_they_cannot_be(grid: Path, tmp_path: Path) -> None:
+    given = ("sweep", grid, "--out", tmp_path / "out", "--model", "tiny", "--prompts", "made-up")
+    words = ("--workers, --gpus-per-worker: for --engine ray only; the engine is local",)
+    assert_refused(run(*given, "--workers", 2, "--gpus-per-worker", 0), 2, *words)
+    assert_refused(run(*given, "--engine", "abacus"), 2, "engine 'abacus': use 'local' or 'ray'")
+    pytest.importorskip("ray", reason='needs Ray: pip install ".[ray]"')
+    assert_refused(run(*given, "--engine", "ray", "--shards", 0), 2, "shards = 0")
+    assert_refused(run(*given, "--engine", "ray", "--address", "nonsense"), 2, "use HOST:PORT")
+    assert run(*given, "--engine", "ray", "--workers", "many").exit_code == 2
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_an_interrupt_says_how_far_the_sweep_is(
     grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +134,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom mcr_lens.cli import app\nsys.argv = ['mcr-lens', 'sweep', '--help']\n"
         "try:\n    app()\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('torch', 'pandas', 'mcr_lens.sweeps') if name in sys.modules])"
+        "print([name for name in ('torch', 'pandas', 'ray', 'mcr_lens.sweeps') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.endswith("[]\n")
-    assert all(f"--{name}" in done.stdout for name in ("out", "model", "prompts", "status", "dry-run"))
+    assert all(f"--{name}" in done.stdout for name in ("out", "model", "prompts", "status", "engine"))

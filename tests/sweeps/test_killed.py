@@ -8,45 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sweep_server import ENVIRONMENT, assert_kept, content, finished, server
 
 from mcr_lens.sweeps import read_grid, sweep, sweep_status
 
-# Imports once, then runs the sweep into each folder it is told of, in a process of its own that it names;
-# told of two folders on a line, it runs two at once.
-SERVER = """
-import os, sys, traceback
-from mcr_lens.sweeps import read_grid, sweep
-
-def start(out):
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        sweep(read_grid(sys.argv[1]), out, progress=False)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-children = []
-for line in sys.stdin:
-    for child in children:
-        os.waitpid(child, 0)
-    children = [start(out) for out in line.rstrip("\\n").split("\\t")]
-    print(*children, flush=True)
-    # Collected with the next line: until then the number is nobody else's, and can be killed.
-    ends = [os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT) for child in children]
-    codes = [end.si_status if end.si_code == os.CLD_EXITED else -end.si_status for end in ends]
-    print(*codes, flush=True)
-"""
 # Kills itself at the second file that it writes, at a moment that it is told.
 SUICIDE = """
 import os, sys
@@ -80,54 +48,6 @@ source = "tiny"
 source = "made-up"
 n = 2
 """
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-class Server:
-    """The process that starts sweeps."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def start(self, *folders: Path) -> list[int]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\t".join(map(str, folders)) + "\n")
-        self.process.stdin.flush()
-        return self._numbers()
-
-    def wait(self) -> list[int]:
-        return self._numbers()
-
-    def _numbers(self) -> list[int]:
-        assert self.process.stdout is not None
-        return list(map(int, self.process.stdout.readline().split()))
-
-
-@contextmanager
-def server(grid: Path) -> Iterator[Server]:
-    command = [sys.executable, "-c", SERVER, str(grid)]
-    options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=ENVIRONMENT, **options) as process:
-        try:
-            yield Server(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def finished(folder: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every result: others, had it been written again."""
-    if not folder.is_dir():
-        return {}
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("[!.]*.nc")}
-
-
-def assert_kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
-    assert {name: after.get(name) for name in before} == before
 
 
 def killed_at_random(grid: Path, folder: Path, kills: int, seed: int) -> None:

@@ -1,0 +1,160 @@
+"""A Ray cluster for the time of a sweep: one that is there, or one of our own that ends with the sweep."""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
+
+__all__ = ["connected", "rooms"]
+
+_PREFIX = "mcr-lens-ray-"
+# Ray puts sockets below its folder, and a system cuts their paths at 107 characters.
+_LONGEST_PLACE = 20
+# What passes through the store are profiles, one at a time; what is too much for it goes to the disk.
+_STORE = 512 * 2**20
+_SECONDS_TO_ANSWER = 10
+
+
+@contextlib.contextmanager
+def connected(address: str | None, cpus: int) -> Iterator[Any]:
+    """The module ``ray``, connected for the time of the block.
+
+    What this process is connected to already is used, and left as it is. A cluster at ``address`` is left
+    running. Without an address one with room for ``cpus`` starts on this machine, and its processes and
+    files are gone afterwards; when this process is killed, they end by themselves.
+
+    Raises:
+        InputError: when there is no cluster at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        if address is not None:
+            raise InputError(
+                f"address {address!r}: this process is connected to Ray already; leave the address out, or "
+                "call ray.shutdown() first"
+            )
+        yield ray
+        return
+    with _own_signals(), _no_telemetry(), _no_prints(), contextlib.ExitStack() as stack:
+        # Without a handler of ours a worker's words would stand between the bars.
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            place = stack.enter_context(_session_folder())
+            stack.callback(ray.shutdown)
+            ray.init(
+                "local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_STORE,
+                _temp_dir=str(place),
+                **quiet,
+            )
+        else:
+            _check_address(address)
+            stack.callback(ray.shutdown)
+            try:
+                ray.init(address, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"address {address!r}: no Ray cluster there, or one that wants its token, for which "
+                    f"RAY_AUTH_MODE=token is to be set ({one_line(error, 200)})"
+                ) from error
+        yield ray
+
+
+def rooms(ray: Any, cpus: float, gpus: float) -> int:
+    """How many workers of this size the cluster's machines have room for, if nothing else runs there."""
+    count = 0
+    for node in ray.nodes():
+        has = node["Resources"] if node["Alive"] else {}
+        needed = [(has.get("CPU", 0.0), cpus), (has.get("GPU", 0.0), gpus)]
+        count += min(int(there / size + 1e-9) for there, size in needed if size)
+    return count
+
+
+def _check_address(address: str) -> None:
+    """Raise ``InputError`` unless something answers: Ray itself tries for minutes, and ends the process."""
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not host or not port.isdecimal():
+        raise InputError(
+            f"address {address!r}: use HOST:PORT, as ray start --head prints it, or 'auto' on a machine "
+            "of the cluster"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"address {address!r}: nothing answers there ({one_line(error)}); start a cluster with "
+            "ray start --head, or leave the address out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """Where Ray keeps its sockets and logs; those of sweeps that were killed are removed first."""
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if len(str(place)) > _LONGEST_PLACE:
+        place = Path("/tmp")
+    for old in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            if remove_leftovers(old):
+                shutil.rmtree(old, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    try:
+        with temporary_folder(made):  # it bears our name: whoever finds it knows whether we live
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray sets a handler for SIGTERM and leaves it there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _no_prints() -> Iterator[None]:
+    """Ray tells of workers that died on standard output, where the table stands: the dispatcher says it."""
+    from ray._private import worker as printing
+
+    before = getattr(printing, "_worker_logs_enabled", True)
+    printing._worker_logs_enabled = False  # there is no option for it
+    try:
+        yield
+    finally:
+        printing._worker_logs_enabled = before
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Ray reports to its makers unless it is told not to; who has decided is left alone."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
