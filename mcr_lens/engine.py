@@ -20,6 +20,7 @@ from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note, without_lost_rows
+from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 
@@ -33,7 +34,7 @@ def profile(
     interventions: Sequence[Hook] = (),
     observers: Sequence[Observer] = (),
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     sink_position: int = 0,
     progress: bool = True,
@@ -47,7 +48,8 @@ def profile(
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
         batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
-            a pattern of prompt x prompt.
+            a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
+            free, else chunks that do (``planning.auto_chunk``).
         estimator: how the matrix entropy is estimated.
         sink_position: the token that is watched; 0 unless you know better.
         progress: show a progress bar on a terminal or in a notebook.
@@ -62,6 +64,8 @@ def profile(
             f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
             "inside the shortest prompt"
         )
+    if estimator.needs_whole_prompt and chunk == "auto":
+        chunk = None
     if chunk is not None and estimator.needs_whole_prompt:
         raise InputError(f"{estimator} needs whole prompts: leave out chunk=, or do not centre")
     facts = model_facts(model)
@@ -95,7 +99,7 @@ def measure(
     interventions: Sequence[Hook] = (),
     *,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Run prompts through a model under hooks and collect what the observers read.
@@ -103,6 +107,8 @@ def measure(
     Interventions come first in the list of hooks, observers after them, in the order given; so
     observers see what the interventions left. The model's weights, hooks and mode are as they were
     afterwards, whatever happens.
+
+    ``chunk="auto"`` counts the memory of a profile; what observers of your own hold is not in it.
 
     Returns:
         The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
@@ -119,7 +125,10 @@ def measure(
     check_hooks(model, hooks, shortest=min(prompts.lengths))
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
-    bar = tqdm(total=len(prompts), unit="prompt", desc="measure", disable=None if progress else True)
+    if chunk == "auto":
+        chunk = auto_chunk(model, prompts.lengths, batch_size)
+    what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
+    bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
     with bar, evaluation_mode(model):
         for batch in prompts.batches(size):
             _run_batch(model, batch, hooks, chunk, blocks_only)
@@ -201,7 +210,10 @@ def _run_batch(
 
 
 def check_prompts(
-    model: Model, prompts: Prompts, batch_size: int | Literal["auto"] = "auto", chunk: int | None = None
+    model: Model,
+    prompts: Prompts,
+    batch_size: int | Literal["auto"] = "auto",
+    chunk: int | Literal["auto"] | None = None,
 ) -> None:
     """Raise ``InputError`` unless the model can take these prompts in such batches and chunks."""
     facts = model_facts(model)
@@ -211,9 +223,9 @@ def check_prompts(
         )
     if batch_size != "auto" and not _is_count(batch_size):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
-    if chunk is not None and not _is_count(chunk):
-        raise InputError(f"chunk {chunk}: use a number of tokens from 1, or None for whole prompts")
-    if chunk is not None:
+    if chunk not in (None, "auto") and not _is_count(chunk):
+        raise InputError(f"chunk {chunk!r}: use 'auto', a number of tokens from 1, or None for whole prompts")
+    if chunk not in (None, "auto"):
         require_cache(model, f"chunk={chunk}")
     longest = max(prompts.lengths)
     if longest > facts.n_ctx:

@@ -90,18 +90,22 @@ class RunOptions:
         "auto"
     )
     chunk: Annotated[
-        int | None, typer.Option(help="Feed prompts in chunks of tokens.", rich_help_panel="Run")
+        str | None,
+        typer.Option(help="Feed prompts in chunks of tokens; 'auto': where needed.", rich_help_panel="Run"),
     ] = None
 
     def __post_init__(self) -> None:
         # Before a model is loaded.
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size)):
             raise InputError(f"--batch-size {self.batch_size!r}: use 'auto' or a number of prompts from 1")
+        if self.chunk not in (None, "auto") and not (self.chunk.isdecimal() and int(self.chunk)):
+            raise InputError(f"--chunk {self.chunk}: use 'auto' or a number of tokens from 1")
 
     def settings(self) -> dict[str, Any]:
         """As the engine and the experiments take them."""
         size = self.batch_size if self.batch_size == "auto" else int(self.batch_size)
-        return {"batch_size": size, "chunk": self.chunk}
+        chunk = self.chunk if self.chunk in (None, "auto") else int(self.chunk)
+        return {"batch_size": size, "chunk": chunk}
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], example: str) -> list[Number]:

@@ -73,7 +73,7 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
     """Predict memory and time of a profile from the model's configuration, and say which settings fit."""
     chunk = run.settings()["chunk"]
     for name, value in (("--n", options.n), ("--tokens", options.tokens), ("--chunk", chunk)):
-        if value is not None and value > _MOST:
+        if value not in (None, "auto") and value > _MOST:
             raise InputError(f"{name} {value:.3g}: use a number up to {_MOST:,}")
     lengths = None if options.tokens is None else [options.tokens] * (options.n or 1)
     prompts = options.prompts or lengths

@@ -47,7 +47,7 @@ def ablation_study(
     max_ratio: float = 1.0,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> AblationStudy:
     """Take away what makes the sink token massive, dose by dose, and see what goes with it.
@@ -66,7 +66,8 @@ def ablation_study(
             cannot be had (no layer left for it, patterns that cannot be edited) is refused.
         max_ratio: norm that the clamp leaves, over the mean of the other tokens.
         seed: of the random tokens and layers.
-        chunk: feed prompts in chunks; the clamp then compares with the baseline's mean ``rest_norm``.
+        chunk: as in ``profile``; where it is given, also as ``"auto"``, the clamp compares with the
+            baseline's mean ``rest_norm``, whether or not the prompts came in chunks.
 
     Returns:
         Every dose of every arm, by prompt and depth, with ``.effects()``, ``.claims()`` and ``.save(path)``.

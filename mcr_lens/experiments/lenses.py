@@ -36,7 +36,7 @@ def logit_lens(
     top_k: int = 0,
     per_token: bool = False,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """What every depth would predict of every prompt, read out through the model's own last step.
@@ -47,7 +47,7 @@ def logit_lens(
         top_k: also the best tokens of every position, (prompt, depth, position, k).
         per_token: also every variable before its mean over tokens.
         batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
-        chunk: feed prompts in chunks of this many tokens through the KV cache.
+        chunk: feed prompts in chunks of this many tokens through the KV cache, as in ``profile``.
 
     Returns:
         The variables of ``LogitLens`` with ``lens_perplexity`` = exp(``lens_loss``), (prompt, depth);

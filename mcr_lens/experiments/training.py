@@ -26,7 +26,7 @@ def profile_training(
     *,
     out: str | Path | None = None,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     sink_position: int = 0,
     progress: bool = True,

@@ -9,7 +9,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, evaluation_mode, new_cache, run
 from mcr_lens.models.facts import ModelFacts, model_facts
 
-__all__ = ["require_cache"]
+__all__ = ["cache_fault", "require_cache"]
 
 _TOKENS, _FIRST = 6, 2
 # What was found, with the facts of the model that it was found on.
@@ -19,21 +19,28 @@ _FOUND: WeakKeyDictionary[Any, tuple[ModelFacts, str | None]] = WeakKeyDictionar
 def require_cache(model: Model, call: str) -> None:
     """Refuse a call that feeds a model in chunks where that makes another function of it.
 
-    Six tokens, whole and as two and four, must give the same logits for the last four. So a position or a
-    mask that forgets what the cache holds is found; what only happens beyond a sliding window is not.
-
     Raises:
-        InputError: naming the call and what was found.
+        InputError: naming the call and what ``cache_fault`` found.
     """
-    facts = model_facts(model)
-    if model not in _FOUND or _FOUND[model][0] != facts:
-        _FOUND[model] = (facts, _compare(model))
-    why = _FOUND[model][1]
+    why = cache_fault(model)
     if why is not None:
+        facts = model_facts(model)
         raise InputError(
             f"{call} cannot be trusted on {facts.name} ({facts.backend}): {why}; give whole prompts, or try "
             "another version of transformer-lens"
         )
+
+
+def cache_fault(model: Model) -> str | None:
+    """What goes wrong when a model is fed in chunks; ``None`` when nothing was found.
+
+    Six tokens, whole and as two and four, must give the same logits for the last four. So a position or a
+    mask that forgets what the cache holds is found; what only happens beyond a sliding window is not.
+    """
+    facts = model_facts(model)
+    if model not in _FOUND or _FOUND[model][0] != facts:
+        _FOUND[model] = (facts, _compare(model))
+    return _FOUND[model][1]
 
 
 def _compare(model: Model) -> str | None:

@@ -1,5 +1,6 @@
 """What a profile needs of memory and time, told from the configuration before anything is loaded."""
 
+from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import Memory, memory_needed, result_bytes
 from mcr_lens.planning.planned import Plan
@@ -13,6 +14,7 @@ __all__ = [
     "ModelShape",
     "Plan",
     "Setting",
+    "auto_chunk",
     "memory_needed",
     "model_shape",
     "plan",

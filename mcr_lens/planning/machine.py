@@ -11,7 +11,7 @@ import torch
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Machine", "from_to", "in_words", "number_of_bytes", "three_digits"]
+__all__ = ["Machine", "free_memory", "from_to", "in_words", "number_of_bytes", "three_digits"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -33,8 +33,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """What is free now: of every CUDA device, and of the host, within its control group's limit."""
-        devices = tuple(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-        return cls(devices, _host_memory())
+        devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+        return cls(tuple(map(free_memory, devices)), free_memory(torch.device("cpu")))
 
     @classmethod
     def told(cls, memory: str | None, host_memory: str | None = None) -> Machine:
@@ -59,6 +59,18 @@ class Machine:
         if x and not (times.isdecimal() and 1 <= int(times) <= 1024):
             raise InputError(f"memory {memory!r}: use 80GB, 8x80GB (eight devices) or cpu")
         return cls((number_of_bytes(each, "memory"),) * (int(times) if x else 1), host)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take: of a CUDA device, or of the host for all others.
+
+    What torch's allocator has reserved on a device and does not use counts as free. Of the host it is what is
+    free within the control group's limit.
+    """
+    if device.type != "cuda":
+        return _host_memory()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def number_of_bytes(text: str, what: str = "memory") -> int:

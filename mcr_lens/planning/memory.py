@@ -16,6 +16,7 @@ from mcr_lens.planning.shape import ModelShape
 __all__ = ["Memory", "element_size", "memory_needed", "result_bytes"]
 
 _FLOAT64 = 8
+_SIZES = {"float64": _FLOAT64, "float32": 4}
 _COLUMNS = 4
 # Bytes of a result a prompt, a depth, a layer and a head: so many variables of eight bytes. Of the leading
 # columns there are a few a layer, with a float32 for every head.
@@ -75,7 +76,7 @@ def memory_needed(
 
     Args:
         chunk: tokens a chunk, ``None`` for whole prompts.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"float64"``.
         bits: bits a weight of the blocks, for a quantised model; embeddings stay in ``dtype``.
     """
     size = element_size(dtype)
@@ -119,7 +120,7 @@ def result_bytes(shape: ModelShape, n_prompts: int) -> int:
 
 def element_size(dtype: str) -> int:
     """Bytes of a number."""
-    return 4 if dtype == "float32" else 2
+    return _SIZES.get(dtype, 2)
 
 
 def _conversion(shape: ModelShape, size: int) -> int:

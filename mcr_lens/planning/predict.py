@@ -41,7 +41,7 @@ def plan(
     memory: str | None = None,
     host_memory: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     bits: float | None = None,
     flops: float | None = None,
     **options: Any,
@@ -58,7 +58,7 @@ def plan(
             left out.
         host_memory: ``"512GB"``; what is free here if left out.
         batch_size: this one; else ``"auto"`` is tried first, then 1.
-        chunk: this one; else whole prompts are tried first, then chunks.
+        chunk: this one; else, as for ``"auto"``, whole prompts are tried first, then chunks.
         bits: bits a weight of the blocks, for a quantised model that you will load yourself.
         flops: operations a second of the accelerators that are meant, or of the CPU where there are none;
             measured here if left out, whatever ``memory`` says.
@@ -100,7 +100,7 @@ def plan(
             placement=placement,
             backend=kind,
             batch_size=batch_size,
-            chunk=chunk,
+            chunk=None if chunk == "auto" else chunk,
             bits=bits,
         )
         for each in ([dtype] if dtype else ["float32", "bfloat16"])

@@ -10,7 +10,7 @@ from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import Memory, memory_needed
 from mcr_lens.planning.shape import ModelShape
 
-__all__ = ["Setting", "batches_of", "fitting", "placements"]
+__all__ = ["CHUNKS", "Setting", "batches_of", "fitting", "placements"]
 
 # Python and the libraries, in the host's memory, measured (`benchmarks/plan_check.py`); the context of an
 # accelerator, in its own, assumed.
@@ -19,7 +19,8 @@ LIBRARIES, CONTEXT = 600 * 10**6, 600 * 10**6
 ALLOCATOR = 250 * 10**6
 # What is told for an accelerator is never all free, and allocators leave gaps.
 USABLE = 0.92
-_CHUNKS = (4096, 2048, 1024, 512, 256, 128)
+# Tokens a chunk, the largest first.
+CHUNKS = (4096, 2048, 1024, 512, 256, 128)
 _BATCH_TOKENS = 4096  # as Prompts.batches has it
 
 
@@ -136,7 +137,7 @@ def _ways(
         yield from ((size, chunk) for size in sizes)
         return
     yield from ((size, None) for size in sizes)
-    yield from ((sizes[-1], rows) for rows in _CHUNKS if rows < longest)
+    yield from ((sizes[-1], rows) for rows in CHUNKS if rows < longest)
 
 
 def _placed(

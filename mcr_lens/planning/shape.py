@@ -12,9 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
+from mcr_lens.models.backend import Model, as_module
+from mcr_lens.models.facts import model_facts
 from mcr_lens.tiny import weights_folder
 
-__all__ = ["ModelShape", "model_shape"]
+__all__ = ["ModelShape", "loaded_shape", "model_shape"]
 
 _MLP_WIDTHS = ("moe_intermediate_size", "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -117,6 +119,34 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
         joint_qkv=any(part in name for name, _ in model.named_parameters() for part in _JOINT),
         tied_parameters=_tied(model),
         stored_dtype=str(getattr(config, "dtype", None) or "").removeprefix("torch."),
+    )
+
+
+def loaded_shape(model: Model) -> ModelShape:
+    """Sizes of a model that is there, as its class states them.
+
+    Of experts all are counted as active: such a shape is for memory, not for time.
+    """
+    facts, cfg = model_facts(model), model.cfg
+    blocks = [_count(block) for block in model.blocks]
+    everything = _count(as_module(model))
+    chosen = getattr(cfg, "experts_per_token", None) if getattr(cfg, "num_experts", None) else None
+    return ModelShape(
+        name=facts.name,
+        n_layers=facts.n_layers,
+        n_heads=facts.n_heads,
+        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or facts.n_heads,
+        d_model=facts.d_model,
+        d_head=cfg.d_head,
+        d_mlp=(cfg.d_mlp or 4 * facts.d_model) * (chosen or 1),
+        d_vocab=facts.d_vocab,
+        n_ctx=facts.n_ctx,
+        block_parameters=sum(blocks),
+        largest_block=max(blocks),
+        other_parameters=max(0, everything - sum(blocks)),
+        active_parameters=everything,
+        windows=facts.windows,
+        joint_qkv=any(name.startswith("blocks.0.attn.qkv") for name in model.hook_dict),
     )
 
 

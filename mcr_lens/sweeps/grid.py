@@ -41,7 +41,7 @@ class SweepModel:
     device: str | None = None
     device_map: str | Mapping[str, Any] | None = None
     batch_size: int | Literal["auto"] = "auto"
-    chunk: int | None = None
+    chunk: int | Literal["auto"] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
 
@@ -181,7 +181,7 @@ class Grid:
             raise InputError(f"grid: estimator = {self.estimator!r}: use an Estimator")
         check_fields(self.estimator, "estimator")
         _check_counts("grid", least=0, sink_position=self.sink_position)
-        chunked = [model.label for model in self.models if model.chunk is not None]
+        chunked = [model.label for model in self.models if model.chunk not in (None, "auto")]
         if chunked and self.estimator.needs_whole_prompt:
             raise InputError(f"model {chunked[0]}: chunk excludes an estimator that needs whole prompts")
 

@@ -34,7 +34,10 @@ def test_every_arm_can_be_typed_without_quotes() -> None:
 
 def test_batch_sizes() -> None:
     assert RunOptions().settings() == {"batch_size": "auto", "chunk": None}
-    assert RunOptions("3", 4).settings() == {"batch_size": 3, "chunk": 4}
+    assert RunOptions("3", "4").settings() == {"batch_size": 3, "chunk": 4}
+    assert RunOptions(chunk="auto").settings() == {"batch_size": "auto", "chunk": "auto"}
     for text in ("0", "-1", "many", "", "2.5", "²"):
         with pytest.raises(mcr.InputError, match="--batch-size"):
             RunOptions(text)
+        with pytest.raises(mcr.InputError, match=r"--chunk .*: use 'auto' or a number"):
+            RunOptions(chunk=text)

@@ -41,6 +41,11 @@ def test_a_grid_is_every_model_by_prompts_by_arm_baselines_first(tmp_path: Path)
     assert len({cell.name for cell in cells(grid)}) == 18
 
 
+def test_a_chunk_may_be_left_to_the_memory(tmp_path: Path) -> None:
+    grid = read(f'[estimator]\ncenter = true\n{MODELS}chunk = "auto"\n{PROMPTS}', tmp_path)
+    assert grid.models[0].chunk == "auto"
+
+
 def test_every_setting_reaches_the_cells(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "p.jsonl").write_text('{"q": "w1 w2"}')
@@ -98,7 +103,8 @@ REFUSED = {
     f'{MODELS}revisions = ["a", "a"]\n{PROMPTS}': "revision 'a' stands there twice",
     f"{MODELS}batch_size = 0\n{PROMPTS}": "batch_size = 0: use a whole number from 1",
     f"{MODELS}batch_size = true\n{PROMPTS}": "batch_size = true: use a whole number or 'auto'",
-    f"{MODELS}chunk = 1.5\n{PROMPTS}": "chunk = 1.5: use a whole number",
+    f"{MODELS}chunk = 1.5\n{PROMPTS}": "chunk = 1.5: use a whole number or 'auto'",
+    f'{MODELS}chunk = "all"\n{PROMPTS}': "chunk = 'all': use a whole number or 'auto'",
     f'{MODELS}backend = "hooked_transformer"\ndevice_map = "auto"\n{PROMPTS}': "device_map works through",
     f'[[models]]\nname = "x"\n{PROMPTS}': "models[0]: source is missing",
     f'[[models]]\nsource = ""\n{PROMPTS}': "source is empty",

@@ -37,7 +37,7 @@ def lens_perplexity(
     n_resamples: int = 9999,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """The perplexity that every depth would have on a corpus, if it were the last.

@@ -46,7 +46,7 @@ def linear_probes(
     interventions: Sequence[Hook] = (),
     sink_position: int = 0,
     batch_size: int | Literal["auto"] = "auto",
-    chunk: int | None = None,
+    chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """How well a logistic regression tells the labels from the pooled states, at every depth.
