@@ -1,6 +1,5 @@
 """Norms, largest and typical activations of the residual stream at one depth, and what writes it."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
-from mcr_lens.metrics.threads import on_every_core
 
 __all__ = [
     "TopActivation",
@@ -126,16 +124,12 @@ def median_of_last(values: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]
 
 
 def _median_on_the_host(values: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-    """NumPy's selection takes half the time of PyTorch's there."""
-    n = values.shape[-1]
-    middle = [n // 2] if n % 2 else [n // 2 - 1, n // 2]
+    """NumPy's selection takes a third of the time of PyTorch's there."""
+    half = values.shape[-1] // 2
     exact = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    # It takes one core, and lets the others work on the other rows.
-    rows = exact.reshape(-1, n).numpy()
-    parts = np.array_split(rows, min(len(rows), torch.get_num_threads()))
-    medians = on_every_core([partial(_median_of_rows, part, middle) for part in parts])
-    return torch.from_numpy(np.concatenate(medians)).reshape(values.shape[:-1])
-
-
-def _median_of_rows(rows: np.ndarray, middle: list[int]) -> np.ndarray:
-    return np.partition(rows, middle, axis=-1)[..., middle].astype(np.float64).mean(-1)
+    # One element is selected, and its predecessor found: selecting two takes several times as long.
+    smaller_half_first = np.partition(exact.numpy(), half, axis=-1)
+    middle = [smaller_half_first[..., half]]
+    if values.shape[-1] % 2 == 0:
+        middle.append(smaller_half_first[..., :half].max(-1))
+    return torch.as_tensor(np.mean(middle, axis=0, dtype=np.float64))
