@@ -3,10 +3,12 @@
 #     make PIP_ARGS="--index-url URL" demo   options for every pip install
 #     make test PYTEST_ARGS="-k spectrum"    options for pytest
 #     make readme README_ARGS=--skip-memory  options for docs/regenerate.py
+#     make bench BENCH_ARGS="--only NAME"    options for benchmarks/results.py
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 README_ARGS ?=
+BENCH_ARGS ?=
 # One torch thread in each of two processes beats two threads in one on tensors as small as the tests'.
 WORKERS ?= 2
 
@@ -20,7 +22,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-tl4 lint format types docs wheel readme clean
+.PHONY: help demo test test-slow test-tl4 lint format types docs wheel readme bench clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -69,6 +71,9 @@ docs: $(VENV)/.stamp-test ## the documentation site, into site/: open site/index
 
 readme: $(VENV)/.stamp-test ## renew the numbers and the picture of README.md and the notebooks (needs Chromium or Chrome)
 	$(VENV)/bin/python docs/regenerate.py $(README_ARGS)
+
+bench: $(VENV)/.stamp-test ## run the benchmarks and renew benchmarks/RESULTS.md (leave the machine alone meanwhile)
+	$(VENV)/bin/python benchmarks/results.py $(BENCH_ARGS)
 
 clean: ## remove environments, builds and caches
 	rm -rf $(VENV) $(VENV_TL4) build dist site .pytest_cache .ruff_cache .hypothesis

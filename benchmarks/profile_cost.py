@@ -1,5 +1,7 @@
 """What a profile costs: ``python benchmarks/profile_cost.py [--shape NAME ...] [--backend NAME ...]``.
 
+On a GPU: ``--device cuda --dtype bfloat16 --shape llama-1b``.
+
 Five ways to look at the same prompts, one after the other in every round, so that what else the machine
 does falls on all of them. What is printed are medians over the rounds of the ratios within a round:
 
@@ -11,13 +13,12 @@ does falls on all of them. What is printed are medians over the rounds of the ra
     e  Hugging Face's own forward pass with ``sdpa`` attention: the floor
 
 Memory is the peak resident set of processes of their own, above that of (a). Where the time of (b) goes is
-told by the same pass with fewer observers, and by a clock around the eigenvalues.
+told by the same pass with fewer observers, and by a clock around the eigenvalues. On a GPU times lie between
+two events on the device, and memory is the most that torch held there.
 """
 
 import argparse
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measuring import clock, forget_peak, memory_of_children, peak, ratio_line, save_random_model
 from transformers.utils import logging
 
 from mcr_lens.tiny import weights_folder
@@ -36,22 +38,17 @@ SHAPES = {
     "tiny": None,
     "llama": ("llama", 8, 512, 8, 512, 4, 4096),
     "gpt2": ("gpt2", 12, 768, 12, 256, 4, 50257),
+    "llama-1b": ("llama", 16, 2048, 32, 2048, 2, 32000),  # 1.2 billion parameters, for a GPU
 }
+ON_CPU = ("tiny", "llama", "gpt2")
 BACKENDS = ("hooked_transformer", "bridge")
 SIDES = ("a", "b", "c", "d", "e")
-ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-}
 
 
-def make_model(shape: str, folder: Path) -> str:
+def make_model(shape: str, folder: Path, dtype: str) -> str:
     """A folder with random weights of a shape, or the name of the bundled model."""
     if SHAPES[shape] is None:
         return "tiny"
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     family, layers, width, heads, tokens, _, vocabulary = SHAPES[shape]
     sizes = {
         "llama": {
@@ -60,13 +57,7 @@ def make_model(shape: str, folder: Path) -> str:
         },
         "gpt2": {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 2 * tokens},
     }[family]  # fmt: skip
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=vocabulary, bos_token_id=1, eos_token_id=2, **sizes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    # The prompts are token ids, but TransformerLens wants a tokenizer in every folder.
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(weights_folder() / name, folder)
-    return str(folder)
+    return save_random_model(folder, family, dtype, vocab_size=vocabulary, **sizes)
 
 
 def make_prompts(shape: str, model: object) -> object:
@@ -80,14 +71,14 @@ def make_prompts(shape: str, model: object) -> object:
     return mcr.Prompts.from_tokens(torch.randint(3, vocabulary, (prompts, tokens), generator=generator))
 
 
-def sides(shape: str, backend: str, source: str) -> dict[str, Callable[[], object]]:
+def sides(shape: str, backend: str, source: str, device: str, dtype: str) -> dict[str, Callable[[], object]]:
     """What is timed, by letter; everything is loaded before."""
     import mcr_lens as mcr
     from mcr_lens.models.backend import run
 
-    model = mcr.load_model(source, backend=backend)
+    model = mcr.load_model(source, backend=backend, device=device, dtype=dtype)
     prompts = make_prompts(shape, model)
-    batches = list(prompts.batches())
+    batches = [batch._replace(tokens=batch.tokens.to(device)) for batch in prompts.batches()]
     place = str(weights_folder()) if source == "tiny" else source
 
     def bare() -> None:
@@ -116,8 +107,10 @@ def sides(shape: str, backend: str, source: str) -> dict[str, Callable[[], objec
 
     from transformers import AutoModelForCausalLM
 
-    eager = AutoModelForCausalLM.from_pretrained(place, attn_implementation="eager").eval()
-    sdpa = AutoModelForCausalLM.from_pretrained(place, attn_implementation="sdpa").eval()
+    eager, sdpa = (
+        AutoModelForCausalLM.from_pretrained(place, attn_implementation=attention, dtype=dtype).to(device)
+        for attention in ("eager", "sdpa")
+    )
     return {
         "a": bare,
         "b": lambda: mcr.profile(model, prompts, progress=False),
@@ -147,49 +140,42 @@ def reduced(depths: list[torch.Tensor], patterns: list[torch.Tensor], lengths: l
     return found
 
 
-def clock(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def time_sides(shape: str, backend: str, source: str, rounds: int) -> dict[str, list[float]]:
+def time_sides(
+    shape: str, backend: str, source: str, rounds: int, device: str, dtype: str
+) -> dict[str, list[float]]:
     """Seconds of every side in every round, after one round that does not count."""
-    calls = sides(shape, backend, source)
+    calls = sides(shape, backend, source, device, dtype)
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for number in range(rounds + 1):
         for side in SIDES:
-            took = clock(calls[side])
+            took = clock(calls[side], device)
             if number:
                 seconds[side].append(took)
     return seconds
 
 
-def peak_memory(shape: str, backend: str, source: str, side: str) -> float:
-    """Peak resident set, in MiB, of a process that runs one side."""
+def peak_memory(shape: str, backend: str, source: str, side: str, device: str, dtype: str) -> float:
+    """Peak, in MiB, of a process that runs one side."""
     command = [sys.executable, __file__, "--one", side, "--shape", shape, "--backend", backend]
-    command += ["--source", source]
+    command += ["--source", source, "--device", device, "--dtype", dtype]
     printed = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **ALLOCATOR}
+        command, check=True, stdout=subprocess.PIPE, text=True, env=memory_of_children(device)
     ).stdout
     return json.loads(printed.splitlines()[-1])
 
 
-def resident_peak() -> float:
-    """Peak resident set of this process, in MiB; ``getrusage`` would count what a parent held, too."""
-    (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in each]
-    return int(line.split()[1]) / 1024
-
-
-def where_the_time_goes(shape: str, backend: str, source: str, rounds: int) -> dict[str, float]:
+def where_the_time_goes(
+    shape: str, backend: str, source: str, rounds: int, device: str, dtype: str
+) -> dict[str, float]:
     """Seconds of parts of (b) above (a): medians over rounds of the same pass with fewer observers."""
     import mcr_lens as mcr
     from mcr_lens.hooks.observe import AttentionObserver, ResidualObserver, WriteObserver
     from mcr_lens.metrics import spectrum
     from mcr_lens.models.backend import run
 
-    model = mcr.load_model(source, backend=backend)
+    model = mcr.load_model(source, backend=backend, device=device, dtype=dtype)
     prompts = make_prompts(shape, model)
+    tokens = [batch.tokens.to(device) for batch in prompts.batches()]
     inside = 0.0
 
     def timed(solve: Callable[..., object]) -> Callable[..., object]:
@@ -204,7 +190,7 @@ def where_the_time_goes(shape: str, backend: str, source: str, rounds: int) -> d
         return solved
 
     parts: dict[str, Callable[[], object]] = {
-        "forward": lambda: [run(model, batch.tokens, [], blocks_only=True) for batch in prompts.batches()],
+        "forward": lambda: [run(model, each, [], blocks_only=True) for each in tokens],
         "residual": lambda: mcr.measure(model, prompts, [ResidualObserver(model)], progress=False),
         "attention": lambda: mcr.measure(model, prompts, [AttentionObserver(model)], progress=False),
         "writes": lambda: mcr.measure(model, prompts, [WriteObserver(model)], progress=False),
@@ -217,7 +203,7 @@ def where_the_time_goes(shape: str, backend: str, source: str, rounds: int) -> d
         for number in range(rounds + 1):
             for name, call in parts.items():
                 inside = 0.0
-                took = clock(call)
+                took = clock(call, device)
                 if number:
                     seconds[name].append(took)
                     if name == "residual":
@@ -230,65 +216,78 @@ def where_the_time_goes(shape: str, backend: str, source: str, rounds: int) -> d
     return {name: took - middle["forward"] * (name in above) for name, took in middle.items()}
 
 
-def print_times(shapes: dict[str, str], backends: list[str], rounds: int) -> None:
+def print_times(shapes: dict[str, str], backends: list[str], rounds: int, device: str, dtype: str) -> None:
+    kept: list[str] = []
     ratios = ("ba", "ca", "da", "ea", "cb", "db")
     titles = "".join(f"{over}/{under}".rjust(7) for over, under in ratios)
-    print(f"\n{'shape':8}{'backend':20}{'a (s)':>8}{titles}")
+    print(f"\n{'shape':10}{'backend':20}{'a (s)':>8}{titles}")
     for shape, source in shapes.items():
         for backend in backends:
-            found = time_sides(shape, backend, source, rounds)
-            print(f"{shape:8}{backend:20}{statistics.median(found['a']):8.3f}", end="")
+            found = time_sides(shape, backend, source, rounds, device, dtype)
+            print(f"{shape:10}{backend:20}{statistics.median(found['a']):8.3f}", end="")
             for over, under in ratios:
                 pairs = zip(found[over], found[under], strict=True)
-                print(f"{statistics.median(x / y for x, y in pairs):7.2f}", end="")
+                median = statistics.median(x / y for x, y in pairs)
+                kept.append(ratio_line(f"{over}/{under}, {shape}, {backend}", median))
+                print(f"{median:7.2f}", end="")
             print(flush=True)
+    print("", *kept, sep="\n")
 
 
-def print_memory(shapes: dict[str, str], backends: list[str]) -> None:
-    print(f"\n{'shape':8}{'backend':20}{'b above a (MiB)':>16}{'c above a (MiB)':>16}{'b of c':>8}")
+def print_memory(shapes: dict[str, str], backends: list[str], device: str, dtype: str) -> None:
+    kept: list[str] = []
+    print(f"\n{'shape':10}{'backend':20}{'b above a (MiB)':>16}{'c above a (MiB)':>16}{'b of c':>8}")
     for shape, source in shapes.items():
         for backend in backends:
-            peak = {side: peak_memory(shape, backend, source, side) for side in "abc"}
-            b, c = peak["b"] - peak["a"], peak["c"] - peak["a"]
+            most = {side: peak_memory(shape, backend, source, side, device, dtype) for side in "abc"}
+            b, c = most["b"] - most["a"], most["c"] - most["a"]
             share = f"{b / c:8.1%}" if c > 0 else "       –"
-            print(f"{shape:8}{backend:20}{b:16.0f}{c:16.0f}{share}", flush=True)
+            print(f"{shape:10}{backend:20}{b:16.0f}{c:16.0f}{share}", flush=True)
+            if c > 0:
+                kept.append(ratio_line(f"memory b of c, {shape}, {backend}", b / c))
+    print("", *kept, sep="\n")
 
 
-def print_parts(shapes: dict[str, str], backends: list[str], rounds: int) -> None:
+def print_parts(shapes: dict[str, str], backends: list[str], rounds: int, device: str, dtype: str) -> None:
     names = ("forward", "residual", "eigenvalues", "attention", "writes")
-    print(f"\n{'shape':8}{'backend':20}", *(f"{name:>12}" for name in names), "  seconds", sep="")
+    print(f"\n{'shape':10}{'backend':20}", *(f"{name:>12}" for name in names), "  seconds", sep="")
     for shape, source in shapes.items():
         for backend in backends:
-            parts = where_the_time_goes(shape, backend, source, rounds)
-            print(f"{shape:8}{backend:20}", *(f"{parts[name]:12.3f}" for name in names), sep="", flush=True)
+            parts = where_the_time_goes(shape, backend, source, rounds, device, dtype)
+            print(f"{shape:10}{backend:20}", *(f"{parts[name]:12.3f}" for name in names), sep="", flush=True)
 
 
 def main() -> None:
     """Time every shape on every backend, then their memory, then the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--shape", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shape", nargs="*", default=list(ON_CPU), choices=list(SHAPES))
     parser.add_argument("--backend", nargs="*", default=list(BACKENDS), choices=BACKENDS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--source", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    where = {"device": arguments.device, "dtype": arguments.dtype}
     if arguments.one:
-        call = sides(arguments.shape[0], arguments.backend[0], arguments.source)[arguments.one]
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
+        (shape,), (backend,) = arguments.shape, arguments.backend
+        call = sides(shape, backend, arguments.source, **where)[arguments.one]
+        forget_peak(arguments.device)
         call()
-        print(json.dumps(resident_peak()))
+        print(json.dumps(peak(arguments.device)))
         return
     import mcr_lens as mcr
 
     logging.disable_progress_bar()
-    print(f"mcr-lens {mcr.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"mcr-lens {mcr.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads", end="")
+    print(f", {arguments.dtype} on {arguments.device}")
     with tempfile.TemporaryDirectory() as folder:
-        shapes = {shape: make_model(shape, Path(folder, shape)) for shape in arguments.shape}
-        print_times(shapes, arguments.backend, arguments.rounds)
+        shapes = {shape: make_model(shape, Path(folder, shape), arguments.dtype) for shape in arguments.shape}
+        print_times(shapes, arguments.backend, arguments.rounds, **where)
         if not arguments.no_memory:
-            print_memory(shapes, arguments.backend)
-        print_parts(shapes, arguments.backend, arguments.rounds)
+            print_memory(shapes, arguments.backend, **where)
+        print_parts(shapes, arguments.backend, arguments.rounds, **where)
 
 
 if __name__ == "__main__":
