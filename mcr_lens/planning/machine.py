@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from mcr_lens.errors import InputError
+from mcr_lens.host import host_memory
 
-__all__ = ["Machine", "in_words", "number_of_bytes"]
+__all__ = ["Machine", "number_of_bytes"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Machine:
     def here(cls) -> Machine:
         """What is free now: of every CUDA device, and of the host, within its control group's limit."""
         devices = tuple(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-        return cls(devices, _host_memory())
+        return cls(devices, host_memory())
 
     @classmethod
     def told(cls, memory: str | None, host_memory: str | None = None) -> Machine:
@@ -80,31 +78,3 @@ def number_of_bytes(text: str, what: str = "memory") -> int:
     if not 1 <= size < 1e18:
         raise InputError(f"{what} {text!r}: use a size such as 80GB or 512GiB")
     return int(size)
-
-
-def in_words(size: float) -> str:
-    """A size as people say it, in powers of ten.
-
-    Example:
-        >>> in_words(141107412992), in_words(52e6)
-        ('141 GB', '52 MB')
-    """
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}" if size < 999.5 * unit else f"{size / unit:.0f} {name}"
-    return f"{size / 1e3:.0f} kB"
-
-
-def _host_memory() -> int:
-    """Free memory of the host, or of the container that the process lives in."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # no Linux: all of it is the best there is to say
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
-    return free

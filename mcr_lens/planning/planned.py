@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mcr_lens.host import in_words
 from mcr_lens.models.backend import Backend
-from mcr_lens.planning.machine import Machine, in_words
+from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.settings import Setting
 from mcr_lens.planning.shape import ModelShape
 from mcr_lens.planning.speed import Seconds
