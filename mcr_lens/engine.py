@@ -1,6 +1,5 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Literal
@@ -13,13 +12,14 @@ from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.intervene import check_hooks, described
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
 from mcr_lens.hooks.observe_attention import LOST_ROW
+from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
-from mcr_lens.not_finite import NotFiniteWarning, not_finite_note, without_lost_rows
+from mcr_lens.not_finite import warn_not_finite, without_broken, without_lost_rows
 from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
@@ -112,7 +112,10 @@ def measure(
 
     Returns:
         The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
-        prompts described in ``attrs``.
+        prompts described in ``attrs``. A prompt whose residual stream holds Inf or NaN is NaN (-1 for
+        integers) from that depth on, and in the layers that read it; ``not_finite_depth`` and
+        ``not_finite_position`` of the prompt say where that begins (-1: nowhere), and so does a
+        ``RuntimeWarning``.
 
     Raises:
         InputError: for prompts, hooks or chunks that do not fit the model; when an observer names a variable
@@ -120,7 +123,11 @@ def measure(
     """
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
-    attached = attached_hooks(model)
+    attached, facts = attached_hooks(model), model_facts(model)
+    # An edit may take all of a head's attention away; nothing is broken then.
+    edits_patterns = any("pattern" in str(name) for name in (*attached, *(name for name, _ in interventions)))
+    if not any(isinstance(observer, ResidualObserver) for observer in observers):
+        observers = [FiniteObserver(model, patterns=not edits_patterns), *observers]
     hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
     check_hooks(model, hooks, shortest=min(prompts.lengths))
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
@@ -135,17 +142,14 @@ def measure(
             bar.update(len(batch.prompts))
     data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
     if LOST_ROW in data:
-        # An edit may take all of a head's attention away; nothing is broken then.
-        edited = [*attached, *(str(name) for name, _ in interventions)]
-        if any("pattern" in name for name in edited):
-            data = data.drop_vars(LOST_ROW)
-        else:
-            data = _without_lost_rows(data, model_facts(model).dtype)
+        lost = not edits_patterns
+        data = _without_lost_rows(data, facts.dtype) if lost else data.drop_vars(LOST_ROW)
+    data = without_broken(data)
     told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
     if taken := sorted(told.keys() & set(data.variables)):
         raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
     data = data.assign_coords({name: ("prompt", values) for name, values in told.items()})
-    data.attrs = model_facts(model).attributes() | {
+    data.attrs = facts.attributes() | {
         "prompts": prompts.attributes(),
         "attached_hooks": attached,
     }
@@ -154,11 +158,9 @@ def measure(
 
 def _without_lost_rows(data: xr.Dataset, dtype: str) -> xr.Dataset:
     """What the observer of attention found broken is broken for that of the residual stream, too."""
-    if "not_finite_depth" not in data.coords:
-        return data.drop_vars(LOST_ROW)
     whole = without_lost_rows(data, LOST_ROW)
     if not whole.not_finite_depth.equals(data.not_finite_depth):
-        warnings.warn(str(not_finite_note(whole, dtype)), NotFiniteWarning, stacklevel=3)
+        warn_not_finite(whole, dtype)
     return whole
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import xarray as xr
 
+from mcr_lens.attributes import check_attributes
 from mcr_lens.errors import InputError, one_line
 
 __all__ = ["SCHEMA", "check_place", "plain_path", "read_dataset", "write_dataset"]
@@ -107,7 +108,8 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     another program has written opens with ``xarray.open_dataset``.
 
     Raises:
-        InputError: for a file that is missing, truncated, foreign, or of a newer schema.
+        InputError: for a file that is missing, truncated, foreign, or of a newer schema; where it says of
+            itself what no result says.
     """
     path = plain_path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
@@ -124,6 +126,7 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         ) from error
     if not isinstance(schema, int) or schema > SCHEMA:
         raise InputError(f"{path}: schema {schema}, this version reads up to {SCHEMA}: upgrade mcr-lens")
+    check_attributes(attributes, path)
     data.attrs = attributes
     return data
 

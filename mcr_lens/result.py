@@ -174,12 +174,20 @@ class Profile:
             InputError: for a file that is missing, truncated, not a profile, or of a newer schema.
         """
         loaded = cls(read_dataset(path))
-        missing = {"norm_ratio", "n_tokens"} - set(loaded.data.variables)
+        data = loaded.data
+        # All that showing it reads.
+        numbers = {"n_tokens", "sink_norm", *_SUMMARY_DEPTH}
+        missing = numbers - set(data.variables)
         if missing:
             raise InputError(
                 f"{path}: not a profile: {', '.join(sorted(missing))} missing; mcr_lens.read_dataset reads "
                 "other results"
             )
+        wrong = [
+            name for name in sorted(numbers) if data[name].dtype.kind not in "fiu" or not data[name].size
+        ]
+        if wrong:
+            raise InputError(f"{path}: not a profile: {', '.join(wrong)} without numbers")
         return loaded
 
     @classmethod

@@ -119,7 +119,8 @@ def test_a_sound_run_says_nothing(model: Any) -> None:
 def test_attention_alone_leaves_a_broken_prompt_out(model: Any) -> None:
     """Also where a model makes rows of NaN into rows of zeros, which look like padding."""
     edit = [("blocks.1.hook_resid_pre", plant(float("inf"))[0][1])]
-    data = mcr.measure(model, PROMPTS, [AttentionObserver(model)], edit, progress=False)
+    with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 1 .*, position 7"):
+        data = mcr.measure(model, PROMPTS, [AttentionObserver(model)], edit, progress=False)
     assert data.sink_score.sel(prompt=BROKEN, layer=1).isnull().all()
     assert data.sink_score.sel(prompt=[0, 1]).notnull().all()
 

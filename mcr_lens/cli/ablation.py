@@ -73,6 +73,8 @@ def _save_and_show(study: "AblationStudy", folder: Path) -> None:
         show_text(f"Claims, at dose {effects.attrs['dose']:g}:")
         show_list(study.claims())
         show_text(about_p(study, effects))
+        if note := study.not_finite_note():
+            show_text(f"Beware: {note}")
         typer.echo(f"saved in {folder}:")
         for name, what in FILES.items():
             show_text(what, f"  {name:18}  ")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
-from mcr_lens.cli.show import show_table, showing
+from mcr_lens.cli.show import show_list, show_table, showing
 
 __all__ = ["lens"]
 
@@ -41,5 +41,7 @@ def lens(
             f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
             f"{len(chosen)} prompts, {sum(chosen.lengths):,} tokens (loss, entropy and KL in nats)"
         )
-        show_table(title, mcr.lens_summary(data))
+        summary = mcr.lens_summary(data)
+        show_table(title, summary)
+        show_list([f"Beware: {summary.attrs['not_finite']}"] if "not_finite" in summary.attrs else [])
         typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")

@@ -84,8 +84,8 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
     if options.n is not None and options.n < 1:
         raise InputError(f"--n {options.n}: ask for at least one prompt")
 
+    from mcr_lens.host import in_words
     from mcr_lens.planning import plan as predict
-    from mcr_lens.planning.machine import in_words
 
     chosen: dict[str, Any] = {}
     if options.prompts is not None:

@@ -66,6 +66,7 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
         "",
         *(f"- {claim.question} **{claim.verdict}**: {claim.why}" for claim in study.claims()),
         "",
+        *(f"Beware: {note}\n" for note in [study.not_finite_note()] if note),
         about_p(study, effects),
         "",
         f"## Outcomes, at dose {effects.attrs['dose']:g}",

@@ -18,6 +18,7 @@ from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
+from mcr_lens.told import warnings_about
 
 __all__ = ["ablation_study"]
 
@@ -104,7 +105,8 @@ def ablation_study(
                     AttentionObserver(model, sink_position),
                     LogitLens(model),
                 ]
-                measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
+                with warnings_about(f"arm {arm.name}, dose {dose:g}"):
+                    measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
                 at_doses.append(measured[list(_KEPT)])
                 bar.update()
             runs.append(_along(at_doses, "dose", [0.0, *given]))

@@ -11,6 +11,7 @@ import xarray as xr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.claims import Claim, claims_of
 from mcr_lens.netcdf import read_dataset, write_dataset
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.statistics import adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
@@ -48,7 +49,8 @@ class AblationStudy:
         Norm ratio and entropies are means over the depths where the baseline is compressed (the depth of
         the largest norm ratio where it has no compression phase), sink rate and sink score means over the
         layers that read these depths and their heads; the loss (nats a token) is that of the last depth,
-        the model's own.
+        the model's own. A prompt whose states hold Inf or NaN at one of these depths has no outcome but
+        NaN: half a mean is left out of every comparison.
         """
         depths = self.data.attrs["compressed_depths"]
         layers = [depth for depth in depths if depth in self.data.layer] or [int(self.data.layer[-1])]
@@ -58,7 +60,13 @@ class AblationStudy:
         found = {name: at_depths[name].mean("depth") for name in OUTCOMES[:3]}
         found |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
         found["loss"] = self.data["lens_loss"].isel(depth=-1, drop=True)
-        return xr.Dataset(found)
+        begins = self.data.coords.get("not_finite_depth")
+        outcomes = xr.Dataset(found)
+        return outcomes if begins is None else outcomes.where((begins < 0) | (begins > depths[-1]))
+
+    def not_finite_note(self) -> str | None:
+        """Which prompts hold Inf or NaN, in which arm and at which dose first; ``None`` without any."""
+        return not_finite_note(self.data, self.data.attrs.get("dtype"))
 
     def dose_curves(self, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Mean over prompts of every outcome with its bootstrap interval, (arm, dose, estimate)."""
@@ -141,13 +149,20 @@ class AblationStudy:
 
     @classmethod
     def load(cls, path: str | Path) -> AblationStudy:
-        """Read a file that ``save`` wrote."""
-        return cls(read_dataset(path))
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            InputError: for a file that is missing, truncated, or no study.
+        """
+        loaded = cls(read_dataset(path))
+        loaded._check(path)
+        return loaded
 
     def __repr__(self) -> str:
         lines = [
             self.headline,
             *(f"- {claim}" for claim in self.claims()),
+            *(f"Beware: {note}" for note in [self.not_finite_note()] if note),
             "",
             self.outcome_table().round(3).to_string(),
         ]
@@ -158,7 +173,9 @@ class AblationStudy:
 
         items = "".join(f"<li>{html.escape(str(claim))}</li>" for claim in self.claims())
         table = self.outcome_table().round(3).to_html(border=0)
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{table}"
+        note = self.not_finite_note()
+        beware = f"<p>Beware: {html.escape(note)}</p>" if note else ""
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{beware}{table}"
 
     @property
     def headline(self) -> str:
@@ -168,6 +185,19 @@ class AblationStudy:
             f"Ablation study of {made.get('model', 'a model')}, {sizes['prompt']} prompts, "
             f"{sizes['arm']} arms, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
+
+    def _check(self, path: str | Path) -> None:
+        """Raise ``InputError`` for a file without what every outcome rests on."""
+        data, made = self.data, self.data.attrs
+        depths = made.get("compressed_depths")
+        known = {*OUTCOMES[:3], "lens_loss", "sink_score", "kind"} <= set(data.variables)
+        known &= isinstance(made.get("ends_norm"), list) and isinstance(made.get("arms"), dict)
+        if (
+            not known
+            or not depths
+            or not {made.get("before_depth"), *depths} <= {*data.depth.values.tolist()}
+        ):
+            raise InputError(f"{path}: not a whole ablation study; save it again with mcr-lens")
 
     def _comparisons(self) -> list[tuple[str, str]]:
         pairs = [(str(arm), "baseline") for arm in self.data.arm.values]

@@ -15,6 +15,7 @@ from mcr_lens.models.checkpoints import Checkpoint, Source, checkpoints
 from mcr_lens.netcdf import check_place
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
+from mcr_lens.told import warnings_about
 
 __all__ = ["profile_training"]
 
@@ -88,7 +89,8 @@ def profile_training(
 def _measured(checkpoint: Checkpoint, prompts: Prompts, settings: dict[str, Any]) -> Profile:
     """The profile of one checkpoint, whose model is gone when this returns."""
     model = checkpoint.load()
-    measured = profile(model, prompts, progress=False, **settings)
+    with warnings_about(f"step {checkpoint.step}"):
+        measured = profile(model, prompts, progress=False, **settings)
     measured.data.attrs |= _identity(checkpoint)
     del model
     # Hooks and modules refer to each other: only the collector frees them.

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.metrics.rows import real_rows
 
-__all__ = ["first_not_finite", "without"]
+__all__ = ["first_lost_row", "first_not_finite", "without"]
 
 
 def first_not_finite(block: Tensor, lengths: Int[Tensor, "batch"], offset: int = 0) -> Int[Tensor, "batch"]:
@@ -30,6 +30,18 @@ def first_not_finite(block: Tensor, lengths: Int[Tensor, "batch"], offset: int =
     broken &= real_rows(lengths, block.shape[1], offset, block.device)
     first = broken.int().argmax(-1) + offset
     return first.where(broken.any(-1), -1)
+
+
+def first_lost_row(
+    pattern: Float[Tensor, "batch head query key"], lengths: Int[Tensor, "batch"], offset: int = 0
+) -> Int[Tensor, "batch"]:
+    """First position of each prompt at which a head attends to nothing at all; -1 where there is none.
+
+    A HookedTransformer makes a row of NaN, of attention scores that overflowed, into a row of zeros.
+    """
+    lost = (pattern.detach().amax(-1) == 0).any(1)
+    lost &= real_rows(lengths, pattern.shape[-2], offset, pattern.device)
+    return torch.where(lost.any(-1), lost.int().argmax(-1) + offset, -1)
 
 
 def without(broken: Bool[Tensor, "batch"], values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ An observer is anything with ``.hooks()``, a plain list of TransformerLens hooks
 ``mcr_lens.measure(model, prompts, observers=[...])``.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -23,12 +22,9 @@ from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts, require
-from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
+from mcr_lens.not_finite import NOT_FINITE, with_first_broken
 
 __all__ = ["AttentionObserver", "Observer", "ResidualObserver", "WriteObserver", "depth_hook_name"]
-
-# First position of each prompt whose state at a depth is broken; on its way to the result.
-_BROKEN = "not_finite"
 
 
 @runtime_checkable
@@ -85,17 +81,8 @@ class ResidualObserver:
         """Every (prompt, depth) variable."""
         self._later.finish()
         data = self._table.dataset()
-        if _BROKEN not in data:  # nothing was run
-            return data
-        broken = data[_BROKEN] >= 0
-        depth = broken.argmax("depth")
-        position = data[_BROKEN].isel(depth=depth).drop_vars("depth")
-        data = data.drop_vars(_BROKEN).assign_coords(
-            not_finite_depth=depth.where(position >= 0, -1), not_finite_position=position
-        )
-        if note := not_finite_note(data, self._dtype):
-            warnings.warn(note, NotFiniteWarning, stacklevel=2)
-        return data
+        # Nothing in it: nothing was run.
+        return with_first_broken(data, self._dtype) if NOT_FINITE in data else data
 
     def _clear(self) -> None:
         self._states: dict[int, ResidualState] = {}
@@ -130,7 +117,7 @@ class ResidualObserver:
         self, depth: int, first: Tensor, prompts: Sequence[int] | None, values: dict[str, Tensor]
     ) -> None:
         """Every variable of one depth and batch; NaN for the prompts that are broken there."""
-        self._table.add(depth, without(first >= 0, values) | {_BROKEN: first}, prompts)
+        self._table.add(depth, without(first >= 0, values) | {NOT_FINITE: first}, prompts)
 
 
 class WriteObserver:

@@ -10,10 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.finite import first_not_finite, without
+from mcr_lens.hooks.finite import first_lost_row, first_not_finite, without
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
-from mcr_lens.metrics.rows import real_rows
 from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.models import Hook, Model, model_facts, require
 
@@ -67,17 +66,10 @@ class AttentionObserver:
         self._columns = PromptTable("layer", self._facts.n_layers, trailing=("rank", "head"))
 
     def _lost_rows(self, pattern: Tensor, offset: int, layer: int) -> Int[Tensor, "batch"]:
-        """First position of each prompt at which a head attends to nothing at all; -1 where there is none.
-
-        A HookedTransformer makes a row of NaN, of attention scores that overflowed, into a row of zeros. A
-        learned sink may rightly take all.
-        """
+        """As ``first_lost_row``, but for a learned sink, which may rightly take all."""
         if self._facts.learned_sink or current_context().prompts is None:
             return torch.full((len(pattern),), -1, device=pattern.device)
-        lengths = self._patterns[layer].lengths
-        lost = (pattern.detach().amax(-1) == 0).any(1)
-        lost &= real_rows(lengths, pattern.shape[-2], offset, pattern.device)
-        return torch.where(lost.any(-1), lost.int().argmax(-1) + offset, -1)
+        return first_lost_row(pattern, self._patterns[layer].lengths, offset)
 
     def _see_broken(self, tensor: Tensor, hook: Any, layer: int) -> None:
         """Remember the prompts with Inf or NaN in what attention reads.

@@ -17,6 +17,7 @@ from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin, require
+from mcr_lens.models.room import refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
 from mcr_lens.models.trust import refuse_pickles, tensors_only
 from mcr_lens.tiny import checkpoint_steps, weights_folder, write_checkpoint
@@ -56,7 +57,8 @@ def load_model(
 
     Raises:
         InputError: for a source that cannot be had, a backend that is not installed or cannot load
-            it, an encoder, an unknown dtype, a folder with pickled weights.
+            it, an encoder, an unknown dtype, a folder with pickled weights, or one whose configuration asks
+            for more memory than there is.
     """
     if backend not in ("auto", "hooked_transformer", "bridge"):
         raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
@@ -142,7 +144,9 @@ def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Mod
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
     with _plain_errors(str(folder)):
-        refuse_encoder_folder(folder, bool(options.get("trust_remote_code")))
+        config = refuse_encoder_folder(folder, bool(options.get("trust_remote_code")))
+    with _quiet():
+        refuse_too_large(folder, config, options)
     if options.get("hf_model") is None:
         refuse_pickles(folder)
     with _plain_errors(str(folder)), _quiet(), tensors_only():

@@ -10,8 +10,8 @@ from mcr_lens.models.backend import Model, as_module, backend_of
 __all__ = ["refuse_encoder_folder", "refuse_unsuited"]
 
 
-def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse a folder by its configuration, before its weights are read.
+def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> transformers.PreTrainedConfig:
+    """Refuse a folder by its configuration, which is returned, before its weights are read.
 
     Raises:
         InputError: for what its architectures say is no decoder; else as transformers, for a configuration
@@ -24,6 +24,7 @@ def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> None:
     names = config.architectures or ["(none named)"]
     if config.is_encoder_decoder or not any(map(_is_named_decoder, names)):
         raise _no_decoder(str(folder), ", ".join(names))
+    return config
 
 
 def refuse_unsuited(model: Model, name: str) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from mcr_lens.errors import InputError
+from mcr_lens.host import host_memory
 
-__all__ = ["Machine", "free_memory", "from_to", "in_words", "number_of_bytes", "three_digits"]
+__all__ = ["Machine", "free_memory", "from_to", "number_of_bytes", "three_digits"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def free_memory(device: torch.device) -> int:
     free within the control group's limit.
     """
     if device.type != "cuda":
-        return _host_memory()
+        return host_memory()
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
@@ -92,19 +90,6 @@ def number_of_bytes(text: str, what: str = "memory") -> int:
     if not 1 <= size < 1e18:
         raise InputError(f"{what} {text!r}: use a size such as 80GB or 512GiB")
     return int(size)
-
-
-def in_words(size: float) -> str:
-    """A size as people say it, in powers of ten.
-
-    Example:
-        >>> in_words(141107412992), in_words(52e6)
-        ('141 GB', '52 MB')
-    """
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}" if size < 999.5 * unit else f"{size / unit:.0f} {name}"
-    return f"{size / 1e3:.0f} kB"
 
 
 def three_digits(value: float) -> str:
@@ -131,18 +116,3 @@ def from_to(low: float, high: float) -> str:
 
 def _two_digits(value: float) -> str:
     return f"{value:.2g}" if value < 99.5 else f"{float(f'{value:.2g}'):,.0f}"
-
-
-def _host_memory() -> int:
-    """Free memory of the host, or of the container that the process lives in."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # no Linux: all of it is the best there is to say
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
-    return free

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mcr_lens.host import in_words
 from mcr_lens.models.backend import Backend
-from mcr_lens.planning.machine import Machine, from_to, in_words, three_digits
+from mcr_lens.planning.machine import Machine, from_to, three_digits
 from mcr_lens.planning.seconds import Seconds
 from mcr_lens.planning.settings import USABLE, Setting
 from mcr_lens.planning.shape import ModelShape

@@ -19,6 +19,7 @@ from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
+from mcr_lens.told import warnings_about
 
 __all__ = ["Cell", "cells", "compute", "loading_key", "prompts_key"]
 
@@ -114,22 +115,26 @@ def compute(
         baseline: of the same model and prompts; for arms with ``needs_baseline``.
         observers: more of them, as ``profile`` takes them.
 
+    A warning begins with the cell's name, whichever engine computes it.
+
     Raises:
         InputError: as ``profile`` and ``SweepArm.hooks``.
     """
     if cell.arm.needs_baseline and baseline is None:
         raise InputError(f"arm {cell.arm.label!r} needs the baseline of the same model and prompts")
-    measured = profile(
-        model,
-        prompts,
-        interventions=cell.arm.hooks(baseline, cell.sink_position),
-        observers=observers,
-        batch_size=cell.model.batch_size,
-        chunk=cell.model.chunk,
-        estimator=cell.estimator,
-        sink_position=cell.sink_position,
-        progress=progress,
-    )
+    hooks = cell.arm.hooks(baseline, cell.sink_position)
+    with warnings_about(cell.name):
+        measured = profile(
+            model,
+            prompts,
+            interventions=hooks,
+            observers=observers,
+            batch_size=cell.model.batch_size,
+            chunk=cell.model.chunk,
+            estimator=cell.estimator,
+            sink_position=cell.sink_position,
+            progress=progress,
+        )
     measured.data.attrs["sweep"] = cell.settings()
     return measured
 

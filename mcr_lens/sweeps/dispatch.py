@@ -179,7 +179,7 @@ class Dispatcher:
         cell, parts = self._cells[task.cell], self._parts.setdefault(task.cell, {})
         parts[task.shard] = answer
         for kind, words in answer.warnings:
-            warnings.warn(f"{cell.name}: {words}", kind, stacklevel=2)
+            warnings.warn(words, kind, stacklevel=2)
         if len(parts) < self._shards:
             return
         try:

@@ -27,8 +27,8 @@ LONG = mcr.Prompts.from_tokens(
 )
 # Counted apart below, or no matter of memory.
 NOT_COMPARED = {
-    "name", "n_ctx", "joint_qkv", "block_parameters", "largest_block", "other_parameters", "active_parameters",
-    "tied_parameters", "stored_dtype",
+    "name", "n_ctx", "joint_qkv", "block_parameters", "largest_block", "other_parameters",
+    "active_parameters", "tied_parameters", "stored_dtype",
 }  # fmt: skip
 
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig
 
 import mcr_lens as mcr
+from mcr_lens.host import in_words
 from mcr_lens.models import model_facts
 from mcr_lens.planning import Machine, memory_needed, model_shape, plan, result_bytes
-from mcr_lens.planning.machine import from_to, in_words, number_of_bytes, three_digits
+from mcr_lens.planning.machine import from_to, number_of_bytes, three_digits
 from mcr_lens.planning.seconds import seconds_needed
 from mcr_lens.planning.settings import ALLOCATOR, batches_of
 from mcr_lens.planning.speed import SpectrumSpeed, Speed

@@ -102,6 +102,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         self._translators = translators
         self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
         self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self._broken: dict[Any, tuple[int, int]] = {}
         self._first_tokens: list[int] = []
 
     @property
@@ -125,6 +126,14 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         """Of the sequences that were run, the share that begins with the BOS; NaN before the first."""
         first = np.array(self._first_tokens)
         return float((first == self.tokenizer.bos_token_id).mean()) if len(first) else float("nan")
+
+    def first_broken(self, requests: Sequence[Any]) -> tuple[int, int]:
+        """Depth and position at which a state of the requests first holds Inf or NaN; -1 and -1 if none does.
+
+        From there on its log-likelihoods are NaN, and what the harness makes of them means nothing.
+        """
+        found = [self._broken[request] for request in requests if request in self._broken]
+        return min(found, default=(-1, -1))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids, with a BOS as ``add_bos_token`` says unless the text begins with one."""
@@ -161,7 +170,13 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
                 whose.append(i)
         totals = np.zeros((len(new), len(self.depths)))
         if windows:
-            np.add.at(totals, whose, self._measured(windows).log_likelihood.values)
+            found = self._measured(windows)
+            np.add.at(totals, whose, found.log_likelihood.values)
+            places = zip(found.not_finite_depth.values, found.not_finite_position.values, strict=True)
+            for i, (depth, position) in zip(whose, places, strict=True):
+                if depth >= 0:
+                    key = (new[i],)
+                    self._broken[key] = min(self._broken.get(key, (depth, position)), (depth, position))
         for text, total in zip(new, totals, strict=True):
             self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
         return [self._at_depth(text)[0] for text in texts]
@@ -179,6 +194,10 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         values = zip(found.log_likelihood.values, found.is_greedy.values, strict=True)
         for (pair, _, _), (log_likelihood, is_greedy) in zip(requests, values, strict=True):
             self._answers[pair] = (log_likelihood, is_greedy)
+        places = zip(found.not_finite_depth.values, found.not_finite_position.values, strict=True)
+        for (pair, _, _), (depth, position) in zip(requests, places, strict=True):
+            if depth >= 0:
+                self._broken[pair] = (int(depth), int(position))
         return [self._at_depth(pair) for pair, _, _ in requests]
 
     def _at_depth(self, key: Any) -> tuple[float, bool]:
@@ -189,7 +208,10 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         return float(log_likelihood[place]), bool(is_greedy[place])
 
     def _measured(self, requests: Sequence[_Encoded]) -> xr.Dataset:
-        """``log_likelihood`` and ``is_greedy`` (answer, depth), in the order of the requests."""
+        """``log_likelihood`` and ``is_greedy`` (answer, depth), in the order of the requests.
+
+        Log-likelihoods of a broken prompt are NaN; where that begins stands at each answer.
+        """
         prompts: dict[tuple[int, ...], int] = {}
         answers: list[Answer] = []
         for pair, context, continuation in requests:
@@ -209,7 +231,14 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         asked = Prompts.from_tokens(list(prompts), source="lm_eval")
         data = measure(self._model, asked, [lens], self._interventions, **self._options)
         self._first_tokens += asked.first_tokens
-        return data
+        whose = [answer.prompt for answer in answers]
+        places = {
+            name: ("answer", data[name].values[whose]) for name in ("not_finite_depth", "not_finite_position")
+        }
+        found = data[["log_likelihood", "is_greedy"]].assign_coords(places)
+        begins = found.not_finite_depth
+        found["log_likelihood"] = found.log_likelihood.where((begins < 0) | (found.depth < begins))
+        return found
 
 
 def _checked_depths(depths: Sequence[int] | None, n_layers: int) -> list[int]:

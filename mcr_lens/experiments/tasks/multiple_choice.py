@@ -63,8 +63,10 @@ def multiple_choice(
         the choices after the question, then each by itself. In ``attrs``: model, lens, interventions; under
         ``"tasks"`` each task's version, few-shot examples, number of documents, which metrics are better
         when higher and whether ``several_right`` answers may stand among the choices; under ``"results"``
-        what ``lm_eval`` makes of a task, metric by metric: a value a depth. ``"requests"`` tells how many
-        sequences began with the BOS and how many were cut from the left.
+        what ``lm_eval`` makes of a task, metric by metric: a value a depth, NaN where a document is broken.
+        That is one with Inf or NaN in the states of a request: from that depth on it is NaN, and
+        ``not_finite_depth`` and ``not_finite_position`` (-1: nowhere) say where that begins. ``"requests"``
+        tells how many sequences began with the BOS and how many were cut from the left.
 
     Raises:
         InputError: where lm-eval is missing, for tasks that are unknown, cannot be loaded or ask for
@@ -98,7 +100,7 @@ def multiple_choice(
         # The first evaluation measures; to the others the answers are known.
         silent = not progress or depth != lm.depths[0]
         evaluations.append(evaluate_tasks(lm, loaded, limit, seed, silent=silent))
-    data = _dataset(lm.depths, evaluations, loaded["tasks"])
+    data = _dataset(lm, evaluations, loaded["tasks"])
     data.attrs = model_facts(model).attributes() | {
         "lens": {
             "kind": "logit" if translators is None else "tuned",
@@ -106,7 +108,7 @@ def multiple_choice(
         },
         "interventions": described(list(interventions)),
         "tasks": {name: _described(name, task, evaluations[0]) for name, task in loaded["tasks"].items()},
-        "results": {name: _aggregates(name, evaluations) for name in loaded["tasks"]},
+        "results": {name: _aggregates(name, evaluations, data) for name in loaded["tasks"]},
         "requests": {
             "add_bos_token": add_bos_token,
             "share_with_bos": lm.share_with_bos,
@@ -153,8 +155,9 @@ def choice_summary(
     return pd.concat(tables)
 
 
-def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
+def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
     """Documents of all tasks in one dimension."""
+    depths = lm.depths
     by_depth = [_samples(evaluation) for evaluation in evaluations]
     first = by_depth[0]
     metrics = list(dict.fromkeys(name for _, sample in first for name in sample["metrics"]))
@@ -168,6 +171,10 @@ def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[s
                     values[name][document, place] = sample[name]
             answers = [responses[0][0] for responses in sample["resps"]]
             likelihood[document, place, : len(answers)] = answers
+    places = np.array([lm.first_broken([tuple(args) for args in sample["arguments"]]) for _, sample in first])
+    # The harness takes the likeliest of answers without a likelihood, and is right or wrong by chance.
+    broken = (places[:, :1] >= 0) & (np.array(depths) >= places[:, :1])
+    values = {name: np.where(broken, np.nan, array) for name, array in values.items()}
     kept = {name: array for name, array in values.items() if not np.isnan(array).all()}
     return xr.Dataset(
         {name: (("document", "depth"), array) for name, array in kept.items()}
@@ -177,6 +184,8 @@ def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[s
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
             "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
             "depth": list(depths),
+            "not_finite_depth": ("document", places[:, 0]),
+            "not_finite_position": ("document", places[:, 1]),
         },
     )
 
@@ -206,12 +215,17 @@ def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:
     }
 
 
-def _aggregates(name: str, evaluations: Sequence[Any]) -> dict[str, list[float]]:
-    """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth."""
+def _aggregates(name: str, evaluations: Sequence[Any], data: xr.Dataset) -> dict[str, list[float]]:
+    """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth, NaN if one is broken."""
     rows = [evaluation["results"][name] for evaluation in evaluations]
+    begins = data.not_finite_depth.values[data.task.values == name]
+    sound = [not ((begins >= 0) & (begins <= depth)).any() for depth in data.depth.values]
     keys = [
         key
         for key, value in rows[0].items()
         if "," in key and "_stderr" not in key and isinstance(value, Real)
     ]
-    return {key: [float(row[key]) for row in rows] for key in keys}
+    return {
+        key: [float(row[key]) if whole else float("nan") for row, whole in zip(rows, sound, strict=True)]
+        for key in keys
+    }

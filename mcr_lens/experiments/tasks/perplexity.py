@@ -44,7 +44,8 @@ def lens_perplexity(
 
     ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
     that stand first in a window are not predicted. The interval resamples whole documents, so it speaks of
-    other documents from the same source; a single document has none (NaN).
+    other documents from the same source; a single document has none (NaN). A window whose states hold Inf or
+    NaN is left out from that depth on, and named (see ``measure``).
 
     Args:
         texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.
@@ -206,12 +207,13 @@ def read_documents(
     return (articles if len(articles) > 1 else texts)[:n]
 
 
-def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document depth_and_count"]:
-    """Summed loss at every depth and, last, the number of predicted tokens, of every document."""
-    predicted = (data.n_tokens - 1).values[:, None]
-    table = np.concatenate([data.lens_loss.values * predicted, predicted], axis=1)
+def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document sum_and_count depth"]:
+    """Summed loss and number of predicted tokens of every document at every depth."""
+    losses = data.lens_loss.values
+    predicted = np.where(np.isnan(losses), 0, (data.n_tokens - 1).values[:, None])
+    table = np.stack([np.nan_to_num(losses, posinf=np.inf) * predicted, predicted], axis=1)
     _, rows = np.unique(data.document.values, return_inverse=True)
-    totals = np.zeros((rows.max() + 1, table.shape[1]))
+    totals = np.zeros((rows.max() + 1, *table.shape[1:]))
     np.add.at(totals, rows, table)
     return totals
 
@@ -219,4 +221,5 @@ def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document depth_and_
 def _mean_loss(totals: Any, axis: int) -> Any:
     """A ratio of sums, not a mean of ratios: long documents count for more."""
     summed = np.asarray(totals).sum(axis)
-    return summed[..., :-1] / summed[..., -1:]
+    with np.errstate(invalid="ignore"):  # every window is broken there
+        return summed[..., 0, :] / summed[..., 1, :]

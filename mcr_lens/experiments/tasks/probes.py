@@ -25,6 +25,7 @@ from mcr_lens.experiments.tasks.probe_folds import (
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
 
 __all__ = ["linear_probes", "probe_summary"]
@@ -219,9 +220,11 @@ def _joined(measured: Sequence[xr.Dataset]) -> xr.DataArray:
     states = xr.concat(parts, "prompt").transpose("pooling", "depth", "prompt", "dimension")
     broken = (~np.isfinite(states.values)).any(-1).sum(-1)
     for pooling, depth in np.argwhere(broken).tolist():
+        notes = [note for data in measured if (note := not_finite_note(data))]
         raise InputError(
             f"{broken[pooling, depth]} states of pooling '{states.pooling.values[pooling]}' at depth "
-            f"{states.depth.values[depth]} are not finite: load the model with dtype float32 or bfloat16"
+            f"{states.depth.values[depth]} are not finite: load the model with dtype float32 or bfloat16, or "
+            f"leave these prompts out ({'; '.join(notes) or 'their pooled states overflow'})"
         )
     return states
 

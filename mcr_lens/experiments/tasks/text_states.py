@@ -13,6 +13,7 @@ from mcr_lens.experiments.tasks.listed import listed_depths
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.pool import PooledStates, chosen_depths, chosen_poolings
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
 from mcr_lens.prompts.labelled import too_short
 
@@ -120,4 +121,11 @@ class TextStates:
             self.model, self.poolings, depths=self.depths, sink_position=self._sink_position
         )
         data = measure(self.model, prompts, [observer], self._interventions, progress=False, **self._options)
-        return data["pooled_state"].transpose("prompt", "depth", "pooling", "dimension").values
+        states = data["pooled_state"].transpose("prompt", "depth", "pooling", "dimension").values
+        if not np.isfinite(states).all():
+            note = not_finite_note(data) or "a pooled state overflows"
+            raise InputError(
+                "states that are not finite embed nothing: load the model with dtype float32 or bfloat16 "
+                f"({note})"
+            )
+        return states

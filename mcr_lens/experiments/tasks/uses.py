@@ -109,8 +109,12 @@ def _chance(of_task: xr.Dataset, metric: str, about: dict[str, Any]) -> float:
 def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
     """The use of ``lens_perplexity``: the loss of every document, weighted by its tokens.
 
-    Chance is the loss of a uniform guess where the results know the vocabulary, else NaN.
+    Chance is the loss of a uniform guess where the results know the vocabulary, else NaN. Windows whose
+    states hold Inf or NaN are left out at every depth, so that all depths are judged by the same text.
     """
+    data = data.isel(prompt=~data.lens_loss.isnull().any("depth").values)
+    if not data.sizes["prompt"]:
+        raise InputError(f"{name}: no window has a loss at every depth: nothing to judge the depths by")
     predicted = (data.n_tokens - 1).values.astype(float)
     _, rows = np.unique(data.document.values, return_inverse=True)
     tokens = np.bincount(rows, predicted)

@@ -154,15 +154,16 @@ def _content(runs: Sequence[Run]) -> tuple[list[Block], list[Section]]:
         side_by_side, section = compared(profiles)
         opening += [Heading(f"{len(profiles)} profiles"), side_by_side]
         sections.append(section)
-    found = [(run, results.study(run)) for run in runs if run.kind == "study"]
+    found = [([run], results.study(run)) for run in runs if run.kind == "study"]
     lenses = [run for run in runs if run.kind == "lens"]
     if lenses:
-        found.append((lenses[0], results.lenses(lenses)))
-    found += [(run, results.patching(run)) for run in runs if run.kind == "patching"]
-    found += [(run, results.training_run(run)) for run in runs if run.kind == "training"]
-    found += [(run, results.tasks(run, _same_model(run, profiles))) for run in runs if run.kind == "tasks"]
-    for _, (words, section) in found:
-        opening += [Heading(section.title), Words(words)]
+        found.append((lenses, results.lenses(lenses)))
+    found += [([run], results.patching(run)) for run in runs if run.kind == "patching"]
+    found += [([run], results.training_run(run)) for run in runs if run.kind == "training"]
+    found += [([run], results.tasks(run, _same_model(run, profiles))) for run in runs if run.kind == "tasks"]
+    for shown, (words, section) in found:
+        broken = [Note(f"{run.label}: {note}") for run in shown for note in run.broken]
+        opening += [Heading(section.title), Words(words), *broken]
         sections.append(section)
     return opening, sections
 

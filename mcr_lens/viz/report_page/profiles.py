@@ -100,7 +100,7 @@ class ProfileReport:
     def cautions(self) -> list[str]:
         """What to mind when reading these numbers."""
         made, n = self.run.attributes, self.profile.data.sizes["prompt"]
-        notes = []
+        notes = [*self.run.broken]
         if n < _FEW_PROMPTS:
             notes.append(
                 f"Only {n} prompt{'s' * (n > 1)}: intervals over so few cover too seldom, or are none."

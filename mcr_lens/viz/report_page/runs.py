@@ -17,6 +17,7 @@ from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.uses import choice_uses, perplexity_use, probe_uses
 from mcr_lens.netcdf import read_dataset
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.result import Profile
 from mcr_lens.viz.report_page.safe import plain
 
@@ -46,6 +47,7 @@ class Run:
         label: short, made of the model's name; different for every run of a report and kind.
         source: the file or folder, by its name alone; "in memory" for what was never saved.
         attributes: how it was made.
+        broken: a sentence about states that hold Inf or NaN, a file with such states.
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class Run:
     source: str
     data: Any
     attributes: Mapping[str, Any]
+    broken: Sequence[str] = ()
 
 
 def read_runs(results: Sequence[Result]) -> list[Run]:
@@ -183,9 +186,11 @@ def _of_tables(folder: Path, source: str) -> Run:
         for name in best.columns.intersection(["exit_depth", "exit_low", "exit_high", "blocks_saved"]):
             best[name] = best[name].astype(float).astype("Int64")
     made = [file for file in sorted(folder.glob("*.nc")) if not file.name.startswith(".")]
-    attributes = read_dataset(made[0]).attrs if made else {}
-    empty = xr.Dataset(attrs=attributes)
-    return _run("tasks", empty, source, Tasks(quality, best))
+    parts = {file.name: read_dataset(file) for file in made}
+    empty = xr.Dataset(attrs=next(iter(parts.values())).attrs if parts else {})
+    run = _run("tasks", empty, source, Tasks(quality, best))
+    notes = {name: not_finite_note(part, part.attrs.get("dtype")) for name, part in parts.items()}
+    return replace(run, broken=[f"{plain(name)}: {note}" for name, note in notes.items() if note])
 
 
 def _uses(data: xr.Dataset) -> list[Any]:
@@ -209,7 +214,8 @@ def _run(kind: Kind, data: xr.Dataset, source: str, content: Any) -> Run:
     if revision is None and isinstance(step, Mapping) and kind == "profile":
         revision = f"step{step.get('step')}"
     label = f"{short or model}@{revision}" if revision else short or model
-    return Run(kind, plain(label, _LONGEST_LABEL), source, content, attributes)
+    note = not_finite_note(data, attributes.get("dtype"))
+    return Run(kind, plain(label, _LONGEST_LABEL), source, content, attributes, [note] if note else [])
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:

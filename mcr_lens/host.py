@@ -1,0 +1,46 @@
+"""The host's memory, and sizes as people say them."""
+
+import os
+from pathlib import Path
+
+__all__ = ["host_memory", "in_words", "swap_space"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def host_memory() -> int:
+    """Free memory of the host in bytes, or of the container that the process lives in."""
+    # No Linux: all of it is the best there is to say.
+    free = _meminfo("MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return free
+
+
+def swap_space() -> int:
+    """Free swap space in bytes, as far as the system tells."""
+    return _meminfo("SwapFree") or 0
+
+
+def in_words(size: float) -> str:
+    """A size as people say it, in powers of ten.
+
+    Example:
+        >>> in_words(141107412992), in_words(52e6)
+        ('141 GB', '52 MB')
+    """
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}" if size < 999.5 * unit else f"{size / unit:.0f} {name}"
+    return f"{size / 1e3:.0f} kB"
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)

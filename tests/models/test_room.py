@@ -1,0 +1,73 @@
+"""A folder may ask for any size: what no memory holds is refused before it is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, eager
+from transformers import AutoConfig
+
+import mcr_lens as mcr
+from mcr_lens.models import room
+
+
+def changed(folder: Path, into: Path, **sizes: Any) -> Path:
+    shutil.copytree(folder, into)
+    config = json.loads((into / "config.json").read_text())
+    (into / "config.json").write_text(json.dumps(config | sizes))
+    return into
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"hidden_size": 10**9}, r"3 layers that need at least 3\.42 TB in float32"),
+        ({"intermediate_size": 10**13}, r"at least \d{4,} TB in float32"),
+        ({"vocab_size": 10**13}, r"at least \d{4,} TB in float32"),
+        ({"num_hidden_layers": 10**9}, r"1,000,000,000 layers that need at least \d+(\.\d+)? TB"),
+        ({"num_hidden_layers": 10**12, "hidden_size": 64}, r"1,000,000,000,000 layers"),
+    ],
+    ids=str,
+)
+def test_what_no_memory_holds_is_refused_in_one_line(
+    llama_folder: Path, tmp_path: Path, sizes: dict[str, int], told: str
+) -> None:
+    folder = changed(llama_folder, tmp_path / "model", **sizes)
+    with pytest.raises(mcr.InputError, match=told) as error:
+        mcr.load_model(folder)
+    assert "free here" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_count_is_that_of_the_model(family: str, family_folder: Any) -> None:
+    config = AutoConfig.from_pretrained(family_folder(family))
+    whole = eager(family_folder(family))
+    parts = (*whole.parameters(), *whole.buffers())
+    expected = sum(part.nbytes for part in parts)
+    assert room._bytes(config, config.num_hidden_layers, 4) == expected
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_many_layers_are_told_from_two(family: str, family_folder: Any) -> None:
+    many = room._with_layers(AutoConfig.from_pretrained(family_folder(family)), 300)
+    assert room._bytes(many, 300, 2) == room._counted(many, 2)
+
+
+def test_what_is_free_decides(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(room, "swap_space", lambda: 0)
+    config = AutoConfig.from_pretrained(llama_folder)
+    layers = config.num_hidden_layers
+    needed = layers * room._BYTES_OF_A_BLOCK + int(room._counted(config, 4) or 0)
+    monkeypatch.setattr(room, "host_memory", lambda: needed)
+    assert mcr.load_model(llama_folder) is not None
+    monkeypatch.setattr(room, "host_memory", lambda: needed - 1)
+    with pytest.raises(mcr.InputError, match="asks for"):
+        mcr.load_model(llama_folder)
+    assert mcr.load_model(llama_folder, dtype="bfloat16") is not None
+    assert mcr.load_model(llama_folder, device_map="cpu") is not None
