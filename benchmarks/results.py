@@ -31,6 +31,7 @@ HISTORY = ROOT / "benchmarks" / "history.csv"
 COLUMNS = ("date", "commit", "machine", "part", "ratio", "value")
 # Runs of a part that its table shows; the file keeps all.
 SHOWN = 6
+NEVER = "Not run yet."
 PACKAGES = ("torch", "transformer-lens", "transformers", "numpy")
 
 
@@ -96,16 +97,19 @@ def main(given: Sequence[str] | None = None) -> int:
         part = PARTS[name]
         if why := part.why_not():
             print(f"{name}: not run, {why}")
-            bodies.setdefault(name, f"Not run: {why}.")
+            if bodies.get(name, NEVER).startswith("Not run"):
+                bodies[name] = f"Not run: {why}."
         else:
             print(f"{name}: python {part.command}", flush=True)
+            # Before it runs: a commit that is made meanwhile is not the one that is measured.
+            where = {"date": today(), "commit": commit(), "machine": machine()}
             printed, code = run(part.command)
             if code:
                 print(f"{name}: its command failed with {code}, what was there stays", file=sys.stderr)
                 failed += 1
                 continue
-            bodies[name] = body_of(part.command, printed)
-            keep(name, printed)
+            bodies[name] = body_of(part.command, printed, where)
+            keep(name, printed, where)
         # After each part: what was measured is not lost when a later one is interrupted.
         replace(RESULTS, page(bodies, read_history()))
     return failed
@@ -124,11 +128,12 @@ def run(command: str) -> tuple[str, int]:
     return "".join(printed), process.returncode
 
 
-def body_of(command: str, printed: str) -> str:
+def body_of(command: str, printed: str, where: dict[str, str]) -> str:
     """A part's section: where and with what it ran, and what it printed."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("mcr-lens", *PACKAGES))
     return (
-        f"{today()}, commit {commit()}; {machine()}; Python {platform.python_version()}, {versions}\n\n"
+        f"{where['date']}, commit {where['commit']}; {where['machine']}; "
+        f"Python {platform.python_version()}, {versions}\n\n"
         f"```text\n$ python {command}\n{printed.strip()}\n```"
     )
 
@@ -143,7 +148,7 @@ def page(bodies: dict[str, str], history: list[dict[str, str]]) -> str:
     """The whole page; parts that were never run say so."""
     lines = [INTRODUCTION]
     for name, part in PARTS.items():
-        body = bodies.get(name, "Not run yet.")
+        body = bodies.get(name, NEVER)
         lines += [f"## {part.title}\n", f"<!-- part: {name} -->\n{body}\n<!-- /part -->\n"]
         lines += table([row for row in history if row["part"] == name])
     return "\n".join(lines)
@@ -163,10 +168,12 @@ def table(rows: list[dict[str, str]]) -> list[str]:
     return [*lines, "", *(f"[{number}] {where}" for number, where in enumerate(machines, start=1)), ""]
 
 
-def keep(name: str, printed: str) -> None:
+def keep(name: str, printed: str, where: dict[str, str]) -> None:
     """Append the ratios among what was printed to the history."""
-    told = {"date": today(), "commit": commit(), "machine": machine(), "part": name}
-    new = [{**told, "ratio": match["name"], "value": match["value"]} for match in RATIO.finditer(printed)]
+    new = [
+        {**where, "part": name, "ratio": match["name"], "value": match["value"]}
+        for match in RATIO.finditer(printed)
+    ]
     rows = [*read_history(), *new]
     lines = [",".join(COLUMNS), *(csv_line([row[column] for column in COLUMNS]) for row in rows)]
     replace(HISTORY, "\n".join(lines) + "\n")

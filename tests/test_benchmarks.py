@@ -116,6 +116,22 @@ def test_the_history_is_kept(results: Any, tmp_path: Path, monkeypatch: pytest.M
     assert "Not run yet." in text
 
 
+def test_what_was_measured_elsewhere_stays(results: Any, tmp_path: Path) -> None:
+    """On a machine that cannot run a part; before anybody ran it, the page says why."""
+    (tmp_path / "gone.py").write_text("print('ratio: far: 7')")
+    assert results.main(["--only", "one"]) == 0
+    (tmp_path / "gone.py").unlink()
+    assert results.main(["--only", "gone"]) == 0
+    assert "Not run: gone.py is not there." in (tmp_path / "RESULTS.md").read_text()
+    (tmp_path / "gone.py").write_text("print('ratio: far: 7')")
+    assert results.main(["--only", "gone"]) == 0
+    (tmp_path / "gone.py").unlink()
+    assert results.main(["--only", "gone"]) == 0
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| far | 7 |" in text and "not there" not in text
+    check_page(results, text)
+
+
 def test_a_command_that_fails_leaves_what_was_there(results: Any, tmp_path: Path) -> None:
     results.main([])
     files = [tmp_path / "RESULTS.md", tmp_path / "history.csv"]
