@@ -29,6 +29,7 @@ from typing import Any
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import torch
+from measuring import ratio_line
 
 import mcr_lens as mcr
 from mcr_lens.sweeps import Grid, RayEngine, SweepArm, SweepModel, SweepPrompts, dispatch, sweep
@@ -145,8 +146,8 @@ def main() -> None:
             {path.name: path.read_bytes() for path in (folder / f"out{k}").iterdir()} for k in WORKERS
         )
         print(f"\nfiles of both sweeps: {'the same' if one == two else 'DIFFERENT'}")
-        print(f"two workers over one: {times[2][1] / times[1][1]:.2f}")
-        print(f"with their start:     {sum(times[2]) / sum(times[1]):.2f}")
+        print(ratio_line("two workers over one", times[2][1] / times[1][1]))
+        print(ratio_line("two workers over one, with their start", sum(times[2]) / sum(times[1])))
 
 
 if __name__ == "__main__":
