@@ -13,8 +13,8 @@ does falls on all of them. What is printed are medians over the rounds of the ra
     e  Hugging Face's own forward pass with ``sdpa`` attention: the floor
 
 Memory is the peak resident set of processes of their own, above that of (a). Where the time of (b) goes is
-told by the same pass with fewer observers, and by a clock around the eigenvalues, of all threads together. On a GPU times lie between
-two events on the device, and memory is the most that torch held there.
+told by the same pass with fewer observers, and by a clock around the eigenvalues, all threads together. On a
+GPU times lie between two events on the device, and memory is the most that torch held there.
 """
 
 import argparse
