@@ -56,7 +56,8 @@ class SweepArm:
             token behind the layers.
         heads: of ``block_attention_to``.
         renormalise: of ``block_attention_to``.
-        name: what the arm is called in tables and files; else it is made of the rest.
+        name: what the arm is called in tables and files; else it is made of the rest. Not for the baseline,
+            which other arms look for.
 
     Raises:
         InputError: for an intervention that does not exist, arguments that it does not take or that
@@ -89,6 +90,8 @@ class SweepArm:
                 f"arm {self.intervention}: {', '.join(foreign)} is not for it; "
                 f"it takes {', '.join(takes) or 'no arguments'}"
             )
+        if self.is_baseline and self.name is not None:
+            raise InputError(f"arm baseline: name = {self.name!r}: it is called baseline; leave the name out")
         for needed in ("layers", "dimensions"):
             if needed in takes and getattr(self, needed) is None:
                 raise InputError(f"arm {self.intervention}: {needed} is missing")

@@ -126,6 +126,7 @@ REFUSED = {
     f"arms = [{{{ABLATE}, layers = [1], dose = 2}}]\n{MODELS}{PROMPTS}": "dose 2: use 0",
     f"arms = [{{{ABLATE}, layers = [1], dose = []}}]\n{MODELS}{PROMPTS}": "dose = []",
     f"arms = [{{{ABLATE}, layers = [1], dose = [1, 1]}}]\n{MODELS}{PROMPTS}": "two are called",
+    f"arms = [{{intervention = 'baseline', name = 'x'}}]\n{MODELS}{PROMPTS}": "leave the name out",
     f"arms = [{{{ABLATE}, layers = [1], heads = [1]}}]\n{MODELS}{PROMPTS}": "heads is not for it; it takes",
     f'arms = [{{intervention = "baseline", dose = 1}}]\n{MODELS}{PROMPTS}': "it takes no arguments",
     f'arms = [{{intervention = "zero_dimensions", layers = 1}}]\n{MODELS}{PROMPTS}': "dimensions is missing",
