@@ -36,6 +36,28 @@ settings.load_profile("mcr_lens")
 
 ROOT = Path(__file__).parent.parent
 
+# Files that fuzz tests drew, by test: (read, refused). In the process that reports, whichever ran the test.
+_FUZZED: dict[str, tuple[int, int]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take in what a fuzz test has counted (see ``fuzz/counted.py``)."""
+    for name, counted in report.user_properties:
+        if name == "fuzzed inputs":
+            read, refused = counted  # type: ignore[misc]
+            _FUZZED[report.nodeid] = (read, refused)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many files the fuzz tests drew, so that nobody has to believe it."""
+    if not _FUZZED:
+        return
+    terminalreporter.section("fuzzed inputs")
+    for test, (read, refused) in sorted(_FUZZED.items()):
+        terminalreporter.write_line(f"{read + refused:7,} = {read:6,} read + {refused:6,} refused  {test}")
+    total = sum(map(sum, _FUZZED.values()))
+    terminalreporter.write_line(f"{total:7,} in all, by {len(_FUZZED)} tests")
+
 
 @pytest.fixture(scope="session")
 def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

@@ -17,7 +17,7 @@ from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin, require
-from mcr_lens.models.room import refuse_too_large
+from mcr_lens.models.room import refuse_too_deep, refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
 from mcr_lens.models.trust import refuse_pickles, tensors_only
 from mcr_lens.tiny import checkpoint_steps, weights_folder, write_checkpoint
@@ -143,6 +143,7 @@ def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Mod
 
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
+    refuse_too_deep(folder)
     with _plain_errors(str(folder)):
         config = refuse_encoder_folder(folder, bool(options.get("trust_remote_code")))
     with _quiet():

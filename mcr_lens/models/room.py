@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from mcr_lens.errors import InputError
 from mcr_lens.host import host_memory, in_words, swap_space
 
-__all__ = ["refuse_too_large"]
+__all__ = ["refuse_too_deep", "refuse_too_large"]
 
 # Options with which weights need not all be in memory, or are there already.
 _ELSEWHERE = ("device_map", "hf_model", "quantization_config", "load_in_4bit", "load_in_8bit", "max_memory")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # No more blocks than this are made to be counted; of what has more, two sizes tell.
 _BLOCKS = 256
 # Modules and hook points of a block, whatever its size; they are made even where nothing is loaded.
@@ -42,7 +44,7 @@ def refuse_too_large(folder: Path, config: PreTrainedConfig, options: Mapping[st
     is_quantised = getattr(config, "quantization_config", None) is not None
     size = _QUANTISED if is_quantised else options["dtype"].itemsize
     needed = layers * _BYTES_OF_A_BLOCK + (_bytes(config, layers, size) or 0)
-    there = host_memory() + swap_space() + sum(map(_free_on, range(torch.cuda.device_count())))
+    there = _there()
     if needed > there:
         dtype = str(options["dtype"]).removeprefix("torch.")
         raise InputError(
@@ -50,6 +52,31 @@ def refuse_too_large(folder: Path, config: PreTrainedConfig, options: Mapping[st
             f"{dtype}, and {in_words(there)} are free here: mend the file, or use a smaller dtype or "
             "device_map='auto'"
         )
+
+
+def refuse_too_deep(folder: Path) -> None:
+    """Refuse a folder by the bare number of layers in its ``config.json``: some configurations list them all.
+
+    Raises:
+        InputError: where blocks without any weights would need more than there is.
+    """
+    try:
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # the loader tells of it
+    tables = [written, *written.values()] if isinstance(written, dict) else []
+    numbers = [table.get(name) for table in tables if isinstance(table, dict) for name in _LAYERS]
+    layers = max((n for n in numbers if isinstance(n, int)), default=0)
+    if layers * _BYTES_OF_A_BLOCK > (there := _there()):
+        raise InputError(
+            f"{folder}: its config.json asks for {layers:,} layers that need at least "
+            f"{in_words(layers * _BYTES_OF_A_BLOCK)}, and {in_words(there)} are free here: mend the file"
+        )
+
+
+def _there() -> int:
+    """Free bytes of all memory that a model could be put into."""
+    return host_memory() + swap_space() + sum(map(_free_on, range(torch.cuda.device_count())))
 
 
 def _free_on(device: int) -> int:

@@ -21,6 +21,7 @@ __all__ = ["ModelShape", "loaded_shape", "model_shape"]
 _MLP_WIDTHS = ("moe_intermediate_size", "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _JOINT = ("query_key_value", "c_attn", "qkv_proj", "Wqkv")
+_MOST_LAYERS = 2_000
 _CHOSEN = ("num_experts_per_tok", "experts_per_token", "top_k")
 
 
@@ -84,17 +85,28 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
     """
     name, config = _configuration(source, revision)
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+        return _shape(name, config)
+    except InputError:
+        raise
     except Exception as error:  # transformers raises what it likes on a configuration that does not fit
         raise InputError(
             f"{name}: no decoder language model can be made of its configuration ({one_line(error, 160)}); "
             "give one whose architecture ends in ForCausalLM or LMHeadModel"
         ) from error
+
+
+def _shape(name: str, config: PreTrainedConfig) -> ModelShape:
     sizes = config.get_text_config(decoder=True)
-    if not (getattr(sizes, "num_attention_heads", None) and getattr(sizes, "num_hidden_layers", None)):
+    n_layers = getattr(sizes, "num_hidden_layers", None)
+    if n_layers and not 1 <= n_layers <= _MOST_LAYERS:  # without storage, too, a block takes memory and time
+        raise InputError(
+            f"{name}: its configuration has {n_layers} layers: a plan is for 1 to {_MOST_LAYERS:,}"
+        )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if not (getattr(sizes, "num_attention_heads", None) and n_layers):
         raise InputError(f"{name}: its configuration has no attention heads or no layers: nothing to profile")
-    blocks = _blocks(model, int(sizes.num_hidden_layers), name)
+    blocks = _blocks(model, int(n_layers), name)
     in_blocks = [_count(block) for block in blocks]
     everything = _count(model)
     experts, chosen = _first(sizes, _EXPERTS) or 0, _first(sizes, _CHOSEN) or 0

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import pandas as pd
 import pytest
 import torch
-from fuzz.ugly import CELLS, JSON, JSON_VALUES, TABLES, TOML, Draw, content_of, damaged, encoded
+from fuzz import result_files
+from fuzz.counted import Fuzzed
+from fuzz.ugly import CELLS, JSON, JSON_VALUES, TABLES, TOML, WIKITEXT, Draw, content_of, damaged, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profiles import made_profile
 from safetensors.torch import save_file
 
 import mcr_lens as mcr
-from mcr_lens import netcdf
+from mcr_lens.experiments.tasks import read_documents
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import checkpoints
+from mcr_lens.models.trust import refuse_pickles
 from mcr_lens.prompts import load_labelled, read_texts
 from mcr_lens.sweeps import cells, read_grid, sweep_status
 from mcr_lens.sweeps.folder import ResultFolder
@@ -82,50 +80,6 @@ def records(draw: Draw, folder: Path, model: Any) -> None:
     out.prepare([cell])
 
 
-SHOWN = [
-    "sink_norm",
-    "norm_ratio",
-    "normalized_entropy",
-    "normalized_entropy_without_sink",
-    "anisotropy",
-    "anisotropy_bound",
-]
-
-
-@functools.cache
-def result_file() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        small = mcr.Profile(made_profile([1, 200, 5]).data[SHOWN])
-        return small.save(Path(folder) / "run.nc").read_bytes()
-
-
-def results(draw: Draw, folder: Path, model: Any) -> None:
-    """Anything changed is refused; nothing changed is read."""
-    content = damaged(draw, result_file())
-    path = folder / "run.nc"
-    path.write_bytes(content)
-    loaded = mcr.Profile.load(path)
-    assert content == result_file()
-    assert loaded.data.sizes["depth"] == 3
-
-
-def attributes_of_results(draw: Draw, folder: Path, model: Any) -> None:
-    """A whole file that somebody has written on purpose, with attributes of all kinds."""
-    path = folder / "run.nc"
-    path.write_bytes(result_file()[: -netcdf._SEAL_LENGTH])
-    known = st.sampled_from(["schema", "model", "prompts", "estimator", "members", ""])
-    some = st.dictionaries(known, JSON_VALUES, max_size=4).map(lambda table: {"schema": 1, **table})
-    text = draw(some.map(json.dumps) | JSON_VALUES.map(json.dumps) | st.text())
-    with h5py.File(path, "a") as file:
-        try:
-            file.attrs["mcr_lens"] = text
-        except (ValueError, UnicodeEncodeError):  # what HDF5 itself cannot hold
-            return
-    content = path.read_bytes()
-    path.write_bytes(content + netcdf._seal(content))
-    assert isinstance(mcr.Profile.load(path).data.attrs, dict)
-
-
 KINDS = (("weight", (3, 3)), ("bias", (3,)))
 
 
@@ -179,28 +133,41 @@ def safetensors_of_a_lens(draw: Draw, folder: Path, model: Any) -> None:
     assert found.weights.dtype.is_floating_point
 
 
+def documents(draw: Draw, folder: Path, model: Any) -> None:
+    kind = draw(st.sampled_from(["txt", "jsonl"]))
+    path = folder / f"d.{kind}"
+    path.write_bytes(draw(content_of(JSON if kind == "jsonl" else WIKITEXT)))
+    texts = read_documents(str(path), field=draw(st.sampled_from([None, "text"])))
+    assert all(isinstance(text, str) for text in texts)
+
+
+def indices_of_weights(draw: Draw, folder: Path, model: Any) -> None:
+    """Which files hold the weights: whatever it says, none but safetensors of the folder are read."""
+    names = st.sampled_from(["model-1.safetensors", "../x.safetensors", "/etc/passwd", "x.bin", ""])
+    index = draw(
+        content_of(JSON)
+        | st.dictionaries(st.text(max_size=3), names | JSON_VALUES, max_size=3).map(
+            lambda named: json.dumps({"weight_map": named}).encode()
+        )
+    )
+    (folder / "model.safetensors.index.json").write_bytes(index)
+    refuse_pickles(folder)
+    assert b"passwd" not in index or b"weight_map" not in index
+
+
 READERS = [
     prompts,
     prompts_in_parquet,
     labelled,
+    documents,
     grids,
     records,
-    results,
-    attributes_of_results,
     translators,
     safetensors_of_a_lens,
+    indices_of_weights,
     folders_of_checkpoints,
+    *result_files.READERS,
 ]
-
-
-def read_or_refuse(reader: Callable[..., None], data: st.DataObject, model: Any) -> None:
-    told = ""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            reader(data.draw, Path(folder), model)
-        except mcr.InputError as error:
-            told = str(error)
-    assert "\n" not in told
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +181,18 @@ EACH = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__na
 
 @EACH
 @given(data=st.data())
-@settings(max_examples=300)
-def test_no_file_raises_anything_but_our_own_error(reader: Any, data: st.DataObject, tokenised: Any) -> None:
-    read_or_refuse(reader, data, tokenised)
+@settings(max_examples=100)
+def test_no_file_raises_anything_but_our_own_error(
+    reader: Any, data: st.DataObject, tokenised: Any, fuzzed: Fuzzed
+) -> None:
+    fuzzed.read_or_refuse(reader, data.draw, tokenised)
 
 
 @pytest.mark.slow
 @EACH
 @given(data=st.data())
-@settings(max_examples=1000)
+@settings(max_examples=800)
 def test_ten_thousand_files_raise_nothing_but_our_own_error(
-    reader: Any, data: st.DataObject, tokenised: Any
+    reader: Any, data: st.DataObject, tokenised: Any, fuzzed: Fuzzed
 ) -> None:
-    read_or_refuse(reader, data, tokenised)
+    fuzzed.read_or_refuse(reader, data.draw, tokenised)

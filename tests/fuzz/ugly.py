@@ -22,6 +22,7 @@ TOML = (
     "|max_tokens = 0xffffffffffffffffffff|center = true|alpha = inf|dose = nan|sink_position = 1979-05-27"
     '|options = {a = {b = [1, "c"]}}|backend = "bridge"|[|]|{|}|=|"|\\u0000|#'
 )
+WIKITEXT = "= A =|= = B = =|=|text .| = A = |"
 COMMON = ["\n", "\r\n", "\r", "\t", " ", "\ufeff", "\0", "\udcff", "é", "🙂", "\u2028"]
 
 

@@ -16,6 +16,7 @@ from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts, read_texts
+from mcr_lens.prompts.files import read_text
 
 __all__ = ["lens_perplexity", "read_documents", "text_windows", "wikitext_articles"]
 
@@ -202,7 +203,7 @@ def read_documents(
     texts = lines = read_texts(source, field=field, config=config, split=split)
     if source.endswith(".txt"):
         # Blank lines tell titles from formulas; the reader of texts drops them.
-        lines = Path(source).expanduser().read_text(encoding="utf-8").split("\n")
+        lines = read_text(Path(source).expanduser()).split("\n")
     articles = wikitext_articles(lines)
     return (articles if len(articles) > 1 else texts)[:n]
 
