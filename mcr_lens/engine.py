@@ -123,6 +123,7 @@ def measure(
     """
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
+    check_hooks(model, interventions, shortest=min(prompts.lengths))
     attached, facts = attached_hooks(model), model_facts(model)
     # An edit may take all of a head's attention away; nothing is broken then.
     edits_patterns = any("pattern" in str(name) for name in (*attached, *(name for name, _ in interventions)))
