@@ -14,6 +14,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Model, as_module
 from mcr_lens.models.facts import model_facts
+from mcr_lens.models.room import refuse_too_deep
 from mcr_lens.tiny import weights_folder
 
 __all__ = ["ModelShape", "loaded_shape", "model_shape"]
@@ -98,10 +99,8 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
 def _shape(name: str, config: PreTrainedConfig) -> ModelShape:
     sizes = config.get_text_config(decoder=True)
     n_layers = getattr(sizes, "num_hidden_layers", None)
-    if n_layers and not 1 <= n_layers <= _MOST_LAYERS:  # without storage, too, a block takes memory and time
-        raise InputError(
-            f"{name}: its configuration has {n_layers} layers: a plan is for 1 to {_MOST_LAYERS:,}"
-        )
+    if n_layers and not 1 <= n_layers <= _MOST_LAYERS:  # blocks without storage take time, too
+        raise InputError(f"{name}: a configuration of {n_layers} layers; a plan is for 1 to {_MOST_LAYERS:,}")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if not (getattr(sizes, "num_attention_heads", None) and n_layers):
@@ -177,6 +176,8 @@ def _configuration(
         raise InputError(f"{name}: no config.json in this folder; give a Hugging Face model folder")
     if not where.is_dir() and (where.is_file() or name.startswith((".", "/", "~"))):
         raise InputError(f"{name}: not a folder; give a folder with a config.json or a model name")
+    if where.is_dir():
+        refuse_too_deep(where)
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
         if where.is_dir():

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 import mcr_lens as mcr
 from mcr_lens.models import room
+from mcr_lens.planning import model_shape
 
 
 def changed(folder: Path, into: Path, **sizes: Any) -> Path:
@@ -56,6 +57,23 @@ def test_the_count_is_that_of_the_model(family: str, family_folder: Any) -> None
 def test_many_layers_are_told_from_two(family: str, family_folder: Any) -> None:
     many = room._with_layers(AutoConfig.from_pretrained(family_folder(family)), 300)
     assert room._bytes(many, 300, 2) == room._counted(many, 2)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2"])
+def test_a_configuration_that_lists_its_layers_is_not_even_made(
+    family: str, family_folder: Any, tmp_path: Path
+) -> None:
+    name = "n_layer" if family == "gpt2" else "num_hidden_layers"
+    folder = changed(family_folder(family), tmp_path / "model", **{name: 10**10})
+    for read in (mcr.load_model, model_shape):
+        with pytest.raises(mcr.InputError, match="10,000,000,000 layers that need at least 500 TB"):
+            read(folder)
+
+
+def test_a_plan_is_not_made_block_by_block_without_end(llama_folder: Path, tmp_path: Path) -> None:
+    folder = changed(llama_folder, tmp_path / "model", num_hidden_layers=50_000)
+    with pytest.raises(mcr.InputError, match="a configuration of 50000 layers; a plan is for 1 to 2,000"):
+        model_shape(folder)
 
 
 def test_what_is_free_decides(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
