@@ -1,7 +1,6 @@
 """What the attributes of a result may be: whatever a file says, its readers must not meet another type."""
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
 from mcr_lens.errors import InputError
@@ -41,7 +40,7 @@ def _is_estimator(value: Any) -> bool:
     known: dict[str, _Check] = {
         "center": lambda x: isinstance(x, bool),
         "unit_rows": lambda x: isinstance(x, bool),
-        "alpha": lambda x: isinstance(x, Real) and not isinstance(x, bool) and x > 0,
+        "alpha": lambda x: isinstance(x, int | float) and not isinstance(x, bool) and x > 0,
         "preset": lambda x: x in _PRESETS,
     }
     return isinstance(value, dict) and all(name in known and known[name](x) for name, x in value.items())

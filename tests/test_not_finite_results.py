@@ -36,6 +36,7 @@ def plant(is_broken: Callable[[int, Any], bool] = lambda prompt, _: prompt == BR
 
     def edit(write: torch.Tensor, hook: Any) -> torch.Tensor:
         context = current_context()
+        assert context.tokens is not None
         row = POSITION - context.offset
         edited = write.clone()
         for place, prompt in enumerate(context.prompts or ()):

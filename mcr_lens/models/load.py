@@ -146,10 +146,10 @@ def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
     refuse_too_deep(folder)
     with _plain_errors(str(folder)):
         config = refuse_encoder_folder(folder, bool(options.get("trust_remote_code")))
-    with _quiet():
-        refuse_too_large(folder, config, options)
     if options.get("hf_model") is None:
         refuse_pickles(folder)
+    with _quiet():
+        refuse_too_large(folder, config, options)
     with _plain_errors(str(folder)), _quiet(), tensors_only():
         if backend == "hooked_transformer":
             return hooked.from_folder(folder, options)

@@ -56,7 +56,9 @@ def profile_data() -> xr.Dataset:
 def study_data() -> xr.Dataset:
     rng = np.random.default_rng(0)
     by_depth = ("arm", "dose", "prompt", "depth")
-    values = {name: (by_depth, rng.random((2, 2, 3, 3))) for name in (*OUTCOMES[:3], "lens_loss")}
+    values: dict[str, Any] = {
+        name: (by_depth, rng.random((2, 2, 3, 3))) for name in (*OUTCOMES[:3], "lens_loss")
+    }
     values["sink_score"] = (("arm", "dose", "prompt", "layer", "head"), rng.random((2, 2, 3, 2, 1)))
     coords = {
         "arm": ["write, layer 0", "control: other token"],
