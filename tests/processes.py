@@ -29,7 +29,7 @@ def is_alive(process: tuple[int, str]) -> bool:
     return any((number, start) == process for number, _, start in _every())
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait for something that will be; a machine that is busy may take long."""
     end = time.monotonic() + seconds
     while not condition():

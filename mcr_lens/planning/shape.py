@@ -108,6 +108,8 @@ def _shape(name: str, config: PreTrainedConfig) -> ModelShape:
     blocks = _blocks(model, int(n_layers), name)
     in_blocks = [_count(block) for block in blocks]
     everything = _count(model)
+    if not everything:
+        raise InputError(f"{name}: its configuration comes to no parameters at all: nothing to profile")
     experts, chosen = _first(sizes, _EXPERTS) or 0, _first(sizes, _CHOSEN) or 0
     idle = _expert_parameters(model) * (1.0 - chosen / experts) if experts and chosen else 0.0
     d_model, n_heads = int(sizes.hidden_size), int(sizes.num_attention_heads)

@@ -246,6 +246,9 @@ def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_fol
     refused(lambda: plan(llama_folder, sizes, batch_size=0), "batch_size")
     refused(lambda: plan(llama_folder, sizes, chunk=-3), "chunk")
     refused(lambda: plan(large(), ["a text"]), "no tokenizer")
+    config = json.loads((llama_folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 0}))
+    refused(lambda: plan(tmp_path, sizes), "no parameters")
 
 
 def test_prompts_are_counted_by_the_tokenizer_alone(llama_folder: Path, tmp_path: Path) -> None:
