@@ -31,7 +31,13 @@ def on_every_core(calls: Sequence[Callable[[], T]]) -> list[T]:
         if min(count, len(calls)) < 2:
             return [call() for call in calls]
         pool = _pool(os.getpid(), count)
-        return [future.result() for future in [pool.submit(call) for call in calls]]
+        futures = [pool.submit(call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            # After an error or Ctrl-C nobody wants the rest, and the next caller would wait for it.
+            for future in futures:
+                future.cancel()
 
 
 @cache

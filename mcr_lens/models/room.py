@@ -66,6 +66,10 @@ def refuse_too_deep(folder: Path) -> None:
         return  # the loader tells of it
     tables = [written, *written.values()] if isinstance(written, dict) else []
     numbers = [table.get(name) for table in tables if isinstance(table, dict) for name in _LAYERS]
+    # GPT-Neo writes its layers as kinds of attention, each with how often they come.
+    kinds = [table.get("attention_types") for table in tables if isinstance(table, dict)]
+    numbers += [each[-1] for listed in kinds if isinstance(listed, list) for each in listed
+                if isinstance(each, list) and each]  # fmt: skip
     layers = max((n for n in numbers if isinstance(n, int)), default=0)
     if layers * _BYTES_OF_A_BLOCK > (there := _there()):
         raise InputError(

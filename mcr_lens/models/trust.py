@@ -29,13 +29,33 @@ def refuse_pickles(folder: Path) -> None:
             f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
             f"code when read; if you trust them, convert them to {_SAFE[0]} (save_pretrained of transformers)"
         )
+    chosen = _chosen_weights(folder)
+    if chosen is not None and chosen not in _SAFE and not _is_tensor_file(chosen):
+        raise InputError(
+            f"{folder}: could not be loaded safely: its config.json names the weights {chosen!r}; they "
+            "must be .safetensors files of this folder"
+        )
     for index in [] if (folder / _SAFE[0]).is_file() else sorted(folder.glob("*.index.json")):
         for name in _named_by(index):
-            if not name.endswith(".safetensors") or Path(name).name != name:
+            if not _is_tensor_file(name):
                 raise InputError(
                     f"{folder}: could not be loaded safely: {index.name} names {name!r}; weights must be "
                     ".safetensors files of this folder"
                 )
+
+
+def _is_tensor_file(name: str) -> bool:
+    """Whether it is safetensors, and of the folder itself."""
+    return name.endswith(".safetensors") and Path(name).name == name
+
+
+def _chosen_weights(folder: Path) -> str | None:
+    """The file that ``config.json`` tells transformers to read in place of the usual ones."""
+    try:
+        chosen = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None  # the loader tells of it
+    return None if chosen is None else str(chosen)
 
 
 def _named_by(index: Path) -> list[str]:

@@ -150,7 +150,8 @@ class Dispatcher:
             member.task = None
             if task is None:
                 raise
-            self._fail(task.cell, Failure(type(error).__name__, one_line(error), str(error)))
+            if task.cell in self._queue.unfinished:
+                self._fail(task.cell, Failure(type(error).__name__, one_line(error), str(error)))
             return
         except self._ray.exceptions.RayError as error:
             self._replace(member, error)
@@ -173,6 +174,7 @@ class Dispatcher:
                 f"a worker has mcr-lens {version}, this process {mcr_lens.__version__}: install one version"
             )
         member.is_ready = True
+        self._failed_starts = 0  # only starts that fail one after the other tell that none can
 
     def _keep(self, task: Task, answer: Measured) -> None:
         """A shard is there; with the last one the cell is."""
@@ -229,7 +231,7 @@ class Dispatcher:
             self._failed_starts += 1
             if getattr(error, "actor_init_failed", False) or self._failed_starts > self._crew.retries:
                 raise RuntimeError(f"a worker could not start: {one_line(error, 500)}") from error
-        elif member.task is not None:
+        elif member.task is not None and member.task.cell in self._queue.unfinished:
             task = member.task
             self._lost[task] = self._lost.get(task, 0) + 1
             if self._lost[task] > self._crew.retries:

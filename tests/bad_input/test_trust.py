@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from backends import needs_hooked_transformer
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import mcr_lens as mcr
 from mcr_lens.models import model_facts
@@ -130,6 +130,21 @@ def test_an_index_may_name_tensors_of_its_folder_alone(folder: Path, index: str,
     (folder / "x.bin").write_bytes(b"")
     (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": named}}))
     refused(folder, "could not be loaded safely", index, repr(named), ".safetensors files of this folder")
+
+
+@pytest.mark.parametrize("named", ["adapter_model.bin", "../outside.safetensors", 3])
+def test_a_configuration_may_choose_tensors_of_its_folder_alone(folder: Path, named: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": named}))
+    torch.save(AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_layer=1, n_embd=8, n_head=1,
+               vocab_size=8)).state_dict(), folder / "adapter_model.bin")  # fmt: skip
+    refused(folder, "could not be loaded safely", repr(str(named)), ".safetensors files of this folder")
+
+
+def test_a_configuration_may_name_the_weights_that_are_there(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "model.safetensors"}))
+    assert model_facts(mcr.load_model(folder)).n_layers == 3
 
 
 def test_loaders_of_others_unpickle_tensors_only(tmp_path: Path) -> None:

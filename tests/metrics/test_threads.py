@@ -44,6 +44,22 @@ def test_what_a_call_raises_is_raised() -> None:
         on_every_core([lambda: 1, lambda: 1 // 0, lambda: 3])
 
 
+def test_after_an_error_nobody_waits_for_the_rest(threads: int) -> None:
+    begun: list[int] = []
+    gate = threading.Event()
+
+    def wait(number: int) -> None:
+        begun.append(number)
+        gate.wait(0.2)
+
+    calls = [lambda: 1 // 0, *(lambda number=number: wait(number) for number in range(40))]
+    with pytest.raises(ZeroDivisionError):
+        on_every_core(calls)
+    gate.set()
+    on_every_core([lambda: 1] * threads)
+    assert len(begun) < 40
+
+
 @pytest.mark.usefixtures("threads")
 def test_blas_has_one_thread_inside_and_its_own_afterwards() -> None:
     lapack.tridiagonalise(torch.eye(3, dtype=torch.float64).numpy())  # loads SciPy's library

@@ -70,6 +70,16 @@ def test_a_configuration_that_lists_its_layers_is_not_even_made(
             read(folder)
 
 
+def test_layers_that_are_written_as_kinds_of_attention_are_counted(
+    family_folder: Any, tmp_path: Path
+) -> None:
+    listed = [[["global", "local"], 3 * 10**9]]
+    folder = changed(family_folder("gpt_neo"), tmp_path / "model", attention_types=listed)
+    for read in (mcr.load_model, model_shape):
+        with pytest.raises(mcr.InputError, match="3,000,000,000 layers"):
+            read(folder)
+
+
 def test_a_plan_is_not_made_block_by_block_without_end(llama_folder: Path, tmp_path: Path) -> None:
     folder = changed(llama_folder, tmp_path / "model", num_hidden_layers=50_000)
     with pytest.raises(mcr.InputError, match="a configuration of 50000 layers; a plan is for 1 to 2,000"):
