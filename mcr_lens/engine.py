@@ -123,14 +123,15 @@ def measure(
     """
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
-    check_hooks(model, interventions, shortest=min(prompts.lengths))
+    check_hooks(model, interventions, min(prompts.lengths))
     attached, facts = attached_hooks(model), model_facts(model)
     # An edit may take all of a head's attention away; nothing is broken then.
     edits_patterns = any("pattern" in str(name) for name in (*attached, *(name for name, _ in interventions)))
     if not any(isinstance(observer, ResidualObserver) for observer in observers):
         observers = [FiniteObserver(model, patterns=not edits_patterns), *observers]
-    hooks = [*interventions, *(hook for observer in observers for hook in observer.hooks())]
-    check_hooks(model, hooks, shortest=min(prompts.lengths))
+    reading = [hook for observer in observers for hook in observer.hooks()]
+    check_hooks(model, reading, min(prompts.lengths))
+    hooks = [*interventions, *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     if chunk == "auto":

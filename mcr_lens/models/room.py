@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from mcr_lens.errors import InputError
 from mcr_lens.host import host_memory, in_words, swap_space
+from mcr_lens.models.written import written_config
 
 __all__ = ["refuse_too_deep", "refuse_too_large"]
 
@@ -60,22 +60,23 @@ def refuse_too_deep(folder: Path) -> None:
     Raises:
         InputError: where blocks without any weights would need more than there is.
     """
-    try:
-        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return  # the loader tells of it
-    tables = [written, *written.values()] if isinstance(written, dict) else []
-    numbers = [table.get(name) for table in tables if isinstance(table, dict) for name in _LAYERS]
-    # GPT-Neo writes its layers as kinds of attention, each with how often they come.
-    kinds = [table.get("attention_types") for table in tables if isinstance(table, dict)]
-    numbers += [each[-1] for listed in kinds if isinstance(listed, list) for each in listed
-                if isinstance(each, list) and each]  # fmt: skip
-    layers = max((n for n in numbers if isinstance(n, int)), default=0)
+    written = written_config(folder)
+    tables = [table for table in (written, *written.values()) if isinstance(table, dict)]
+    layers = max((n for table in tables for n in _written_layers(table) if isinstance(n, int)), default=0)
     if layers * _BYTES_OF_A_BLOCK > (there := _there()):
         raise InputError(
             f"{folder}: its config.json asks for {layers:,} layers that need at least "
             f"{in_words(layers * _BYTES_OF_A_BLOCK)}, and {in_words(there)} are free here: mend the file"
         )
+
+
+def _written_layers(table: Mapping[str, Any]) -> list[Any]:
+    """Whatever stands where a configuration says how many layers there are."""
+    numbers = [table.get(name) for name in _LAYERS]
+    # GPT-Neo lists kinds of attention, each with how often they come.
+    kinds = table.get("attention_types")
+    listed = kinds if isinstance(kinds, list) else []
+    return numbers + [each[-1] for each in listed if isinstance(each, list) and each]
 
 
 def _there() -> int:

@@ -11,6 +11,7 @@ from unittest import mock
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import has_hooked_transformer
+from mcr_lens.models.written import written_config
 
 __all__ = ["refuse_pickles", "tensors_only"]
 
@@ -29,10 +30,11 @@ def refuse_pickles(folder: Path) -> None:
             f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
             f"code when read; if you trust them, convert them to {_SAFE[0]} (save_pretrained of transformers)"
         )
-    chosen = _chosen_weights(folder)
-    if chosen is not None and chosen not in _SAFE and not _is_tensor_file(chosen):
+    # The file that transformers is told to read in place of the usual ones.
+    chosen = written_config(folder).get("transformers_weights")
+    if chosen is not None and chosen not in _SAFE and not _is_tensor_file(str(chosen)):
         raise InputError(
-            f"{folder}: could not be loaded safely: its config.json names the weights {chosen!r}; they "
+            f"{folder}: could not be loaded safely: its config.json names the weights {str(chosen)!r}; they "
             "must be .safetensors files of this folder"
         )
     for index in [] if (folder / _SAFE[0]).is_file() else sorted(folder.glob("*.index.json")):
@@ -47,15 +49,6 @@ def refuse_pickles(folder: Path) -> None:
 def _is_tensor_file(name: str) -> bool:
     """Whether it is safetensors, and of the folder itself."""
     return name.endswith(".safetensors") and Path(name).name == name
-
-
-def _chosen_weights(folder: Path) -> str | None:
-    """The file that ``config.json`` tells transformers to read in place of the usual ones."""
-    try:
-        chosen = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None  # the loader tells of it
-    return None if chosen is None else str(chosen)
 
 
 def _named_by(index: Path) -> list[str]:
