@@ -14,6 +14,7 @@ import xarray as xr
 
 from mcr_lens.attributes import check_attributes
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.variables import check_variables
 
 __all__ = ["SCHEMA", "check_place", "plain_path", "read_dataset", "write_dataset"]
 
@@ -124,9 +125,10 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         raise InputError(
             f"{path}: not a file saved by mcr_lens, or cut short ({type(error).__name__})"
         ) from error
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise InputError(f"{path}: schema {schema}, this version reads up to {SCHEMA}: upgrade mcr-lens")
     check_attributes(attributes, path)
+    check_variables(data, path)
     data.attrs = attributes
     return data
 

@@ -1,7 +1,9 @@
-"""Where a residual stream holds Inf or NaN: kept out of every number, and told in words.
+"""Where a residual stream or logits hold Inf or NaN: kept out of every number, and told in words.
 
 A result carries two coordinates of its prompts, ``not_finite_depth`` and ``not_finite_position``: the first
-depth at which a state is broken and the first position there, -1 where all is finite.
+depth at which a state is broken and the first position there, -1 where all is finite. Where logits were
+read out, a third, ``not_finite_logits`` of prompts and depths: the first position whose logits are broken
+though the state they are read out of is not, -1 where there is none.
 """
 
 import warnings
@@ -10,9 +12,12 @@ import numpy as np
 import xarray as xr
 
 __all__ = [
+    "LOST_LOGITS",
     "NOT_FINITE",
     "NotFiniteWarning",
     "not_finite_note",
+    "remedy",
+    "sound_prompts",
     "warn_not_finite",
     "with_first_broken",
     "without_broken",
@@ -21,25 +26,22 @@ __all__ = [
 
 # First broken position of each prompt and depth; on its way to the two coordinates.
 NOT_FINITE = "not_finite"
+# The third coordinate.
+LOST_LOGITS = "not_finite_logits"
 
 
 class NotFiniteWarning(RuntimeWarning):
     """What ``not_finite_note`` says, as a warning; of its own kind, since a part's is not the whole's."""
 
 
-_REMEDY = " float16 ends at 65,504: load the model in bfloat16 or float32."
-# What a broken state belongs to: prompts, or questions that were asked as several of them.
-_UNITS = ("prompt", "document")
+# What is broken belongs to one: prompts, questions that were asked as several of them, or their answers.
+_UNITS = ("prompt", "document", "answer")
 
 
 def with_first_broken(data: xr.Dataset, dtype: str) -> xr.Dataset:
     """The variable ``NOT_FINITE``, (prompt, depth), made into the two coordinates; warns where it says so."""
-    broken = data[NOT_FINITE] >= 0
-    depth = broken.argmax("depth")
-    position = data[NOT_FINITE].isel(depth=depth).drop_vars("depth")
-    data = data.drop_vars(NOT_FINITE).assign_coords(
-        not_finite_depth=depth.where(position >= 0, -1), not_finite_position=position
-    )
+    depth, position = _first_of(data[NOT_FINITE])
+    data = data.drop_vars(NOT_FINITE).assign_coords(not_finite_depth=depth, not_finite_position=position)
     warn_not_finite(data, dtype)
     return data
 
@@ -90,15 +92,43 @@ def warn_not_finite(data: xr.Dataset, dtype: str | None) -> None:
 
 
 def not_finite_note(data: xr.Dataset, dtype: str | None = None) -> str | None:
-    """One sentence that names the first broken state by prompt, depth and position; ``None`` without any.
+    """A sentence that names the first broken state by prompt, depth and position; ``None`` without any.
 
-    Reads the coordinates ``not_finite_depth`` and ``not_finite_position`` of the prompts (or questions) of a
-    result; where it has arms, doses, models or steps, the first one is named too. The first is the least
-    depth, and there the first prompt. ``dtype`` is the model's, for what may help.
+    Reads the coordinates of the prompts (or questions) of a result; where it has arms, doses, models or
+    steps, the first one is named too. The first is the least depth, and there the first prompt. Logits that
+    are broken though their states are not have a sentence of their own. ``dtype`` is the model's, for what
+    may help.
     """
-    if not {"not_finite_depth", "not_finite_position"} <= set(data.coords):
-        return None
-    depths = data.not_finite_depth
+    notes = []
+    if {"not_finite_depth", "not_finite_position"} <= set(data.coords):
+        notes.append(_note(data.not_finite_depth, data.not_finite_position, "the residual stream"))
+    if LOST_LOGITS in data.coords and "depth" in data[LOST_LOGITS].dims:
+        notes.append(_note(*_first_of(data[LOST_LOGITS]), "logits read out of finite states"))
+    told = [note for note in notes if note]
+    return " ".join(told) + remedy(dtype) if told else None
+
+
+def remedy(dtype: str | None) -> str:
+    """What may help against Inf and NaN in a model of this dtype: a sentence to append, or nothing."""
+    return " float16 ends at 65,504: load the model in bfloat16 or float32." if dtype == "float16" else ""
+
+
+def sound_prompts(data: xr.Dataset) -> xr.DataArray:
+    """Whether a prompt's states up to a depth, and the logits read out there, are finite: (prompt, depth)."""
+    begins = data.not_finite_depth
+    sound = (begins < 0) | (data.depth < begins)
+    return sound & (data[LOST_LOGITS] < 0) if LOST_LOGITS in data.coords else sound
+
+
+def _first_of(positions: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Of positions by depth, -1 where nothing is broken: the first depth that has one, and its position."""
+    place = (positions >= 0).argmax("depth")
+    position = positions.isel(depth=place).drop_vars("depth")
+    depth = positions.depth.isel(depth=place).drop_vars("depth")
+    return depth.where(position >= 0, -1), position
+
+
+def _note(depths: xr.DataArray, positions: xr.DataArray, what: str) -> str | None:
     unit = next((dim for dim in _UNITS if dim in depths.dims), None)
     if unit is None:
         return None
@@ -108,22 +138,17 @@ def not_finite_note(data: xr.Dataset, dtype: str | None = None) -> str | None:
         return None
     least = np.where(broken, depths.values, np.inf).argmin()
     place = dict(zip(map(str, depths.dims), np.unravel_index(least, depths.shape), strict=True))
-    at = {dim: data[dim].values[i] for dim, i in place.items()}
+    at = {dim: depths[dim].values[i] for dim, i in place.items()}
     depth = int(depths.isel(place))
-    position = int(
-        data.not_finite_position.isel(
-            {dim: i for dim, i in place.items() if dim in data.not_finite_position.dims}
-        )
-    )
+    position = int(positions.isel({dim: i for dim, i in place.items() if dim in positions.dims}))
     left_by = f"which layer {depth - 1} leaves behind" if depth else "the embedding"
     also = "".join(f", {dim} {label}" for dim, label in at.items() if dim != unit)
     n = int(broken.reshape(len(broken), -1).any(1).sum())
-    note = (
-        f"Inf or NaN in the residual stream of {n} of {len(broken)} {unit}s, first in {unit} {at[unit]} at "
-        f"depth {depth} ({left_by}), position {position}{also}: what rests on such a state is NaN and left "
+    return (
+        f"Inf or NaN in {what} of {n} of {len(broken)} {unit}s, first in {unit} {at[unit]} at "
+        f"depth {depth} ({left_by}), position {position}{also}: what rests on them is NaN and left "
         "out of every mean."
     )
-    return note + _REMEDY if dtype == "float16" else note
 
 
 def _missing(values: xr.DataArray) -> float:

@@ -150,10 +150,11 @@ class Profile:
         columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY_DEPTH}
         if "sink_score" in self.data:
             columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
+        if "mixing_score" in self.data:
             columns["mixing_score"] = self.data.mixing_score.mean(["prompt", "head"]).to_series()
-            if self.data.attrs.get("learned_sink"):
-                mass = self.data.learned_sink_mass.mean(["prompt", "head"])
-                columns["learned_sink_mass"] = mass.to_series()
+        if self.data.attrs.get("learned_sink") and "learned_sink_mass" in self.data:
+            mass = self.data.learned_sink_mass.mean(["prompt", "head"])
+            columns["learned_sink_mass"] = mass.to_series()
         table = pd.DataFrame(columns)
         table.index.name = "depth"
         return table

@@ -59,6 +59,10 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo("mcr-lens: interrupted, nothing was saved", err=True)
         raise typer.Exit(130) from error
+    except MemoryError as error:  # says nothing of itself, most of the time
+        reason = one_line(error) or "there was not enough"
+        typer.echo(f"mcr-lens: the run failed: out of memory ({reason}); see mcr-lens plan", err=True)
+        raise typer.Exit(1) from error
     except Exception as error:
         typer.echo(f"mcr-lens: the run failed: {type(error).__name__}: {one_line(error)}", err=True)
         raise typer.Exit(1) from error

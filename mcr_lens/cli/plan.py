@@ -11,8 +11,9 @@ from mcr_lens.errors import InputError
 
 __all__ = ["plan"]
 
-
 _MOST = 10_000_000
+# What is said of a file or data set of prompts.
+_OF_FILES = ("field", "max_tokens", "config", "split")
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,18 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
     if options.n is not None and options.n < 1:
         raise InputError(f"--n {options.n}: ask for at least one prompt")
 
+    foreign = [name for name in _OF_FILES if getattr(options, name) is not None]
+    if options.prompts is None and foreign:
+        raise InputError(
+            f"--{foreign[0].replace('_', '-')} is for PROMPTS, which are missing: give them, or --n"
+        )
+
     from mcr_lens.host import in_words
     from mcr_lens.planning import plan as predict
 
     chosen: dict[str, Any] = {}
     if options.prompts is not None:
-        chosen = {name: getattr(options, name) for name in ("field", "n", "max_tokens", "config", "split")}
+        chosen = {name: getattr(options, name) for name in ("n", *_OF_FILES)}
     settings = run.settings()
     planned = predict(
         options.model,

@@ -15,14 +15,15 @@ from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
 from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.lens import TunedLens
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.packed_rows import PackedRows
 from mcr_lens.hooks.translators import Translators, translate
-from mcr_lens.metrics.prediction import kl_divergence, log_distribution
+from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.not_finite import remedy
 from mcr_lens.prompts import Batch, Prompts
 
 __all__ = ["fit_tuned_lens"]
@@ -63,8 +64,8 @@ def fit_tuned_lens(
         depth on the held-out prompts before and after (nats, mean over tokens).
 
     Raises:
-        InputError: for fewer than two prompts, options out of range, or a model whose read-out the
-            self-check found broken.
+        InputError: for fewer than two prompts, options out of range, a model whose read-out the self-check
+            found broken, or whose own logits hold Inf or NaN.
     """
     require(model, "final_readout", "fit_tuned_lens")
     _check(prompts, steps, learning_rate, tokens_per_step, held_out)
@@ -126,7 +127,13 @@ class _Fit:
         count = len(states[-1])
         for start in range(0, count, size):
             rows = slice(start, start + size)
-            log_last = log_distribution(read_out(self._model, states[-1][rows][None])[0])
+            last = read_out(self._model, states[-1][rows][None])[0]
+            if not bool(all_finite(last).all()):
+                raise InputError(
+                    "Inf or NaN in the model's own logits: there is nothing to fit a lens to."
+                    f"{remedy(model_facts(self._model).dtype)}"
+                )
+            log_last = log_distribution(last)
             for state, pair in zip(states[:-1], self._pairs, strict=True):
                 self._add_gradients(state[rows], pair, log_last, count)
         self._optimizer.step()
@@ -142,7 +149,9 @@ class _Fit:
     def _add_gradients(self, state: Tensor, pair: tuple[Tensor, ...], log_last: Tensor, count: int) -> None:
         with torch.enable_grad():
             logits = read_out(self._model, translate(state, *pair)[None], gradients=True)[0]
-            loss = kl_divergence(log_last, log_distribution(logits)).sum() / count
+            # One gradient that is NaN, and Adam's averages are lost for good.
+            finite = all_finite(logits)
+            loss = kl_divergence(log_last[finite], log_distribution(logits[finite])).sum() / count
             # Of these leaves alone: the model's parameters are never asked.
             gradients = torch.autograd.grad(loss, pair)
         for leaf, gradient in zip(pair, gradients, strict=True):

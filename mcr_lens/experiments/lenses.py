@@ -10,10 +10,11 @@ import xarray as xr
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.lens import LogitLens, TunedLens
+from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model
-from mcr_lens.not_finite import not_finite_note
+from mcr_lens.not_finite import not_finite_note, sound_prompts
 from mcr_lens.prompts import Prompts
 
 __all__ = ["lens_summary", "logit_lens"]
@@ -53,8 +54,8 @@ def logit_lens(
     Returns:
         The variables of ``LogitLens`` with ``lens_perplexity`` = exp(``lens_loss``), (prompt, depth);
         ``n_tokens`` and ``first_token`` of every prompt, and where its states stop to be finite (see
-        ``measure``). In ``attrs``: model, prompts, interventions, and
-        under ``"lens"`` its kind (``"logit"`` or ``"tuned"``) and the translators' record.
+        ``measure``) or its logits are not (see ``LogitLens``). In ``attrs``: model, prompts, interventions,
+        and under ``"lens"`` its kind (``"logit"`` or ``"tuned"``) and the translators' record.
 
     Raises:
         InputError: for what ``measure``, ``LogitLens`` or ``TunedLens`` refuse.
@@ -93,8 +94,9 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
     ``loss`` (nats), ``target_rank`` and ``target_probability`` are means over all tokens that have a next
     one, ``perplexity`` = exp(``loss``), ``entropy`` and ``kl_to_final`` (nats) means over all tokens. So
     long prompts weigh more here than in ``data.lens_loss.mean("prompt")``. What the data lack is left out,
-    and so are prompts where a value is NaN. Where a prompt's states hold Inf or NaN, one more column,
-    ``prompts``, says how many are left at a depth, and ``attrs["not_finite"]`` which is the first to break.
+    and so are prompts where a value is NaN. Where a prompt's states or logits hold Inf or NaN, one more
+    column, ``prompts``, says how many are left at a depth, and ``attrs["not_finite"]`` which is the first to
+    break; ``kl_to_final`` leaves out those that are broken at the last depth, too.
 
     Args:
         data: from ``logit_lens``, or ``profile.data`` of a profile that a lens took part in.
@@ -113,7 +115,6 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
             with np.errstate(over="ignore"):
                 table["perplexity"] = np.exp(table[column])
     if note := not_finite_note(data, data.attrs.get("dtype")):
-        begins = data.not_finite_depth
-        table["prompts"] = ((begins < 0) | (data.depth < begins)).sum("prompt").to_series()
+        table["prompts"] = sound_prompts(data).sum("prompt").to_series()
         table.attrs["not_finite"] = note
     return table

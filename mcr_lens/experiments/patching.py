@@ -1,31 +1,24 @@
 """Activation patching: swap one activation at a time between two runs, and see what the answer follows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from mcr_lens.engine import check_prompts, record
+from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.logits import LogitMetric, logit_difference, logits_at
-from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
+from mcr_lens.experiments.logits import LogitMetric, logit_difference
+from mcr_lens.experiments.pair_runs import PairRuns, Side, metric_name
+from mcr_lens.experiments.prompt_pairs import PromptPairs
 from mcr_lens.experiments.sweep_axes import SweepAxes, sweep_axes
-from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described
+from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.patch import patch_activation
-from mcr_lens.hooks.sequence import growing
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.models.backend import evaluation_mode, run
+from mcr_lens.models.backend import evaluation_mode
 
 __all__ = ["activation_patching"]
-
-Side = Literal["clean", "corrupt"]
 
 
 def activation_patching(
@@ -71,10 +64,11 @@ def activation_patching(
         ``patched`` (prompt, layer, ...), the metric of the patched runs; ``clean`` and ``corrupt`` (prompt),
         of those left alone. Denoising adds ``recovered = (patched - corrupt) / (clean - corrupt)``, noising
         ``lost = (clean - patched) / (clean - corrupt)``: in both, 0 means that the patch did nothing and 1
-        that it did as much as the whole other run. NaN where the two runs do not differ, and where a shorter
-        pair has no such position. Pairs whose runs hardly differ give huge shares: choose pairs that do, or
-        read ``patched``. Along ``position``: the ids ``token`` and ``clean_token`` of the corrupt and the
-        clean prompt (-1 beyond the end) and, where the model has a tokenizer, ``text`` and ``clean_text``.
+        that it did as much as the whole other run. NaN where the two runs do not differ, where a shorter
+        pair has no such position, and where a metric is Inf or NaN, which a warning tells. Pairs whose runs
+        hardly differ give huge shares: choose pairs that do, or read ``patched``. Along ``position``: the ids
+        ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1 beyond the end) and, where the
+        model has a tokenizer, ``text`` and ``clean_text``.
 
     Raises:
         InputError: for hooks, layers, positions or prompts that the model does not have, for heads of an
@@ -101,7 +95,7 @@ def activation_patching(
         "clean": list(clean_interventions),
         "corrupt": list(corrupt_interventions),
     }
-    runs = _Runs(model, pairs, metric, batch_size, interventions)
+    runs = PairRuns(model, pairs, metric, batch_size, interventions)
     axes = sweep_axes(model, pairs.clean, hook, over, positions, layers)
     patched = np.full([len(pairs), *(len(axes.labels[axis]) for axis in axes.over)], np.nan)
     bar = tqdm(total=len(axes), unit="patch", desc="patching", disable=None if progress else True)
@@ -114,76 +108,17 @@ def activation_patching(
                 patch = patch_activation(name, activations, at, head)
                 patched[:, *place] = runs.values(base, patch, at)
                 bar.update()
+    runs.warn_broken()
     data = _dataset(model, pairs, axes, patched, values, direction)
     data.attrs |= {
         "hook": hook,
         "over": list(axes.over),
         "positions": "all" if axes.together is None else list(axes.together),
-        "metric": _name(metric),
+        "metric": metric_name(metric),
         "direction": direction,
         **{f"{side}_interventions": described(hooks) for side, hooks in interventions.items()},
     }
     return data
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """What every run of a sweep has in common, checked before the first of them."""
-
-    model: Model
-    pairs: PromptPairs
-    metric: LogitMetric
-    batch_size: int | Literal["auto"]
-    interventions: Mapping[Side, Sequence[Hook]]
-    clean_logits: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.pairs, PromptPairs):
-            raise InputError(f"pairs is a {type(self.pairs).__name__}: use PromptPairs(clean, corrupt)")
-        if not callable(self.metric):
-            raise InputError(f"metric {self.metric!r}: give a function (logits, pairs) -> [batch]")
-        facts = model_facts(self.model)
-        for side, hooks in self.interventions.items():
-            check_prompts(self.model, getattr(self.pairs, side), self.batch_size)
-            check_hooks(self.model, hooks, min(self.pairs.lengths))
-        for ids in (self.pairs.answers or (), self.pairs.wrong_answers or ()):
-            outside = [token for token in ids if not 0 <= token < facts.d_vocab]
-            if outside:
-                raise InputError(
-                    f"answer {outside[0]} is outside the vocabulary 0..{facts.d_vocab - 1} of {facts.name}: "
-                    "was it tokenised for another model?"
-                )
-
-    def values(
-        self, side: Side, patch: Sequence[Hook] = (), positions: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """The metric of each pair, one side run with a patch; NaN for pairs that lack a position of it."""
-        has = np.array([all(-n <= at < n for at in positions or ()) for n in self.pairs.lengths])
-        values = np.full(len(self.pairs), np.nan)
-        for batch in self.pairs.batches(None if self.batch_size == "auto" else self.batch_size):
-            rows = list(batch.pairs)
-            if has[rows].any():
-                values[rows] = np.where(has[rows], self._metric(side, patch, batch), np.nan)
-        return values
-
-    def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
-        tokens = getattr(batch, side)
-        hooks = [*self.interventions[side], *patch]
-        # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
-        waiting = growing() if patch else nullcontext()
-        with running(BatchContext(0, batch.lengths, batch.pairs, tokens)), waiting:
-            logits = run(self.model, tokens.to(self.model.cfg.device), hooks)
-        assert logits is not None
-        if side == "clean" and not patch:
-            self.clean_logits[batch.pairs] = logits_at(logits, batch.lengths).cpu()
-        found = self.metric(logits, replace(batch, clean_logits=self.clean_logits[batch.pairs]))
-        if not isinstance(found, Tensor) or found.shape != (len(batch.pairs),):
-            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(
-                f"metric {_name(self.metric)} gave {what} for {len(batch.pairs)} prompts: "
-                f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
-            )
-        return found.detach().cpu().double().numpy()
 
 
 def _dataset(
@@ -236,10 +171,3 @@ def _sides(direction: str) -> tuple[Side, Side]:
     if direction == "noise":
         return "corrupt", "clean"
     raise InputError(f"direction {direction!r}: use 'denoise' (clean into corrupt) or 'noise'")
-
-
-def _name(metric: Any) -> str:
-    if isinstance(metric, partial):
-        options = ", ".join(f"{key}={value}" for key, value in metric.keywords.items())
-        return f"{_name(metric.func)}({options})"
-    return getattr(metric, "__name__", type(metric).__name__)

@@ -4,7 +4,7 @@ from mcr_lens.hooks.ablate import ablate_attention_write, ablate_mlp_write, clam
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.hooks.block import block_attention_to
 from mcr_lens.hooks.context import BatchContext, current_context, running
-from mcr_lens.hooks.lens import LogitLens, TunedLens
+from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.hooks.observe import (
     AttentionObserver,
@@ -19,6 +19,7 @@ from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.sequence import growing
 from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.tuned_lens import TunedLens
 
 __all__ = [
     "POOLINGS",

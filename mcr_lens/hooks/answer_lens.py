@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -11,9 +12,10 @@ from torch import Tensor
 from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.translators import Translators, translate
-from mcr_lens.metrics.prediction import log_distribution
-from mcr_lens.models import Hook, Model
+from mcr_lens.metrics.prediction import all_finite, log_distribution
+from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
 
 __all__ = ["Answer", "AnswerLens"]
 
@@ -92,23 +94,32 @@ class AnswerLens:
         """``log_likelihood`` (answer, depth) in nats: the sum over the answer's tokens; NaN if never run.
 
         ``is_greedy``: whether each token of the answer is the likeliest of the vocabulary in its place.
+        ``not_finite_logits``: the first position that predicts a token of the answer and whose logits
+        overflow though its state is finite (-1: none); the likelihood is NaN there.
         """
         sums = torch.zeros(len(self._depths), self._n_answers, dtype=torch.float64)
         missed = torch.zeros_like(sums)
         sums.index_add_(1, self._of, self._log_p.double())
         missed.index_add_(1, self._of, (~self._first).double())
-        return xr.Dataset(
+        data = xr.Dataset(
             {
                 "log_likelihood": (("answer", "depth"), sums.T.numpy()),
                 "is_greedy": (("answer", "depth"), (missed == 0).T.numpy()),
             },
-            coords={"answer": range(self._n_answers), "depth": self._depths},
+            coords={
+                "answer": range(self._n_answers),
+                "depth": self._depths,
+                LOST_LOGITS: (("answer", "depth"), self._first_lost()),
+            },
         )
+        warn_not_finite(data, model_facts(self._model).dtype)
+        return data
 
     def _clear(self) -> None:
         shape = (len(self._depths), len(self._of))
         self._log_p = torch.full(shape, torch.nan)
         self._first = torch.zeros(shape, dtype=torch.bool)
+        self._lost = torch.zeros(shape, dtype=torch.bool)
 
     def _read(self, residual: Tensor, hook: Any, place: int) -> None:
         context = current_context()
@@ -126,12 +137,24 @@ class AnswerLens:
         size = rows_at_a_time(self._model)
         for start in range(0, len(distinct), size):
             inside = (asks >= start) & (asks < start + size)
-            logits = self._logits(states[start : start + size], self._depths[place])
+            block = states[start : start + size]
+            logits = self._logits(block, self._depths[place])
             which = (asks[inside] - start).to(logits.device)
             targets = self._targets[tokens[inside]].to(logits.device)
-            log_p = log_distribution(logits)
+            finite = all_finite(logits)
+            log_p = log_distribution(logits).masked_fill_(~finite[:, None], torch.nan)
+            lost = ~finite & all_finite(block).to(finite.device)
+            self._lost[place, tokens[inside]] = lost[which].cpu()
             self._log_p[place, tokens[inside]] = log_p[which, targets].float().cpu()
             self._first[place, tokens[inside]] = (log_p.argmax(-1)[which] == targets).cpu()
+
+    def _first_lost(self) -> np.ndarray:
+        """(answer, depth): the first of an answer's positions with broken logits, -1 for none."""
+        beyond = np.iinfo(np.int64).max
+        first = np.full((self._n_answers, len(self._depths)), beyond)
+        positions = np.where(self._lost.numpy(), self._rows.numpy(), beyond)
+        np.minimum.at(first, self._of.numpy(), positions.T)
+        return np.where(first < beyond, first, -1)
 
     def _logits(self, states: Tensor, depth: int) -> Tensor:
         if self._affine and depth < self._model.cfg.n_layers:

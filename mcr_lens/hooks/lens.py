@@ -1,6 +1,6 @@
-"""The logit lens and the tuned lens: what every depth would predict, if it were the last.
+"""The logit lens: what every depth would predict, if it were the last.
 
-Observers like any other: their hooks compose with any list, and they share a pass with a profile.
+An observer like any other: its hooks compose with any list, and it shares a pass with a profile.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +17,23 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, current_context
+from mcr_lens.hooks.finite import without
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.packed_rows import PackedRows
 from mcr_lens.hooks.prompt_table import PromptTable
-from mcr_lens.hooks.translators import Translators, translate
-from mcr_lens.metrics.prediction import distribution_entropy, kl_divergence, log_distribution, target_rank
+from mcr_lens.metrics.prediction import (
+    all_finite,
+    distribution_entropy,
+    kl_divergence,
+    log_distribution,
+    target_rank,
+)
 from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
 
-__all__ = ["LogitLens", "TunedLens"]
+__all__ = ["LogitLens"]
 
 # What is known only of a token that has a next one.
 _OF_TARGETS = ("lens_loss", "target_rank", "target_probability")
@@ -48,6 +54,9 @@ class LogitLens:
 
     Hooks on the final norm and the unembedding themselves are not seen: the lens reads out with the
     model's own weights. Source: nostalgebraist 2020; Belrose et al. 2023 (arXiv 2303.08112).
+
+    Logits may overflow where the state they are read out of is finite. Such a token has no number, nor has
+    its prompt at that depth; ``not_finite_logits`` (prompt, depth) is the first such position (-1: none).
 
     Args:
         model: from ``load_model``.
@@ -105,6 +114,9 @@ class LogitLens:
     def result(self) -> xr.Dataset:
         """The variables above, as far as they were asked for and could be known."""
         data = self._table.dataset()
+        if LOST_LOGITS in data:
+            data = data.set_coords(LOST_LOGITS)
+            warn_not_finite(data, model_facts(self._model).dtype)
         numbered = [dim for dim in ("position", "k") if dim in data.dims]
         return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
 
@@ -160,19 +172,21 @@ class LogitLens:
         for start in range(0, len(self._rows), self._token_block):
             rows = slice(start, start + self._token_block)
             last = read_out(self._model, self._states[-1][rows][None])[0]
-            log_last = log_distribution(last)
+            log_last = log_distribution(last).masked_fill_(~all_finite(last)[:, None], torch.nan)
             targets = None if known is None else known[rows].to(last.device)
             depths = []
             for depth, state in enumerate(self._states[:-1]):
                 logits = read_out(self._model, self._translated(state[rows], depth)[None])[0]
-                depths.append(self._measured(logits, log_last, targets))
+                depths.append(self._measured(logits, log_last, targets, state[rows]))
                 del logits  # before the next ones are made
-            depths.append(self._measured(last, log_last, targets))
+            depths.append(self._measured(last, log_last, targets, self._states[-1][rows]))
             blocks.append({name: torch.stack([depth[name] for depth in depths]) for name in depths[0]})
         return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
 
-    def _measured(self, logits: Tensor, log_last: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
-        """One depth of a block of rows."""
+    def _measured(
+        self, logits: Tensor, log_last: Tensor, targets: Tensor | None, state: Tensor
+    ) -> dict[str, Tensor]:
+        """One depth of a block of rows, each NaN (-1 for integers) where its logits are not all finite."""
         log_p = log_distribution(logits)
         values = {"lens_entropy": distribution_entropy(log_p), "lens_kl": kl_divergence(log_last, log_p)}
         if targets is not None:
@@ -184,7 +198,10 @@ class LogitLens:
         if self._top_k:
             top = log_p.topk(self._top_k)
             values |= {"top_token": top.indices, "top_probability": top.values.exp()}
-        return values
+        lost = ~all_finite(logits)
+        # A broken state is told by those who look at states.
+        of_finite = lost & all_finite(state).to(lost.device)
+        return without(lost, values) | {LOST_LOGITS: of_finite.to(torch.int8)}
 
     def _finish(self, context: BatchContext, batch: int, rows: int) -> None:
         """The batch is over: means over each prompt's tokens."""
@@ -192,6 +209,10 @@ class LogitLens:
         results: dict[str, Tensor] = {}
         for name, pieces in self._pieces.items():
             whole = torch.cat(pieces, dim=2)
+            if name == LOST_LOGITS:
+                lost = whole > 0
+                results[name] = lost.int().argmax(-1).where(lost.any(-1), -1)
+                continue
             if name.startswith("top_"):
                 results[name] = whole
                 continue
@@ -203,52 +224,6 @@ class LogitLens:
         self._pieces = defaultdict(list)
         for depth in range(self._n_layers + 1):
             self._table.add(depth, {name: value[depth] for name, value in results.items()}, context.prompts)
-
-
-class TunedLens(LogitLens):
-    """A logit lens with an affine map before the read-out of each depth but the last.
-
-    Depth l < L is read as ``h + A_l h + b_l``, with ``Translators`` from ``fit_tuned_lens`` or from the
-    folder of a published lens. Variables, options and errors are those of ``LogitLens``.
-    Source: Belrose et al. 2023 (arXiv 2303.08112).
-
-    Raises:
-        InputError: for translators of another number of layers or another width than the model's.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> n, d = model.cfg.n_layers, model.cfg.d_model
-        >>> lens = TunedLens(model, Translators(torch.zeros(n, d, d), torch.zeros(n, d)))
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        translators: Translators,
-        tokens: Int[Tensor, "batch pos"] | Sequence[Sequence[int]] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, tokens, **options)
-        facts = model_facts(model)
-        given, own = (translators.n_layers, translators.d_model), (facts.n_layers, facts.d_model)
-        if given != own:
-            raise InputError(
-                f"translators of {given[0]} layers and width {given[1]}, made for "
-                f"{translators.record.get('base_model')}; {facts.name} has {own[0]} and {own[1]}"
-            )
-        self.translators = translators
-        self._weights = translators.weights.to(model.cfg.device)
-        self._biases = translators.biases.to(model.cfg.device)
-
-    @classmethod
-    def from_folder(cls, model: Model, folder: str | Path, **options: Any) -> TunedLens:
-        """The lens with the translators of a folder; see ``Translators.load``."""
-        return cls(model, Translators.load(folder), **options)
-
-    def _translated(self, state: Tensor, depth: int) -> Tensor:
-        weight, bias = self._weights[depth].to(state.device), self._biases[depth].to(state.device)
-        return translate(state, weight, bias)
 
 
 def _checked_tokens(tokens: Tensor | Sequence[Sequence[int]], d_vocab: int) -> Int[Tensor, "batch pos"]:

@@ -5,10 +5,22 @@ number of nats. A probability of exactly 0 adds nothing; what has NaN in it is N
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["distribution_entropy", "kl_divergence", "log_distribution", "target_rank"]
+__all__ = ["all_finite", "distribution_entropy", "kl_divergence", "log_distribution", "target_rank"]
+
+
+def all_finite(logits: Float[Tensor, "*batch vocab"]) -> Bool[Tensor, "*batch"]:
+    """Whether a row holds neither Inf nor NaN: else it is no distribution, even where a number comes out.
+
+    Example:
+        >>> all_finite(torch.tensor([[0.0, 1.0], [-torch.inf, 1.0], [torch.nan, 1.0]]))
+        tensor([ True, False, False])
+    """
+    # Least and largest are NaN where one is, and are found without a tensor as large as the logits.
+    least, largest = logits.aminmax(dim=-1)
+    return least.isfinite() & largest.isfinite()
 
 
 def log_distribution(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
@@ -51,10 +63,12 @@ def target_rank(
 ) -> Float[Tensor, "*batch"]:
     """How many tokens have strictly larger logits than the target: 0 when it is the top one.
 
+    NaN for a row with Inf or NaN: what overflowed has lost its place.
+
     Example:
         >>> target_rank(torch.tensor([[0.1, 0.7, 0.1, 0.2]]), torch.tensor([0]))
         tensor([2.])
     """
     own = logits.gather(-1, targets[..., None])
     rank = (logits > own).sum(-1).to(torch.promote_types(logits.dtype, torch.float32))
-    return rank.masked_fill(logits.isnan().any(-1), torch.nan)
+    return rank.masked_fill(~all_finite(logits), torch.nan)

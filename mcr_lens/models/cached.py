@@ -8,6 +8,7 @@ import torch
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, evaluation_mode, new_cache, run
 from mcr_lens.models.facts import ModelFacts, model_facts
+from mcr_lens.models.logit_error import logit_error
 
 __all__ = ["cache_fault", "require_cache"]
 
@@ -55,8 +56,7 @@ def _compare(model: Model) -> str | None:
             return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
     assert whole is not None
     assert rest is not None
-    expected = whole[:, _FIRST:].float()
-    difference = float((rest.float() - expected).norm() / expected.norm())
+    difference = logit_error(rest, whole[:, _FIRST:])
     if not difference <= (1e-4 if whole.dtype in (torch.float32, torch.float64) else 0.05):
         return f"through its KV cache the logits differ by {difference:.2g}"
     return None

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import HookedTransformer, Model
+from mcr_lens.models.logit_error import logit_error
 
 __all__ = ["from_folder", "from_name", "supports_name"]
 
@@ -112,9 +113,7 @@ def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
     length = min(model.cfg.n_ctx, window + 16)
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
     with torch.no_grad():
-        expected = source(tokens).logits.float()
-        found = model(tokens.to(model.cfg.device)).float().cpu()
-    error = float((found - expected).norm() / expected.norm())
+        error = logit_error(model(tokens.to(model.cfg.device)), source(tokens).logits)
     if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.1):
         raise InputError(
             f"{folder}: TransformerLens's conversion makes another function of it (logits differ by "

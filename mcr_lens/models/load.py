@@ -17,10 +17,11 @@ from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin, require
+from mcr_lens.models.revisions import bundled_step, refuse_revision
 from mcr_lens.models.room import refuse_too_deep, refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
 from mcr_lens.models.trust import refuse_pickles, tensors_only
-from mcr_lens.tiny import checkpoint_steps, weights_folder, write_checkpoint
+from mcr_lens.tiny import weights_folder, write_checkpoint
 
 __all__ = ["load_model"]
 
@@ -93,12 +94,11 @@ def load_model(
 
 def _load(source: str, backend: str, revision: str | None, options: dict[str, Any]) -> tuple[str, Model]:
     """The name to record, and the model."""
+    folder = _path(source)
+    refuse_revision(source, folder, revision)
     if source == "tiny":
         chosen: Backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
         return "tiny", _bundled(revision, chosen if backend == "auto" else backend, options)
-    folder = _path(source)
-    if revision is not None and folder.exists():
-        raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
@@ -135,11 +135,9 @@ def _bundled(revision: str | None, backend: str, options: dict[str, Any]) -> Mod
     """The bundled model, or its checkpoint of a revision ``"step<N>"``."""
     if revision is None:
         return _from_folder(weights_folder(), backend, options)
-    there = {f"step{step}": step for step in checkpoint_steps()}
-    if revision not in there:
-        raise InputError(f"revision {revision!r}: tiny has {', '.join(there)}")
+    step = bundled_step(revision)
     with tempfile.TemporaryDirectory() as above:
-        return _from_folder(write_checkpoint(there[revision], Path(above) / "tiny"), backend, options)
+        return _from_folder(write_checkpoint(step, Path(above) / "tiny"), backend, options)
 
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
+from mcr_lens.models.logit_error import logit_error
 from mcr_lens.models.own_attention import AttentionCheck
 
 __all__ = ["SelfCheck", "self_check"]
@@ -127,12 +128,11 @@ def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tol
     if norm is None or unembed is None:
         return "the architecture has no final norm, or no unembedding"
     with torch.no_grad():
-        read = unembed(norm(last)).float()
+        read = unembed(norm(last))
     cap = getattr(model.cfg, "output_logits_soft_cap", -1.0)
     if cap and cap > 0:
-        read = cap * torch.tanh(read / cap)
-    logits = logits.to(read.device).float()
-    error = float((read - logits).norm() / logits.norm())
+        read = cap * torch.tanh(read.float() / cap)
+    error = logit_error(read, logits)
     if not error <= tolerance:
         return f"unembed(ln_final(last depth)) differs from the logits by {error:.2g}"
     return None

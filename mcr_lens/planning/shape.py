@@ -14,6 +14,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Model, as_module
 from mcr_lens.models.facts import model_facts
+from mcr_lens.models.revisions import refuse_revision
 from mcr_lens.models.room import refuse_too_deep
 from mcr_lens.tiny import weights_folder
 
@@ -174,6 +175,7 @@ def _configuration(
         )
     name = str(source)
     where = weights_folder() if name == "tiny" else Path(name).expanduser()
+    refuse_revision(name, where, revision)
     if where.is_dir() and not (where / "config.json").is_file():
         raise InputError(f"{name}: no config.json in this folder; give a Hugging Face model folder")
     if not where.is_dir() and (where.is_file() or name.startswith((".", "/", "~"))):

@@ -21,6 +21,8 @@ __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 # Prompts that need no file.
 BUNDLED = {"made-up": word_problems, "library-code": library_code}
 _N_BUNDLED = 64
+# Arguments of ``load_model`` that are not among a model's options.
+_FIELDS_OF_LOADING = {"source", "backend", "revision", "dtype", "device", "device_map"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class SweepModel:
         if self.device_map is not None and self.backend == "hooked_transformer":
             raise InputError(f"model {self.label}: device_map works through the bridge: backend = 'bridge'")
         _check_once(f"model {self.label}: revision", self.revisions or ())
+        taken = sorted(_FIELDS_OF_LOADING & set(self.options))
+        if taken:
+            raise InputError(
+                f"model {self.label}: options.{taken[0]}: use the field of that name, or leave it out"
+            )
 
     @property
     def label(self) -> str:

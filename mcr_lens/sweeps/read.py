@@ -64,7 +64,7 @@ def read_grid(path: str | Path) -> Grid:
 def _grid(table: Mapping[str, Any], folder: Path) -> Grid:
     _check_keys(table, Grid, "the grid")
     models = [
-        _beside_model(_made(SweepModel, entry, f"models[{i}]"), folder)
+        _beside_model(_without_code(_made(SweepModel, entry, f"models[{i}]"), f"models[{i}]"), folder)
         for i, entry in enumerate(_listed(table, "models"))
     ]
     prompts = [
@@ -145,6 +145,16 @@ def _beside(prompts: SweepPrompts, folder: Path) -> SweepPrompts:
     if prompts.source in BUNDLED or prompts.file is None:
         return prompts
     return replace(prompts, source=str(folder / prompts.file))
+
+
+def _without_code(model: SweepModel, where: str) -> SweepModel:
+    """A file comes from anywhere, and must not ask for a stranger's code to be run."""
+    if "trust_remote_code" in model.options:
+        raise InputError(
+            f"{where}: options.trust_remote_code: a file cannot ask for code to be run; where you trust the "
+            "model, make the grid in Python, of mcr_lens.sweeps.SweepModel"
+        )
+    return model
 
 
 def _beside_model(model: SweepModel, folder: Path) -> SweepModel:

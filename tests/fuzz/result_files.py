@@ -118,6 +118,47 @@ def attributes_of_profiles(draw: Draw, folder: Path, model: Any) -> None:
         assert report(path, folder / "page.html").is_file()
 
 
+def other_variables(draw: Draw, data: xr.Dataset) -> xr.Dataset:
+    """One or two variables of another type, with other values or dimensions, under another name, or gone."""
+    for _ in range(draw(st.integers(1, 2))):
+        name = draw(st.sampled_from(sorted(map(str, data.variables))))
+        values = data[name]
+        change = draw(st.sampled_from(["gone", "text", "float", "bool", "odd", "turned", "flat", "other"]))
+        if change == "gone":
+            data = data.drop_vars(name)
+            continue
+        if change == "turned":
+            new = xr.Variable(values.dims[::-1], values.values.T)
+        elif change == "flat":
+            new = xr.Variable((), values.values.flatten()[:1].sum()) if values.dtype.kind in "fiub" else None
+        elif change == "odd":
+            new = xr.Variable(
+                values.dims, np.full(values.shape, draw(st.sampled_from([np.nan, np.inf, -7.5, 1e300])))
+            )
+        elif change == "other":
+            new = xr.Variable([f"{dim}_2" for dim in values.dims], values.values)
+        else:
+            kind = {"text": "U8", "float": "f4", "bool": bool}[change]
+            new = xr.Variable(values.dims, values.values.astype(kind))
+        if new is not None:
+            data = data.drop_vars(name)
+            data = data.assign_coords({name: new}) if draw(st.booleans()) else data.assign({name: new})
+    return data
+
+
+def variables_of_profiles(draw: Draw, folder: Path, model: Any) -> None:
+    """Whole files by somebody who knows the format, with other variables: what loads can be shown."""
+    try:
+        path = netcdf.write_dataset(other_variables(draw, profile_data()), folder / "run.nc")
+    except (TypeError, ValueError):  # no dataset at all
+        return
+    loaded = mcr.Profile.load(path)
+    assert loaded.headline in repr(loaded)
+    assert loaded._repr_html_().startswith("<p><b>")
+    assert len(loaded.summary()) == loaded.data.sizes["depth"]
+    assert all(isinstance(sentence, str) for sentence in caveats(loaded))
+
+
 def attributes_of_studies(draw: Draw, folder: Path, model: Any) -> None:
     path = tampered(draw, folder, study_data)
     if path is None:
@@ -167,4 +208,4 @@ def tables_of_tasks(draw: Draw, folder: Path, model: Any) -> None:
     read_runs([folder])
 
 
-READERS = [results, attributes_of_profiles, attributes_of_studies, tables_of_tasks]
+READERS = [results, attributes_of_profiles, variables_of_profiles, attributes_of_studies, tables_of_tasks]

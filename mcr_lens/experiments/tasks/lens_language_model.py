@@ -12,10 +12,12 @@ from transformers import AutoTokenizer
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.experiments.tasks.broken_requests import BrokenRequests
 from mcr_lens.experiments.tasks.listed import listed_depths
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.lens import LogitLens, TunedLens
+from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts
 
@@ -97,12 +99,12 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         if add_bos_token and self.tokenizer.bos_token_id is None:
             raise InputError("add_bos_token=True: the tokenizer has no BOS token; use False or None")
         self.truncated = 0
+        self.broken = BrokenRequests(len(self.depths))
         self._model = model
         self._interventions = list(interventions)
         self._translators = translators
         self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
         self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
-        self._broken: dict[Any, tuple[int, int]] = {}
         self._first_tokens: list[int] = []
 
     @property
@@ -126,14 +128,6 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         """Of the sequences that were run, the share that begins with the BOS; NaN before the first."""
         first = np.array(self._first_tokens)
         return float((first == self.tokenizer.bos_token_id).mean()) if len(first) else float("nan")
-
-    def first_broken(self, requests: Sequence[Any]) -> tuple[int, int]:
-        """Depth and position at which a state of the requests first holds Inf or NaN; -1 and -1 if none does.
-
-        From there on its log-likelihoods are NaN, and what the harness makes of them means nothing.
-        """
-        found = [self._broken[request] for request in requests if request in self._broken]
-        return min(found, default=(-1, -1))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids, with a BOS as ``add_bos_token`` says unless the text begins with one."""
@@ -172,11 +166,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         if windows:
             found = self._measured(windows)
             np.add.at(totals, whose, found.log_likelihood.values)
-            places = zip(found.not_finite_depth.values, found.not_finite_position.values, strict=True)
-            for i, (depth, position) in zip(whose, places, strict=True):
-                if depth >= 0:
-                    key = (new[i],)
-                    self._broken[key] = min(self._broken.get(key, (depth, position)), (depth, position))
+            self.broken.keep([(new[i],) for i in whose], found)
         for text, total in zip(new, totals, strict=True):
             self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
         return [self._at_depth(text)[0] for text in texts]
@@ -194,10 +184,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         values = zip(found.log_likelihood.values, found.is_greedy.values, strict=True)
         for (pair, _, _), (log_likelihood, is_greedy) in zip(requests, values, strict=True):
             self._answers[pair] = (log_likelihood, is_greedy)
-        places = zip(found.not_finite_depth.values, found.not_finite_position.values, strict=True)
-        for (pair, _, _), (depth, position) in zip(requests, places, strict=True):
-            if depth >= 0:
-                self._broken[pair] = (int(depth), int(position))
+        self.broken.keep([pair for pair, _, _ in requests], found)
         return [self._at_depth(pair) for pair, _, _ in requests]
 
     def _at_depth(self, key: Any) -> tuple[float, bool]:

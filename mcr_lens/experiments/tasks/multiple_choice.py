@@ -15,6 +15,7 @@ from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.not_finite import LOST_LOGITS
 
 __all__ = ["choice_summary", "multiple_choice"]
 
@@ -65,7 +66,8 @@ def multiple_choice(
         when higher and whether ``several_right`` answers may stand among the choices; under ``"results"``
         what ``lm_eval`` makes of a task, metric by metric: a value a depth, NaN where a document is broken.
         That is one with Inf or NaN in the states of a request: from that depth on it is NaN, and
-        ``not_finite_depth`` and ``not_finite_position`` (-1: nowhere) say where that begins. ``"requests"``
+        ``not_finite_depth`` and ``not_finite_position`` (-1: nowhere) say where that begins; or in the logits
+        of a depth, as ``not_finite_logits`` (document, depth) says: it is NaN there. ``"requests"``
         tells how many sequences began with the BOS and how many were cut from the left.
 
     Raises:
@@ -171,9 +173,11 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
                     values[name][document, place] = sample[name]
             answers = [responses[0][0] for responses in sample["resps"]]
             likelihood[document, place, : len(answers)] = answers
-    places = np.array([lm.first_broken([tuple(args) for args in sample["arguments"]]) for _, sample in first])
+    requests = [[tuple(args) for args in sample["arguments"]] for _, sample in first]
+    places = np.array([lm.broken.first_state(asked) for asked in requests])
+    lost = np.array([lm.broken.first_logits(asked) for asked in requests])
     # The harness takes the likeliest of answers without a likelihood, and is right or wrong by chance.
-    broken = (places[:, :1] >= 0) & (np.array(depths) >= places[:, :1])
+    broken = ((places[:, :1] >= 0) & (np.array(depths) >= places[:, :1])) | (lost >= 0)
     values = {name: np.where(broken, np.nan, array) for name, array in values.items()}
     kept = {name: array for name, array in values.items() if not np.isnan(array).all()}
     return xr.Dataset(
@@ -186,6 +190,7 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
             "depth": list(depths),
             "not_finite_depth": ("document", places[:, 0]),
             "not_finite_position": ("document", places[:, 1]),
+            LOST_LOGITS: (("document", "depth"), lost),
         },
     )
 
@@ -218,8 +223,9 @@ def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:
 def _aggregates(name: str, evaluations: Sequence[Any], data: xr.Dataset) -> dict[str, list[float]]:
     """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth, NaN if one is broken."""
     rows = [evaluation["results"][name] for evaluation in evaluations]
-    begins = data.not_finite_depth.values[data.task.values == name]
-    sound = [not ((begins >= 0) & (begins <= depth)).any() for depth in data.depth.values]
+    asked = data.isel(document=data.task.values == name)
+    begins, lost = asked.not_finite_depth, asked[LOST_LOGITS] >= 0
+    sound = ~(((begins >= 0) & (begins <= data.depth)) | lost).any("document").values
     keys = [
         key
         for key, value in rows[0].items()

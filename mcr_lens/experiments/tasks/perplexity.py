@@ -46,7 +46,8 @@ def lens_perplexity(
     ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
     that stand first in a window are not predicted. The interval resamples whole documents, so it speaks of
     other documents from the same source; a single document has none (NaN). A window whose states hold Inf or
-    NaN is left out from that depth on, and named (see ``measure``).
+    NaN is left out from that depth on, one whose logits do at that depth, and it is named (see ``measure``
+    and ``LogitLens``).
 
     Args:
         texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.

@@ -1,0 +1,39 @@
+"""What the variables of a result may be: whatever a file holds, its readers must not meet another kind."""
+
+import numpy as np
+import xarray as xr
+
+from mcr_lens.errors import InputError
+
+__all__ = ["check_variables"]
+
+# Along these everything is a number, and their own coordinates are.
+_AXES = ("depth", "layer", "head", "dose")
+# Read one by one; dimensions that the first one lacks the second may not have.
+_PLACES = ("not_finite_depth", "not_finite_position")
+
+
+def check_variables(data: xr.Dataset, path: object) -> None:
+    """Raise ``InputError`` where a variable that is read anywhere is of a kind that it never has."""
+    for name, values in data.variables.items():
+        if set(_AXES) & set(values.dims) and values.dtype.kind not in "iufb":
+            raise _wrong(path, name, "holds no numbers")
+    for name in _PLACES:
+        if name in data.variables and not _whole(data[name].values):
+            raise _wrong(path, name, "holds no whole numbers")
+    depths, positions = (data.variables.get(name) for name in _PLACES)
+    if (depths is None) != (positions is None):
+        raise _wrong(path, _PLACES[depths is None], f"has no {_PLACES[depths is not None]} beside it")
+    if depths is not None and positions is not None and not set(positions.dims) <= set(depths.dims):
+        raise _wrong(path, _PLACES[1], f"has other dimensions than {_PLACES[0]}")
+
+
+def _whole(values: np.ndarray) -> bool:
+    """Whether all are, also where joining results has made them floats."""
+    return values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.floor(values))).all())
+    )
+
+
+def _wrong(path: object, name: object, why: str) -> InputError:
+    return InputError(f"{path}: variable {name!r} {why}; save the result again with mcr-lens")
