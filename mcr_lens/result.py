@@ -185,10 +185,14 @@ class Profile:
                 "other results"
             )
         wrong = [
-            name for name in sorted(numbers) if data[name].dtype.kind not in "fiu" or not data[name].size
+            name
+            for name in sorted(numbers)
+            if data[name].dtype.kind not in "fiu"
+            or not data[name].size
+            or not {"prompt", *(("depth",) * (name != "n_tokens"))} <= set(data[name].dims)
         ]
         if wrong:
-            raise InputError(f"{path}: not a profile: {', '.join(wrong)} without numbers")
+            raise InputError(f"{path}: not a profile: {', '.join(wrong)} without numbers a prompt and depth")
         return loaded
 
     @classmethod

@@ -18,7 +18,7 @@ def check_variables(data: xr.Dataset, path: object) -> None:
     for name, values in data.variables.items():
         if set(_AXES) & set(values.dims) and values.dtype.kind not in "iufb":
             raise _wrong(path, name, "holds no numbers")
-    for name in _PLACES:
+    for name in ("n_tokens", *_PLACES):
         if name in data.variables and not _whole(data[name].values):
             raise _wrong(path, name, "holds no whole numbers")
     depths, positions = (data.variables.get(name) for name in _PLACES)

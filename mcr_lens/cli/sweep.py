@@ -48,6 +48,9 @@ def sweep(
     shards: Annotated[
         int | None, typer.Option(help="Of ray: parts of each cell's prompts; as many as keep workers busy.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let models whose options ask for it run their code.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done, failed and left.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells and their files.")] = False,
 ) -> None:
@@ -65,7 +68,9 @@ def sweep(
         "shards": shards,
     }
     run_by = _engine(engine, {name: value for name, value in options.items() if value is not None})
-    chosen = _replaced(sweeps.read_grid(grid), model, prompts, field, n, max_tokens)
+    chosen = _replaced(
+        sweeps.read_grid(grid, trust_remote_code=trust_remote_code), model, prompts, field, n, max_tokens
+    )
     if status or dry_run:
         table = sweeps.sweep_status(chosen, out)
         with showing(out):

@@ -16,7 +16,7 @@ from mcr_lens.sweeps.grid import BUNDLED, Grid, SweepModel, SweepPrompts
 __all__ = ["read_grid"]
 
 
-def read_grid(path: str | Path) -> Grid:
+def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
     """Read a grid.
 
     The file holds ``arms`` (``"baseline"``, or tables that name an ``intervention``; a list as its ``dose``
@@ -24,6 +24,9 @@ def read_grid(path: str | Path) -> Grid:
     and a table ``[estimator]``. Their keys are the fields of ``SweepArm``, ``SweepModel``, ``SweepPrompts``
     and ``mcr_lens.Estimator``. Files of prompts are looked for beside the grid, and so are models that begin
     with ``./`` or ``../``.
+
+    Args:
+        trust_remote_code: let the file's models bring code of their own, where their ``options`` ask for it.
 
     Raises:
         InputError: one line that names the file, the key, what it holds and what is allowed.
@@ -56,17 +59,20 @@ def read_grid(path: str | Path) -> Grid:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
         raise InputError(f"{path}: not valid TOML ({one_line(error, 200)})") from error
     try:
-        return _grid(table, path.absolute().parent)
+        return _grid(table, path.absolute().parent, trust_remote_code)
     except (ValueError, OverflowError) as error:  # an InputError, or a number too large to be shown
         raise InputError(f"{path}: {one_line(error)}") from error
 
 
-def _grid(table: Mapping[str, Any], folder: Path) -> Grid:
+def _grid(table: Mapping[str, Any], folder: Path, trust_remote_code: bool) -> Grid:
     _check_keys(table, Grid, "the grid")
     models = [
-        _beside_model(_without_code(_made(SweepModel, entry, f"models[{i}]"), f"models[{i}]"), folder)
+        _beside_model(_made(SweepModel, entry, f"models[{i}]"), folder)
         for i, entry in enumerate(_listed(table, "models"))
     ]
+    if not trust_remote_code:
+        for i, model in enumerate(models):
+            _refuse_code(model, f"models[{i}]")
     prompts = [
         _beside(_made(SweepPrompts, entry, f"prompts[{i}]"), folder)
         for i, entry in enumerate(_listed(table, "prompts"))
@@ -147,14 +153,13 @@ def _beside(prompts: SweepPrompts, folder: Path) -> SweepPrompts:
     return replace(prompts, source=str(folder / prompts.file))
 
 
-def _without_code(model: SweepModel, where: str) -> SweepModel:
-    """A file comes from anywhere, and must not ask for a stranger's code to be run."""
+def _refuse_code(model: SweepModel, where: str) -> None:
+    """A file comes from anywhere: that it asks for a stranger's code to be run is not enough."""
     if "trust_remote_code" in model.options:
         raise InputError(
-            f"{where}: options.trust_remote_code: a file cannot ask for code to be run; where you trust the "
-            "model, make the grid in Python, of mcr_lens.sweeps.SweepModel"
+            f"{where}: options.trust_remote_code: a file alone cannot ask for code to be run; where you "
+            "trust the model, give mcr-lens sweep --trust-remote-code, or read_grid trust_remote_code=True"
         )
-    return model
 
 
 def _beside_model(model: SweepModel, folder: Path) -> SweepModel:

@@ -158,3 +158,27 @@ def test_a_folder_that_is_no_path(tmp_path: Path) -> None:
     for place in ("a\0b", None):
         with pytest.raises(mcr.InputError, match="not a path"):
             sweep_status(grid, place)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["dtype", "backend", "revision", "device_map"])
+def test_an_option_is_not_said_twice(option: str, tmp_path: Path) -> None:
+    with pytest.raises(mcr.InputError, match=rf"options.{option}: use the field of that name"):
+        read_grid(grid_with_options(tmp_path, f'{option} = "x"'))
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_file_asks_for_no_code_to_be_run(value: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        mcr.InputError, match=r"models\[0\]: options.trust_remote_code: a file alone cannot ask"
+    ):
+        read_grid(grid_with_options(tmp_path, f"trust_remote_code = {value}"))
+    grid = read_grid(grid_with_options(tmp_path, f"trust_remote_code = {value}"), trust_remote_code=True)
+    assert grid.models[0].options == {"trust_remote_code": value == "true"}
+
+
+def grid_with_options(folder: Path, options: str) -> Path:
+    path = folder / "grid.toml"
+    path.write_text(
+        f'[[models]]\nsource = "tiny"\noptions = {{{options}}}\n[[prompts]]\nsource = "made-up"\n'
+    )
+    return path

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -106,6 +107,35 @@ def test_another_result_is_no_profile(tmp_path: Path) -> None:
     lens = xr.Dataset({"lens_loss": (("prompt", "depth"), np.ones((2, 3)))})
     netcdf.write_dataset(lens, tmp_path / "lens.nc")
     refused(tmp_path / "lens.nc", "not a profile", "n_tokens, norm_ratio", "read_dataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("not_finite_depth", ("prompt", ["a", "b"]), "holds no whole numbers"),
+        ("not_finite_position", ("prompt", [0.5, 1.0]), "holds no whole numbers"),
+        ("not_finite_position", (("prompt", "step"), [[1], [1]]), "has other dimensions"),
+        ("depth", ("depth", ["a", "b", "c"]), "holds no numbers"),
+        ("sink_score", (("prompt", "layer"), [["x"], ["y"]]), "holds no numbers"),
+        ("n_tokens", ("prompt", [np.nan, 4.0]), "holds no whole numbers"),
+    ],
+)
+def test_variables_that_no_result_has(name: str, values: tuple[Any, Any], why: str, tmp_path: Path) -> None:
+    data = xr.Dataset(
+        {"norm_ratio": (("prompt", "depth"), np.ones((2, 3)))},
+        {"not_finite_depth": ("prompt", [-1, 1]), "not_finite_position": ("prompt", [-1, 1])},
+    ).assign_coords({name: values})
+    netcdf.write_dataset(data, tmp_path / "run.nc")
+    with pytest.raises(mcr.InputError, match=f"run.nc: variable '{name}' {why}"):
+        netcdf.read_dataset(tmp_path / "run.nc")
+
+
+@pytest.mark.parametrize("schema", ["true", "-5", "0", "1.0", '"1"', "null"])
+def test_schemas_that_there_never_were(schema: str, tmp_path: Path) -> None:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["mcr_lens"] = f'{{"schema": {schema}}}'
+    refused(sealed(tmp_path / "run.nc", content.getvalue()), "schema", "this version reads up to 1")
 
 
 @pytest.mark.parametrize("path", [None, 3, b"run.nc", "a\0b.nc"])

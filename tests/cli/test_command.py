@@ -72,6 +72,7 @@ def test_arguments_that_are_missing_or_unknown(questions: Path) -> None:
     [
         (RuntimeError("out of\nmemory,\n\n sorry"), 1, "the run failed: RuntimeError: out of memory, sorry"),
         (ValueError(""), 1, "the run failed: ValueError"),
+        (MemoryError(), 1, "the run failed: out of memory (there was not enough); see mcr-lens plan"),
         (KeyboardInterrupt(), 130, "interrupted, nothing was saved"),
         (mcr.InputError("this will not do"), 2, "this will not do"),
     ],

@@ -66,10 +66,17 @@ def test_what_does_not_fit_is_said(llama_folder: Path) -> None:
         (("--tokens", "8", "--batch-size", "x"), "--batch-size"),
         (("--tokens", "100000"), "context"),
         (("missing.txt",), "missing.txt"),
+        (("--tokens", "8", "--revision", "step512"), "revision 'step512'"),
+        (("--tokens", "8", "--field", "text"), "--field is for PROMPTS"),
+        (("--tokens", "8", "--max-tokens", "4"), "--max-tokens is for PROMPTS"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], part: str, llama_folder: Path) -> None:
     assert_refused(run("plan", llama_folder, *arguments), 2, part)
+
+
+def test_the_bundled_model_has_the_revisions_of_its_checkpoints() -> None:
+    assert_refused(run("plan", "tiny", "--tokens", "8", "--revision", "step7"), 2, "tiny has step0, step")
 
 
 def test_a_model_without_a_configuration_is_one_line(tmp_path: Path) -> None:

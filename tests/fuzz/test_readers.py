@@ -123,8 +123,10 @@ def safetensors_of_a_lens(draw: Draw, folder: Path, model: Any) -> None:
     place = Translators(torch.ones(2, 3, 3), torch.ones(2, 3)).save(folder / "lens")
     shapes = st.sampled_from([[2, 3, 3], [2, 3]]) | st.lists(st.integers(0, 4), max_size=3)
     kinds = st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool])
-    named = st.sampled_from(["weights", "biases", "", "other", "0.weight"])
-    tensors = draw(st.dictionaries(named, st.tuples(shapes, kinds), max_size=3))
+    named = st.sampled_from(["weights", "weights", "biases", "biases", "", "other", "0.weight"])
+    right = {"weights": ([2, 3, 3], torch.float32), "biases": ([2, 3], torch.float32)}
+    other = draw(st.dictionaries(named, st.tuples(shapes, kinds), max_size=2))
+    tensors = right | other if draw(st.booleans()) else other
     save_file(
         {name: torch.ones(shape, dtype=kind) for name, (shape, kind) in tensors.items()},
         place / "params.safetensors",

@@ -52,7 +52,7 @@ def test_every_setting_reaches_the_cells(tmp_path: Path) -> None:
     grid = read(
         "sink_position = 1\n[estimator]\nunit_rows = true\n"
         '[[models]]\nsource = "./folder"\nname = "mine"\nbackend = "bridge"\ndtype = "bfloat16"\n'
-        'device_map = "auto"\nbatch_size = 3\nchunk = 64\noptions = {trust_remote_code = true}\n'
+        'device_map = "auto"\nbatch_size = 3\nchunk = 64\noptions = {low_cpu_mem_usage = true}\n'
         '[[prompts]]\nsource = "data/p.jsonl"\nfield = "q"\nn = 5\nseed = 2\nmax_tokens = 9\n'
         "prepend_bos = false\n",
         tmp_path,
@@ -65,7 +65,7 @@ def test_every_setting_reaches_the_cells(tmp_path: Path) -> None:
         device_map="auto",
         batch_size=3,
         chunk=64,
-        options={"trust_remote_code": True},
+        options={"low_cpu_mem_usage": True},
         name="mine",
     )
     # Beside the grid, wherever the command is run.
