@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENVIRONMENT", "Server", "assert_kept", "content", "finished", "server"]
+__all__ = ["ENVIRONMENT", "Server", "assert_kept", "content", "finished", "killed_at_random", "server"]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 # Imports once, then runs the sweep into each folder it is told of, in a process of its own that it names;
@@ -91,3 +94,51 @@ def finished(folder: Path) -> dict[str, tuple[int, int]]:
 
 def assert_kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
     assert {name: after.get(name) for name in before} == before
+
+
+def killed_at_random(
+    grid: Path,
+    folder: Path,
+    kills: int,
+    seed: int,
+    engine: str = "'local'",
+    watch: Callable[[int], Callable[[], None]] = lambda process: lambda: None,
+) -> int:
+    """Kill a sweep again and again, let it end, compare with one left alone, and begin another.
+
+    Args:
+        watch: is given the process that is about to be killed; what it returns is called afterwards.
+
+    Returns:
+        How often some results were there, and not all.
+    """
+    rng = random.Random(seed)
+    whole, out = folder / "whole", folder / "out0"
+    died = halfway = sweeps = 0
+    with server(grid, engine) as started:
+        began = time.monotonic()
+        started.start(whole)
+        assert started.wait() == [0]
+        seconds = time.monotonic() - began
+        expected, n_results = content(whole), len(finished(whole))
+        while died < kills:
+            before = finished(out)
+            (process,) = started.start(out)
+            time.sleep(rng.uniform(0, seconds))
+            afterwards = watch(process)
+            os.kill(process, signal.SIGKILL)
+            died += started.wait() == [-signal.SIGKILL]
+            after = finished(out)
+            assert_kept(before, after)
+            halfway += 0 < len(after) < n_results
+            # Every result that is there is whole and right, before the sweep goes on.
+            assert all(expected[name] == (out / name).read_bytes() for name in after)
+            afterwards()
+            if len(after) == n_results or died == kills:
+                started.start(out)
+                assert started.wait() == [0]
+                assert_kept(after, finished(out))
+                assert content(out) == expected
+                sweeps += 1
+                out = folder / f"out{sweeps}"
+    return halfway

@@ -11,7 +11,8 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.sweeps import Grid, RayEngine
+    from mcr_lens.sweeps import Grid
+    from mcr_lens.sweeps.engines import Engine
 
 __all__ = ["sweep"]
 
@@ -79,10 +80,12 @@ def sweep(
         return
     try:
         table = sweeps.sweep(chosen, out, run_by)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         table = sweeps.sweep_status(chosen, out)
         typer.echo(f"mcr-lens: interrupted, {_counted(table)}; the same command goes on from here", err=True)
-        raise typer.Exit(130) from error
+        # SIGTERM has a code of its own.
+        code = error.code if isinstance(error, SystemExit) else 130
+        raise typer.Exit(code if isinstance(code, int) else 1) from error
     with showing(out):
         _show(table)
         show_text(f"{_counted(table)}; saved in {out}: a profile a cell (mcr_lens.Profile.load)")
@@ -98,16 +101,18 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _engine(name: str, options: dict[str, Any]) -> "str | RayEngine":
+def _engine(name: str, options: dict[str, Any]) -> "Engine":
     """What ``sweep`` takes; options are those of Ray."""
     from mcr_lens.sweeps import RayEngine
+    from mcr_lens.sweeps.engines import engine_of
 
     if name == "ray":
         return RayEngine(**options)
+    run_by = engine_of(name)
     if options:
         given = ", ".join("--" + option.replace("_", "-") for option in options)
         raise InputError(f"{given}: for --engine ray only; the engine is {name}")
-    return name
+    return run_by
 
 
 def _replaced(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,10 +18,36 @@ from mcr_lens.planning.memory import Memory, memory_needed
 from mcr_lens.planning.settings import CHUNKS, batches_of
 from mcr_lens.planning.shape import ModelShape, loaded_shape
 
-__all__ = ["auto_chunk"]
+__all__ = ["Sharing", "auto_chunk"]
 
 # Of what is free. Other programs and observers want memory, too, and chunks cost little time: so half.
 _SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How many processes count on the same free memory: each takes its part of it.
+
+    Attributes:
+        host: on a machine, this one included.
+        device: on an accelerator.
+    """
+
+    host: int = 1
+    device: int = 1
+
+    @contextlib.contextmanager
+    def of_memory(self) -> Iterator[None]:
+        """What ``auto_chunk`` counts with for the time of the block."""
+        token = _SHARING.set(self)
+        try:
+            yield
+        finally:
+            _SHARING.reset(token)
+
+
+_ALONE = Sharing()
+_SHARING: ContextVar[Sharing] = ContextVar("sharing", default=_ALONE)
 
 
 def auto_chunk(
@@ -28,7 +57,8 @@ def auto_chunk(
 
     Else the largest of 4096, 2048, ... 128 tokens whose memory, as ``memory_needed`` counts it without the
     weights, which are there, is at most half of what is free on the model's devices and the host. Where none
-    fits it is the smallest. A model that cannot be fed in chunks gets whole prompts.
+    fits it is the smallest. A model that cannot be fed in chunks gets whole prompts. Where workers of a sweep
+    share a machine, each counts with its part (``Sharing``).
 
     Args:
         model: from ``load_model``.
@@ -41,8 +71,9 @@ def auto_chunk(
         True
     """
     devices = _devices(model)
-    free_device = min((free_memory(device) for device in devices), default=0)
-    free_host = free_memory(torch.device("cpu"))
+    sharing = _SHARING.get()
+    free_device = min((free_memory(device) for device in devices), default=0) // sharing.device
+    free_host = free_memory(torch.device("cpu")) // sharing.host
 
     def fits(chunk: int | None) -> bool:
         needed = _needed(shape, lengths, batch_size, chunk, facts.dtype, facts.backend)

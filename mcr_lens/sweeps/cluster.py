@@ -6,16 +6,18 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
 
-__all__ = ["connected", "rooms"]
+__all__ = ["connected", "remove_left_behind", "rooms_by_machine"]
 
 _PREFIX = "mcr-lens-ray-"
 # Ray puts sockets below its folder, and a system cuts their paths at 107 characters.
@@ -23,6 +25,9 @@ _LONGEST_PLACE = 20
 # What passes through the store are profiles, one at a time; what is too much for it goes to the disk.
 _STORE = 512 * 2**20
 _SECONDS_TO_ANSWER = 10
+_SECONDS_TO_CONNECT = 30
+# Connects as the sweep will: what it cannot reach, Ray tries to for minutes, and cannot be stopped meanwhile.
+_CONNECT = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
 @contextlib.contextmanager
@@ -46,7 +51,7 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
             )
         yield ray
         return
-    with _own_signals(), _no_telemetry(), _no_prints(), contextlib.ExitStack() as stack:
+    with _own_signals() as set_signals, _no_telemetry(), _no_prints(), contextlib.ExitStack() as stack:
         # Without a handler of ours a worker's words would stand between the bars.
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
@@ -63,30 +68,44 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
         else:
             _check_address(address)
             stack.callback(ray.shutdown)
-            try:
-                ray.init(address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"address {address!r}: no Ray cluster there, or one that wants its token, for which "
-                    f"RAY_AUTH_MODE=token is to be set ({one_line(error, 200)})"
-                ) from error
+            ray.init(address, **quiet)
+        set_signals()
         yield ray
 
 
-def rooms(ray: Any, cpus: float, gpus: float) -> int:
-    """How many workers of this size the cluster's machines have room for, if nothing else runs there."""
-    count = 0
+def rooms_by_machine(ray: Any, cpus: float, gpus: float) -> list[int]:
+    """How many workers of this size each machine of the cluster has room for, if nothing else runs there."""
+    rooms = []
     for node in ray.nodes():
         has = node["Resources"] if node["Alive"] else {}
         needed = [(has.get("CPU", 0.0), cpus), (has.get("GPU", 0.0), gpus)]
-        count += min(int(there / size + 1e-9) for there, size in needed if size)
-    return count
+        rooms.append(min(int(there / size + 1e-9) for there, size in needed if size))
+    return rooms
 
 
 def _check_address(address: str) -> None:
-    """Raise ``InputError`` unless something answers: Ray itself tries for minutes, and ends the process."""
-    if address == "auto":
-        return
+    """Raise ``InputError`` unless a cluster answers: Ray itself tries for minutes, and ends the process."""
+    if address != "auto":
+        _check_socket(address)
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _CONNECT, address], capture_output=True, timeout=_SECONDS_TO_CONNECT
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"address {address!r}: no Ray cluster answers within {_SECONDS_TO_CONNECT} s, though one may "
+            "have been there; start one with ray start --head, or leave the address out"
+        ) from error
+    if tried.returncode:
+        said = tried.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise InputError(
+            f"address {address!r}: no Ray cluster there, or one that wants its token, for which "
+            f"RAY_AUTH_MODE=token is to be set ({said[-1][:200]}); start one with ray start --head, or leave "
+            "the address out"
+        )
+
+
+def _check_socket(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not host or not port.isdecimal():
         raise InputError(
@@ -102,16 +121,24 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _session_folder() -> Iterator[Path]:
-    """Where Ray keeps its sockets and logs; those of sweeps that were killed are removed first."""
-    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if len(str(place)) > _LONGEST_PLACE:
-        place = Path("/tmp")
-    for old in place.glob(f"{_PREFIX}*"):
+def remove_left_behind() -> None:
+    """Remove the folders of clusters whose sweeps were killed."""
+    for old in _place().glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
             if remove_leftovers(old):
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _place() -> Path:
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    return place if len(str(place)) <= _LONGEST_PLACE else Path("/tmp")
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """Where Ray keeps its sockets and logs; those of sweeps that were killed are removed first."""
+    place = _place()
+    remove_left_behind()
     made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:
         with temporary_folder(made):  # it bears our name: whoever finds it knows whether we live
@@ -121,16 +148,34 @@ def _session_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray sets a handler for SIGTERM and leaves it there."""
+def _own_signals() -> Iterator[Callable[[], None]]:
+    """Ray sets a handler for SIGTERM, which ends the process with a list of calls, and leaves it there.
+
+    What is yielded replaces it, once Ray has set it, by the handler that was there before; where that was
+    none, by one that ends the sweep as Ctrl-C does: files and processes are gone, and the exit code is 143.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
-    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
+    ended: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the end
+        ended.append(number)
+        raise KeyboardInterrupt  # all that Ray lets through
+
+    def set_ours() -> None:
+        signal.signal(signal.SIGTERM, end if before == signal.SIG_DFL else before)
+
     try:
-        yield
+        yield set_ours
+    except KeyboardInterrupt as error:
+        if ended:
+            raise SystemExit(128 + ended[0]) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

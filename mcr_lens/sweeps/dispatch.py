@@ -1,52 +1,24 @@
 """The driver of a sweep on Ray: hands tasks to workers, replaces those that die, writes what comes back."""
 
 import contextlib
-import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
 from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell, loading_key, prompts_key
+from mcr_lens.sweeps.crew import Crew, Member
 from mcr_lens.sweeps.folder import Failure, ResultFolder
 from mcr_lens.sweeps.progress import SweepProgress
 from mcr_lens.sweeps.queue import Task, TaskQueue
 from mcr_lens.sweeps.shards import merged
-from mcr_lens.sweeps.worker import Failed, Measured, Worker
+from mcr_lens.sweeps.worker import Failed, Measured
 
-__all__ = ["Crew", "Dispatcher"]
+__all__ = ["Dispatcher"]
 
 _SECONDS_A_LOOK = 0.5
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Who computes.
-
-    Attributes:
-        workers: how many at a time.
-        cpus: that each takes, and threads that it computes with.
-        gpus: that each takes.
-        retries: how often a task is given to another worker when one has died of it.
-    """
-
-    workers: int
-    cpus: int
-    gpus: float
-    retries: int
-
-
-@dataclass(eq=False)
-class _Member:
-    """A worker, as the driver knows it."""
-
-    actor: Any
-    task: Task | None = None
-    loaded: str | None = None
-    is_ready: bool = False
 
 
 class Dispatcher:
@@ -74,15 +46,9 @@ class Dispatcher:
         self._lost: dict[Task, int] = {}
         self._failed_starts = 0
         self._baselines: dict[str, Any] = {}
-        self._members: list[_Member] = []
-        self._calls: dict[Any, _Member] = {}
-        self._actor_class = ray.remote(Worker).options(
-            num_cpus=crew.cpus,
-            num_gpus=crew.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=2,  # a task, and questions how far it is
-        )
+        self._members: list[Member] = []
+        self._calls: dict[Any, Member] = {}
+        self._new_worker = crew.new_worker(ray)
 
     def run(self) -> None:
         """Until every cell is done or has failed; no worker is left, however it ends."""
@@ -100,12 +66,12 @@ class Dispatcher:
                 self._ray.kill(member.actor)
 
     def _hire(self) -> None:
-        member = _Member(self._actor_class.remote(os.getcwd(), self._crew.cpus))
+        member = Member(self._new_worker())
         self._members.append(member)
         # Where there is no room yet it answers later; nobody waits for it.
         self._calls[member.actor.ready.remote()] = member
 
-    def _assign(self, member: _Member) -> None:
+    def _assign(self, member: Member) -> None:
         """Give a worker the next task, if one can begin."""
         others = [other.loaded for other in self._members if other is not member]
         while (task := self._queue.next(member.loaded, others)) is not None:
@@ -142,7 +108,7 @@ class Dispatcher:
         if self._progress.is_shown:
             self._progress.running(self._begun())
 
-    def _receive(self, call: Any, member: _Member) -> None:
+    def _receive(self, call: Any, member: Member) -> None:
         task = member.task
         try:
             answer = self._ray.get(call)
@@ -166,7 +132,7 @@ class Dispatcher:
                 self._progress.learned(task.cell, answer.n_prompts)
                 self._keep(task, answer)
 
-    def _welcome(self, member: _Member, version: str) -> None:
+    def _welcome(self, member: Member, version: str) -> None:
         import mcr_lens
 
         if version != mcr_lens.__version__:
@@ -223,7 +189,7 @@ class Dispatcher:
         self._parts.pop(cell, None)
         self._progress.finished(cell, failed)
 
-    def _replace(self, member: _Member, error: Exception) -> None:
+    def _replace(self, member: Member, error: Exception) -> None:
         """A worker is gone: another takes its place, and its task, unless too many have died of it."""
         self._members.remove(member)
         self._ray.kill(member.actor)  # it may only be out of reach

@@ -13,7 +13,7 @@ from mcr_lens.sweeps.local import run_local
 from mcr_lens.sweeps.ray_engine import RayEngine
 from mcr_lens.sweeps.status import sweep_status
 
-__all__ = ["Engine", "sweep"]
+__all__ = ["Engine", "engine_of", "sweep"]
 
 # Computes the cells that are not in the folder, records what fails, and shows its progress if asked.
 Engine = Callable[[Sequence[Cell], ResultFolder, bool], None]
@@ -52,14 +52,19 @@ def sweep(
         ...     sweep(grid, out, progress=False).state.tolist()
         ['done']
     """
-    run = _engine(engine)
+    run = engine_of(engine)
     listed, folder = cells(grid), ResultFolder(out)
     folder.prepare(listed)
     run(listed, folder, progress)
     return sweep_status(grid, out)
 
 
-def _engine(engine: str | Engine) -> Engine:
+def engine_of(engine: str | Engine) -> Engine:
+    """The engine of a name, or the one that is given.
+
+    Raises:
+        InputError: for a name that there is none of, or one that is not installed.
+    """
     if callable(engine):
         return engine
     if engine not in _ENGINES:

@@ -1,14 +1,16 @@
 """The fields of a grid's tables, checked against their own annotations: a grid is typed by hand."""
 
+import os
 import types
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 
-__all__ = ["check_entries", "check_fields"]
+__all__ = ["check_counts", "check_entries", "check_fields", "check_once", "check_texts"]
 
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
 
@@ -37,6 +39,36 @@ def check_entries(entries: Mapping[str, Any], kind: type, what: str) -> None:
     hints = get_type_hints(kind)
     for name, value in entries.items():
         _check(tuple(value) if isinstance(value, list) else value, hints[name], f"{what}: {name}")
+
+
+def check_once(what: str, values: Sequence[str]) -> None:
+    """Raise ``InputError`` for a value that stands there twice."""
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise InputError(f"{what} {twice[0]!r} stands there twice; leave one out")
+
+
+def check_texts(what: str, **texts: str | None) -> None:
+    """Raise ``InputError`` for a text that is empty, or can be no path on any system."""
+    for name, text in texts.items():
+        if text is not None and not text.strip():
+            raise InputError(f"{what}: {name} is empty")
+        try:  # it may be a path, and is asked about in several places
+            Path(text or "").expanduser().exists()
+            if b"\0" in os.fsencode(text or ""):
+                raise ValueError("it holds a NUL")
+        except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, no text of any system
+            reason = one_line(error, 80)
+            raise InputError(f"{what}: {name} = {(text or '')[:80]!r}: no name or path ({reason})") from error
+
+
+def check_counts(what: str, least: int = 1, **counts: Any) -> None:
+    """Raise ``InputError`` for what is no whole number from ``least``, nor ``"auto"``, nor left out."""
+    for name, count in counts.items():
+        if count in (None, "auto"):
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise InputError(f"{what}: {name} = {count!r}: use a whole number from {least}")
 
 
 def _check(value: object, hint: Any, what: str) -> None:

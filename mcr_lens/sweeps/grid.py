@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mcr_lens.errors import InputError, one_line
+from mcr_lens.errors import InputError
 from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Model, load_model
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
-from mcr_lens.sweeps.fields import check_fields
+from mcr_lens.sweeps.fields import check_counts, check_fields, check_once, check_texts
 
 __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 
@@ -49,11 +48,11 @@ class SweepModel:
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
-        _check_texts("model", source=self.source, name=self.name)
-        _check_counts(f"model {self.label}", batch_size=self.batch_size, chunk=self.chunk)
+        check_texts("model", source=self.source, name=self.name)
+        check_counts(f"model {self.label}", batch_size=self.batch_size, chunk=self.chunk)
         if self.device_map is not None and self.backend == "hooked_transformer":
             raise InputError(f"model {self.label}: device_map works through the bridge: backend = 'bridge'")
-        _check_once(f"model {self.label}: revision", self.revisions or ())
+        check_once(f"model {self.label}: revision", self.revisions or ())
         taken = sorted(_FIELDS_OF_LOADING & set(self.options))
         if taken:
             raise InputError(
@@ -101,8 +100,8 @@ class SweepPrompts:
 
     def __post_init__(self) -> None:
         check_fields(self, "prompts")
-        _check_texts("prompts", source=self.source, name=self.name)
-        _check_counts(f"prompts {self.label}", n=self.n, max_tokens=self.max_tokens)
+        check_texts("prompts", source=self.source, name=self.name)
+        check_counts(f"prompts {self.label}", n=self.n, max_tokens=self.max_tokens)
         foreign = [name for name in ("field", "config", "split") if getattr(self, name) is not None]
         if self.source in BUNDLED and foreign:
             raise InputError(f"prompts {self.label}: {', '.join(foreign)} is for files and data sets only")
@@ -187,7 +186,7 @@ class Grid:
         if not isinstance(self.estimator, Estimator):
             raise InputError(f"grid: estimator = {self.estimator!r}: use an Estimator")
         check_fields(self.estimator, "estimator")
-        _check_counts("grid", least=0, sink_position=self.sink_position)
+        check_counts("grid", least=0, sink_position=self.sink_position)
         chunked = [model.label for model in self.models if model.chunk not in (None, "auto")]
         if chunked and self.estimator.needs_whole_prompt:
             raise InputError(f"model {chunked[0]}: chunk excludes an estimator that needs whole prompts")
@@ -229,33 +228,6 @@ def _check_distinct(name: str, entries: Sequence[Any]) -> None:
                 raise InputError(
                     f"grid: {name}: {other.label!r} and {entry.label!r} are the same; leave one out"
                 )
-
-
-def _check_once(what: str, values: Sequence[str]) -> None:
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise InputError(f"{what} {twice[0]!r} stands there twice; leave one out")
-
-
-def _check_texts(what: str, **texts: str | None) -> None:
-    for name, text in texts.items():
-        if text is not None and not text.strip():
-            raise InputError(f"{what}: {name} is empty")
-        try:  # it may be a path, and is asked about in several places
-            Path(text or "").expanduser().exists()
-            if b"\0" in os.fsencode(text or ""):
-                raise ValueError("it holds a NUL")
-        except (OSError, RuntimeError, ValueError) as error:  # too long, no such home, no text of any system
-            reason = one_line(error, 80)
-            raise InputError(f"{what}: {name} = {(text or '')[:80]!r}: no name or path ({reason})") from error
-
-
-def _check_counts(what: str, least: int = 1, **counts: Any) -> None:
-    for name, count in counts.items():
-        if count in (None, "auto"):
-            continue
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise InputError(f"{what}: {name} = {count!r}: use a whole number from {least}")
 
 
 def _plain(table: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from mcr_lens.sweeps.fields import check_fields
 from mcr_lens.sweeps.folder import ResultFolder
 
 if TYPE_CHECKING:
-    from mcr_lens.sweeps.dispatch import Crew
+    from mcr_lens.sweeps.crew import Crew
 
 __all__ = ["RayEngine"]
 
@@ -67,12 +67,13 @@ class RayEngine:
 
     def __call__(self, cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> None:
         """Compute the cells that are not in the folder; failures are recorded there, and the rest goes on."""
-        from mcr_lens.sweeps.cluster import connected
+        from mcr_lens.sweeps.cluster import connected, remove_left_behind
         from mcr_lens.sweeps.dispatch import Dispatcher
         from mcr_lens.sweeps.progress import SweepProgress
 
         left = [cell for cell in cells if not folder.is_done(cell)]
         if not left:
+            remove_left_behind()
             return
         with connected(self.address, self._places()) as ray:
             crew = self._crew(ray)
@@ -95,13 +96,13 @@ class RayEngine:
         Raises:
             InputError: when there is no room for a worker, or not for all on a cluster that cannot grow.
         """
-        from mcr_lens.sweeps.cluster import rooms
-        from mcr_lens.sweeps.dispatch import Crew
+        from mcr_lens.sweeps.cluster import rooms_by_machine
+        from mcr_lens.sweeps.crew import Crew
 
         gpus = self.gpus_per_worker
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        room = rooms(ray, self.cpus_per_worker, gpus)
+        room = sum(rooms_by_machine(ray, self.cpus_per_worker, gpus))
         workers = self.workers or room
         if not room or (workers > room and self.address is None):
             has = ray.cluster_resources()
@@ -110,4 +111,5 @@ class RayEngine:
                 f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs, room for {room}; use fewer "
                 "workers, cpus_per_worker or gpus_per_worker"
             )
-        return Crew(workers, self.cpus_per_worker, gpus, self.retries)
+        beside = min(workers, max(rooms_by_machine(ray, self.cpus_per_worker, gpus)))
+        return Crew(workers, self.cpus_per_worker, gpus, self.retries, beside)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mcr_lens.hooks.context import current_context
 from mcr_lens.models import Hook, Model
 from mcr_lens.not_finite import NotFiniteWarning
+from mcr_lens.planning.chunks import Sharing
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key
@@ -55,13 +56,14 @@ class Worker:
     Args:
         place: the folder that relative paths start from, where this machine has it.
         threads: how many PyTorch computes with.
+        sharing: how many workers share a machine, and a GPU.
     """
 
-    def __init__(self, place: str, threads: int) -> None:
+    def __init__(self, place: str, threads: int, sharing: Sharing) -> None:
         # On a machine without this folder a relative path will fail, in the cell that has it.
         with contextlib.suppress(OSError):
             os.chdir(place)
-        self._threads = threads
+        self._threads, self._sharing = threads, sharing
         self._key: str | None = None
         self._model: Model = None
         self._prompts: dict[str, Prompts] = {}
@@ -83,7 +85,7 @@ class Worker:
         torch.set_num_threads(self._threads)
         self._counter = _PromptCounter()
         at: Literal["model", "prompts", "cell"] = "model"
-        with warnings.catch_warnings(record=True) as caught:
+        with self._sharing.of_memory(), warnings.catch_warnings(record=True) as caught:
             try:
                 model = self._loaded(cell)
                 at = "prompts"

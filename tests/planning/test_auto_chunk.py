@@ -81,6 +81,14 @@ def test_less_memory_means_smaller_chunks(llama: Any, have: Callable[..., None])
     assert auto_chunk(llama, [100]) is None  # nothing smaller to try
 
 
+def test_processes_that_share_a_machine_share_its_memory(llama: Any, have: Callable[..., None]) -> None:
+    have(8 * needed(llama, 512))
+    with chunks.Sharing(host=4).of_memory():
+        assert auto_chunk(llama, [16384]) == 512
+    alone = auto_chunk(llama, [16384])
+    assert alone is None or alone > 512
+
+
 @given(st.lists(st.floats(4, 12), min_size=2, max_size=2), st.lists(st.integers(2, 20000), min_size=1))
 def test_a_chunk_grows_with_the_memory(llama: Any, bytes_free: list[float], lengths: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:

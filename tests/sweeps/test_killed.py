@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from sweep_server import ENVIRONMENT, assert_kept, content, finished, server
+from sweep_server import ENVIRONMENT, assert_kept, content, finished, killed_at_random, server
 
 from mcr_lens.sweeps import read_grid, sweep, sweep_status
 
@@ -50,47 +47,16 @@ n = 2
 """
 
 
-def killed_at_random(grid: Path, folder: Path, kills: int, seed: int) -> None:
-    """Kill a sweep again and again, let it end, compare with one left alone, and begin another."""
-    rng = random.Random(seed)
-    whole, out = folder / "whole", folder / "out0"
-    died = halfway = sweeps = 0
-    with server(grid) as started:
-        began = time.monotonic()
-        started.start(whole)
-        assert started.wait() == [0]
-        seconds = time.monotonic() - began
-        expected, n_results = content(whole), len(finished(whole))
-        while died < kills:
-            before = finished(out)
-            (process,) = started.start(out)
-            time.sleep(rng.uniform(0, seconds))
-            os.kill(process, signal.SIGKILL)
-            died += started.wait() == [-signal.SIGKILL]
-            after = finished(out)
-            assert_kept(before, after)
-            halfway += 0 < len(after) < n_results
-            # Every result that is there is whole and right, before the sweep goes on.
-            assert all(expected[name] == (out / name).read_bytes() for name in after)
-            if len(after) == n_results or died == kills:
-                started.start(out)
-                assert started.wait() == [0]
-                assert_kept(after, finished(out))
-                assert content(out) == expected
-                sweeps += 1
-                out = folder / f"out{sweeps}"
-    assert halfway or kills < 20  # a few may all fall before the first result or after the last
-
-
 def test_killed_at_random_moments_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(SMALL)
+    # So few may all fall before the first result or after the last.
     killed_at_random(path, tmp_path, kills=3, seed=1)
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_at_random_moments(grid_file: Path, tmp_path: Path) -> None:
-    killed_at_random(grid_file, tmp_path, kills=20, seed=2)
+    assert killed_at_random(grid_file, tmp_path, kills=20, seed=2)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,14 @@ def test_what_the_cluster_has_no_room_for_is_refused(cluster: Any, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(grid: Grid, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_interrupted_it_ends_its_cluster_and_the_same_command_goes_on(
+    number: int, code: int, tmp_path: Path
+) -> None:
     path, out = tmp_path / "grid.toml", tmp_path / "out"
     path.write_text(
         'arms = ["baseline", {intervention = "ablate_mlp_write", layers = "emergence"}]\n'
@@ -196,9 +203,9 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(grid: Gri
     until(lambda: workers(process.pid))
     below = descendants(process.pid)
     assert any("raylet" in Path(f"/proc/{number}/cmdline").read_text() for number, _ in below)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert told.startswith("mcr-lens: interrupted, 2 cells: ") and told.count("\n") == 1
     until(lambda: not any(map(is_alive, below)), seconds=10)
     assert not list(Path("/tmp").glob(f"mcr-lens-ray-*/session_*_{process.pid}"))

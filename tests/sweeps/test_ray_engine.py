@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from shell import ENVIRONMENT
 
 import mcr_lens as mcr
-from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, sweep
+from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, cluster, sweep
+from mcr_lens.sweeps.writers import temporary_folder
 
 GRID = Grid([SweepModel("tiny")], [SweepPrompts("made-up", n=2)])
 
@@ -74,6 +78,60 @@ def test_an_address_where_nothing_answers_is_refused_at_once(ray: Any, tmp_path:
     assert not ray.is_initialized()
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_place_where_something_else_answers_is_refused_in_seconds(
+    ray: Any, by_name: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ``auto`` it is what a cluster that has ended, or the environment, says."""
+    monkeypatch.setattr(cluster, "_SECONDS_TO_CONNECT", 6)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        if not by_name:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(mcr.InputError, match="no Ray cluster answers within 6 s"):
+            sweep(GRID, tmp_path, RayEngine(address=address if by_name else "auto"))
+    assert not ray.is_initialized()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_without_a_cluster_is_refused(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # none has left its address here
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(mcr.InputError, match=r"'auto': no Ray cluster there.*start one with ray start"):
+        sweep(GRID, tmp_path / "out", RayEngine(address="auto"))
+
+
+def test_a_killed_sweeps_folder_goes_though_nothing_is_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_place", lambda: tmp_path)
+    left, alive = tmp_path / "mcr-lens-ray-left", tmp_path / "mcr-lens-ray-alive"
+    left.mkdir()
+    alive.mkdir()
+    with temporary_folder(alive):
+        dead = subprocess.run(
+            [sys.executable, "-c", LEAVES_A_FOLDER, str(left)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert dead.returncode == -signal.SIGKILL, dead.stderr
+        sweep(GRID, tmp_path / "out", progress=False)
+        assert sweep(GRID, tmp_path / "out", "ray", progress=False).state.tolist() == ["done"]
+        assert not left.exists() and alive.exists()
+
+
+LEAVES_A_FOLDER = """
+import os, sys
+from pathlib import Path
+from mcr_lens.sweeps.writers import temporary_folder
+with temporary_folder(Path(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
+
+
 def test_ray_is_imported_only_when_there_is_something_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +168,8 @@ def test_as_many_workers_as_there_is_room_for(
 ) -> None:
     found = RayEngine(**options)._crew(machines(*cluster))
     assert (found.workers, found.cpus, found.gpus) == crew
+    largest = max(each["CPU"] // found.cpus for each in cluster)
+    assert found.beside <= min(found.workers, largest)
 
 
 @pytest.mark.parametrize(

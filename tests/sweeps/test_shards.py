@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
+from mcr_lens.planning.chunks import Sharing
 from mcr_lens.sweeps import Grid, SweepArm, SweepModel, SweepPrompts, cells, compute
 from mcr_lens.sweeps.queue import Task, TaskQueue
 from mcr_lens.sweeps.shards import merged, shard
@@ -112,7 +113,7 @@ def test_a_worker_answers_with_profiles_and_says_at_what_it_failed(
     arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,))]
     sets = [MADE_UP, SweepPrompts("none.txt")]
     baseline, no_layer, no_prompts, _ = cells(Grid([SweepModel("tiny")], sets, arms))
-    worker = Worker(str(tmp_path), 1)
+    worker = Worker(str(tmp_path), 1, Sharing())
     answer = worker.run(baseline, 0, 2, None)
     assert isinstance(answer, Measured) and answer.profile is not None
     prompts = MADE_UP.load(bundled_model)
@@ -154,8 +155,8 @@ def test_a_worker_hands_warnings_on_but_not_those_of_a_shard_s_broken_states(
     (cell,) = cells(Grid([SweepModel("tiny")], [MADE_UP]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = Worker(str(tmp_path), 1).run(cell, 0, 1, None)
+        answer = Worker(str(tmp_path), 1, Sharing()).run(cell, 0, 1, None)
     assert isinstance(answer, Failed)  # as errors they are the cell's
-    answer = Worker(str(tmp_path), 1).run(cell, 0, 1, None)
+    answer = Worker(str(tmp_path), 1, Sharing()).run(cell, 0, 1, None)
     assert isinstance(answer, Measured) and (RuntimeWarning, "slow") in answer.warnings
     assert not any("shard" in words for _, words in answer.warnings)

@@ -1,0 +1,108 @@
+"""What the driver of a sweep does with what workers answer: with a cluster that follows a script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import mcr_lens as mcr
+from mcr_lens.sweeps import Grid, ResultFolder, SweepModel, SweepPrompts, cells
+from mcr_lens.sweeps.crew import Crew
+from mcr_lens.sweeps.dispatch import Dispatcher
+from mcr_lens.sweeps.folder import Failure
+from mcr_lens.sweeps.progress import SweepProgress
+from mcr_lens.sweeps.worker import Failed
+
+
+class Died(Exception):
+    """What a call to a worker that is gone raises, as Ray's own error does."""
+
+
+class Call:
+    """What is asked of a worker, and how it ends."""
+
+    def __init__(self, end: Any) -> None:
+        self.end = end
+
+
+class Script:
+    """In place of the module ``ray``: starts of workers, and their runs, end as they are told, in order."""
+
+    exceptions = SimpleNamespace(RayError=Died, RayTaskError=type("TaskError", (Died,), {}))
+
+    def __init__(self, starts: list[Any], runs: list[Any]) -> None:
+        self._ends = {"ready": iter(starts), "run": iter(runs)}
+        self.asked: list[str] = []
+
+    def remote(self, kind: type) -> Any:
+        def ask(name: str) -> Call:
+            self.asked.append(name)
+            return Call(next(self._ends[name]))
+
+        def actor(*given: Any) -> Any:
+            calls = {name: SimpleNamespace(remote=lambda *_, name=name: ask(name)) for name in self._ends}
+            return SimpleNamespace(**calls)
+
+        return SimpleNamespace(options=lambda **given: SimpleNamespace(remote=actor))
+
+    def wait(self, calls: list[Call], **given: Any) -> tuple[list[Call], list[Call]]:
+        return calls[:1], calls[1:]
+
+    def get(self, call: Call) -> Any:
+        if isinstance(call.end, Exception):
+            raise call.end
+        return call.end
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+def dispatched(ray: Script, folder: Path, n_cells: int, retries: int = 2, **settings: int) -> list[Any]:
+    grid = Grid([SweepModel("tiny", name=f"m{i}", batch_size=i + 1) for i in range(n_cells)], PROMPTS)
+    listed, out = cells(grid), ResultFolder(folder / "out")
+    out.prepare(listed)
+    crew = Crew(settings.get("workers", 1), cpus=1, gpus=0, retries=retries)
+    with SweepProgress(listed, 0, False) as progress:
+        Dispatcher(ray, listed, out, crew, settings.get("shards", 1), progress).run()
+    return [json.loads(out.error_path(cell).read_text())["message"] for cell in listed]
+
+
+PROMPTS = [SweepPrompts("made-up", n=2)]
+HERE = mcr.__version__
+
+
+def failed(message: str) -> Failed:
+    return Failed("cell", Failure("ValueError", message, ""))
+
+
+@pytest.mark.filterwarnings("ignore:.* a worker died of it")
+def test_starts_that_fail_far_apart_do_not_end_a_sweep(tmp_path: Path) -> None:
+    """Two, a success whose task kills it, and two again: with two retries no third in a row."""
+    died = Died("out of memory")
+    ray = Script([died, died, HERE, died, died, HERE], [died, failed("first"), failed("second")])
+    assert dispatched(ray, tmp_path, 2) == ["first", "second"]
+    assert ray.asked.count("ready") == 6
+
+
+def test_starts_that_fail_one_after_the_other_do(tmp_path: Path) -> None:
+    ray = Script([Died("no GPU")] * 3, [])
+    with pytest.raises(RuntimeError, match="a worker could not start: no GPU"):
+        dispatched(ray, tmp_path, 2)
+
+
+def test_of_two_shards_that_fail_the_first_is_told(tmp_path: Path) -> None:
+    """The second comes when the cell has failed already."""
+    ray = Script([HERE, HERE], [failed("first"), failed("second")])
+    assert dispatched(ray, tmp_path, 1, workers=2, shards=2) == ["first"]
+    assert ray.asked.count("run") == 2
+
+
+@pytest.mark.filterwarnings("ignore:.* a worker died of it")
+def test_a_task_that_kills_every_worker_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+    ray = Script([HERE] * 4, [Died("killed")] * 3 + [failed("of its own")])
+    first, second = dispatched(ray, tmp_path, 2)
+    assert first == "3 workers died of it, the last of: killed" and second == "of its own"
