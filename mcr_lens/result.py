@@ -269,7 +269,7 @@ class Profile:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
         # Here, so that a saved profile can be read and drawn without importing torch.
-        from mcr_lens.metrics.spectrum import Estimator
+        from mcr_lens.metrics.estimator import Estimator
 
         if not Estimator(**self.data.attrs.get("estimator", {})).is_raw:
             raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
