@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,10 @@ class Profile:
         values = self.sink_rate() if name == "sink_rate" else self[name]
         if "head" in values.dims:
             values = values.mean("head")
-        ends = values.quantile([low, high], dim="prompt")
+        with warnings.catch_warnings():
+            # Where every prompt is broken there is no quantile: NaN says it.
+            warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+            ends = values.quantile([low, high], dim="prompt")
         return xr.Dataset(
             {
                 "mean": values.mean("prompt"),

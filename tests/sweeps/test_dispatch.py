@@ -15,6 +15,7 @@ from mcr_lens.sweeps.crew import Crew
 from mcr_lens.sweeps.dispatch import Dispatcher
 from mcr_lens.sweeps.folder import Failure
 from mcr_lens.sweeps.progress import SweepProgress
+from mcr_lens.sweeps.queue import TaskQueue
 from mcr_lens.sweeps.worker import Failed
 
 
@@ -106,3 +107,22 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_rest_goes_on(tmp_pat
     ray = Script([HERE] * 4, [Died("killed")] * 3 + [failed("of its own")])
     first, second = dispatched(ray, tmp_path, 2)
     assert first == "3 workers died of it, the last of: killed" and second == "of its own"
+
+
+def test_a_worker_that_died_at_rest_is_not_laid_to_a_task(tmp_path: Path) -> None:
+    """The second has nothing to do, and is gone when there is something; no task is lost by that."""
+    ray = Script([HERE, HERE, Died("killed"), HERE], [failed("first"), failed("second"), failed("third")])
+    queue = "mcr_lens.sweeps.queue.TaskQueue.next"
+    with pytest.MonkeyPatch.context() as patch:
+        take, asked = TaskQueue.next, []
+
+        def late(self: TaskQueue, *given: Any) -> Any:
+            asked.append(given)
+            return take(self, *given) if len(asked) != 2 else None  # the second worker gets nothing at first
+
+        patch.setattr(queue, late)
+        assert dispatched(ray, tmp_path, 3, workers=2, retries=0) == ["first", "second", "third"]
+    assert (
+        ray.asked == ["ready", "ready", "run", "ready", "run", "ready", "run"]
+        or ray.asked.count("ready") == 4
+    )
