@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described
+from mcr_lens.hooks.intervene import check_hooks, described, edits_a_pattern
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
 from mcr_lens.hooks.observe_attention import LOST_ROW
 from mcr_lens.hooks.observe_finite import FiniteObserver
@@ -126,7 +126,7 @@ def measure(
     check_hooks(model, interventions, min(prompts.lengths))
     attached, facts = attached_hooks(model), model_facts(model)
     # An edit may take all of a head's attention away; nothing is broken then.
-    edits_patterns = any("pattern" in str(name) for name in (*attached, *(name for name, _ in interventions)))
+    edits_patterns = edits_a_pattern(interventions) or any("pattern" in name for name in attached)
     if not any(isinstance(observer, ResidualObserver) for observer in observers):
         observers = [FiniteObserver(model, patterns=not edits_patterns), *observers]
     reading = [hook for observer in observers for hook in observer.hooks()]

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from mcr_lens.errors import InputError
+from mcr_lens.not_finite import LOST_LOGITS
 
 __all__ = ["check_variables"]
 
@@ -21,6 +22,11 @@ def check_variables(data: xr.Dataset, path: object) -> None:
     for name in ("n_tokens", *_PLACES):
         if name in data.variables and not _whole(data[name].values):
             raise _wrong(path, name, "holds no whole numbers")
+    if LOST_LOGITS in data.variables:
+        if np.isinf(data[LOST_LOGITS].values).any() or not set(_PLACES) <= set(data.variables):
+            raise _wrong(path, LOST_LOGITS, f"holds Inf, or has no {_PLACES[0]} beside it")
+        if "depth" not in data.coords:
+            raise _wrong(path, LOST_LOGITS, "has no depths beside it")
     depths, positions = (data.variables.get(name) for name in _PLACES)
     if (depths is None) != (positions is None):
         raise _wrong(path, _PLACES[depths is None], f"has no {_PLACES[depths is not None]} beside it")

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import BACKENDS
-from families import save_tokenizer
+from backends import BACKENDS, needs_hooked_transformer
+from families import save_tokenizer, tiny_folder
 from planted import BOS, planted_folder, planted_llama
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mcr_lens as mcr
+from mcr_lens.experiments import PromptPairs, activation_patching
 from mcr_lens.experiments.tasks import choice_summary
 from mcr_lens.hooks import PooledStates, current_context
 from mcr_lens.not_finite import not_finite_note
@@ -284,3 +285,52 @@ def test_warnings_keep_their_kind_and_what_filters_do() -> None:
 
     with pytest.warns(RuntimeWarning, match="cell: Inf"), pytest.raises(KeyError):
         fails()
+
+
+@pytest.fixture(scope="module")
+def shouting(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A HookedTransformer in float16 whose attention scores overflow in a prompt with late tokens."""
+    folder = tiny_folder("llama", tmp_path_factory.mktemp("shouting"))
+    loud = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for name in ("q_proj", "k_proj"):
+            getattr(loud.model.layers[1].self_attn, name).weight.mul_(60)
+    loud.save_pretrained(folder)
+    return mcr.load_model(folder, backend="hooked_transformer", dtype="float16")
+
+
+SHOUTED = ((1, *range(3, 13)), (1, *range(20, 32)), (1, *range(40, 49)))
+
+
+@needs_hooked_transformer
+@pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
+def test_edits_of_something_else_hide_no_lost_attention(shouting: Any) -> None:
+    prompts = mcr.Prompts.from_tokens(SHOUTED)
+    alone = mcr.profile(shouting, prompts, progress=False).data
+    assert alone.not_finite_depth.values.tolist() == [-1, 2, -1]
+    idle = mcr.ablate_mlp_write(0, 0, dose=0.0)
+    edited = mcr.profile(shouting, prompts, interventions=idle, progress=False).data
+    np.testing.assert_array_equal(edited.not_finite_depth, alone.not_finite_depth)
+    np.testing.assert_array_equal(edited.norm_ratio, alone.norm_ratio)
+    lens = mcr.logit_lens(shouting, prompts, idle, progress=False)
+    np.testing.assert_array_equal(lens.not_finite_depth, alone.not_finite_depth)
+    # Where a pattern is edited on purpose, a head may attend to nothing.
+    blocked = mcr.profile(
+        shouting, prompts, interventions=mcr.block_attention_to(0, layers=[0]), progress=False
+    )
+    assert (blocked.data.not_finite_depth == -1).all()
+
+
+@needs_hooked_transformer
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+@pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
+def test_patching_takes_no_metric_from_a_broken_run(shouting: Any, direction: Any) -> None:
+    corrupt = mcr.Prompts.from_tokens([(1, 33, *tokens[2:]) for tokens in SHOUTED])
+    pairs = PromptPairs(mcr.Prompts.from_tokens(SHOUTED), corrupt, answers=(7,) * 3, wrong_answers=(4,) * 3)
+    with pytest.warns(
+        RuntimeWarning, match=r"logit_difference rests on Inf or NaN for .* prompt 1 \(clean run"
+    ):
+        found = activation_patching(
+            shouting, pairs, over=["layer"], positions=[-1], direction=direction, progress=False
+        )
+    assert found.clean.isnull().values.tolist() == [False, True, False]

@@ -96,9 +96,9 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         # Before a model is loaded.
-        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size)):
+        if self.batch_size != "auto" and not _is_count(self.batch_size):
             raise InputError(f"--batch-size {self.batch_size!r}: use 'auto' or a number of prompts from 1")
-        if self.chunk not in (None, "auto") and not (self.chunk.isdecimal() and int(self.chunk)):
+        if self.chunk not in (None, "auto") and not _is_count(self.chunk):
             raise InputError(f"--chunk {self.chunk}: use 'auto' or a number of tokens from 1")
 
     def settings(self) -> dict[str, Any]:
@@ -106,6 +106,11 @@ class RunOptions:
         size = self.batch_size if self.batch_size == "auto" else int(self.batch_size)
         chunk = self.chunk if self.chunk in (None, "auto") else int(self.chunk)
         return {"batch_size": size, "chunk": chunk}
+
+
+def _is_count(text: str) -> bool:
+    # No number of thousands of digits, which Python refuses to read.
+    return text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], example: str) -> list[Number]:

@@ -17,7 +17,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.logits import LogitMetric, logits_at
 from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks
+from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
+from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.sequence import growing
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import run
@@ -62,7 +63,8 @@ class PairRuns:
     ) -> np.ndarray:
         """The metric of each pair, one side run with a patch; NaN for pairs that lack a position of it.
 
-        NaN, too, where the metric is Inf or NaN; ``broken`` keeps the pair and the first run that did it.
+        NaN, too, where the metric or a state of the run is Inf or NaN; ``broken`` keeps the pair and the
+        first run that did it.
         """
         has = np.array([all(-n <= at < n for at in positions or ()) for n in self.pairs.lengths])
         values = np.full(len(self.pairs), np.nan)
@@ -81,7 +83,7 @@ class PairRuns:
         if self.broken:
             first = min(self.broken)
             warnings.warn(
-                f"{metric_name(self.metric)} is Inf or NaN for {len(self.broken)} of {len(self.pairs)} "
+                f"{metric_name(self.metric)} rests on Inf or NaN for {len(self.broken)} of {len(self.pairs)} "
                 f"prompts, first for prompt {first} ({self.broken[first]}): NaN in the result, and left out "
                 f"of every mean.{remedy(model_facts(self.model).dtype)}",
                 NotFiniteWarning,
@@ -90,7 +92,9 @@ class PairRuns:
 
     def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
         tokens = getattr(batch, side)
-        hooks = [*self.interventions[side], *patch]
+        edits = [*self.interventions[side], *patch]
+        finite = FiniteObserver(self.model, patterns=not edits_a_pattern(edits))
+        hooks = [*edits, *finite.hooks()]
         # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
         waiting = growing() if patch else nullcontext()
         with running(BatchContext(0, batch.lengths, batch.pairs, tokens)), waiting:
@@ -105,7 +109,11 @@ class PairRuns:
                 f"metric {metric_name(self.metric)} gave {what} for {len(batch.pairs)} prompts: "
                 f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
             )
-        return found.detach().cpu().double().numpy()
+        values = found.detach().cpu().double().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotFiniteWarning)  # the metric is named instead, once a sweep
+            begins = finite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
+        return np.where(begins >= 0, np.nan, values)
 
 
 def metric_name(metric: Any) -> str:

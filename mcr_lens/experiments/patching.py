@@ -65,10 +65,10 @@ def activation_patching(
         of those left alone. Denoising adds ``recovered = (patched - corrupt) / (clean - corrupt)``, noising
         ``lost = (clean - patched) / (clean - corrupt)``: in both, 0 means that the patch did nothing and 1
         that it did as much as the whole other run. NaN where the two runs do not differ, where a shorter
-        pair has no such position, and where a metric is Inf or NaN, which a warning tells. Pairs whose runs
-        hardly differ give huge shares: choose pairs that do, or read ``patched``. Along ``position``: the ids
-        ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1 beyond the end) and, where the
-        model has a tokenizer, ``text`` and ``clean_text``.
+        pair has no such position, and where a metric or a state is Inf or NaN, which a warning tells. Pairs
+        whose runs hardly differ give huge shares: choose pairs that do, or read ``patched``. Along
+        ``position``: the ids ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1 beyond the
+        end) and, where the model has a tokenizer, ``text`` and ``clean_text``.
 
     Raises:
         InputError: for hooks, layers, positions or prompts that the model does not have, for heads of an

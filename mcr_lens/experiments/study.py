@@ -12,7 +12,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.claims import Claim, claims_of
 from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.statistics import adjusted, bootstrap_interval, paired_effect
+from mcr_lens.statistics import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["AblationStudy"]
@@ -89,7 +89,7 @@ class AblationStudy:
         permutation test, ``p_adjusted`` corrected for all rows of the table (Benjamini-Yekutieli).
         ``removed`` is the share of the phenomenon that is gone: 0 as in the baseline, 1 as before emergence
         (sinks: none at all). ``attrs["smallest_p"]`` is the smallest p that the test can give with so many
-        prompts.
+        prompts. The numbers of a row are of the prompts that have the outcome on both sides; NaN without any.
         """
         dose = float(self.data.dose[-1]) if dose is None else dose
         if dose not in self.data.dose.values:
@@ -104,15 +104,16 @@ class AblationStudy:
                 against = outcomes[outcome].sel(
                     arm=arm if versus == "baseline" else versus, dose=0 if versus == "baseline" else dose
                 )
-                found = paired_effect(there, against.values, confidence=confidence, seed=seed)
+                both = ~np.isnan(there) & ~np.isnan(against.values)
+                found = _effect(there[both], against.values[both], confidence, seed)
                 smallest = max(smallest, found.smallest_p)
                 rows.append(
                     {
                         "arm": arm,
                         "versus": versus,
                         "outcome": outcome,
-                        "there": float(np.nanmean(there)),
-                        "against": float(against.mean()),
+                        "there": _mean(there[both]),
+                        "against": _mean(against.values[both]),
                         "effect": found.mean,
                         "low": found.low,
                         "high": found.high,
@@ -128,8 +129,13 @@ class AblationStudy:
         return table
 
     def outcome_table(self) -> pd.DataFrame:
-        """Mean of every outcome over prompts at the largest dose: a row an arm, the baseline first."""
-        means = self.outcomes().mean("prompt")
+        """Mean of every outcome over prompts at the largest dose: a row an arm, the baseline first.
+
+        Of the prompts that have the outcome in every row, so that rows can be compared.
+        """
+        outcomes = self.outcomes()
+        shown = xr.concat([outcomes.isel(dose=-1), outcomes.isel(dose=0)], "dose", join="override")
+        means = outcomes.where(shown.notnull().all(["arm", "dose"])).mean("prompt")
         baseline = means.isel(arm=0, dose=0).to_array().to_series().rename("baseline")
         treated = means.isel(dose=-1).to_array().transpose("arm", "variable")
         table = pd.DataFrame(treated.values, index=treated.arm.values, columns=list(baseline.index))
@@ -206,17 +212,30 @@ class AblationStudy:
             pairs += [(str(arm), OTHER_TOKEN) for arm in treatments]
         return pairs
 
-    def _reference(self, name: str) -> float:
+    def _reference(self, name: str, prompts: np.ndarray | slice = slice(None)) -> float:
         """What an outcome is where nothing is massive: its value before emergence; no sinks; NaN for loss."""
         if name in ("sink_rate", "sink_score"):
             return 0.0
         if name == "loss":
             return float("nan")
         before = self.data[name].sel(depth=self.data.attrs["before_depth"], dose=0)
-        return float(before.isel(arm=0).mean())
+        return float(before.isel(arm=0, prompt=prompts).mean())
 
     def _removed(self, outcome: xr.DataArray, arm: str, dose: float) -> float:
         """Share of the baseline's phenomenon that is gone; NaN where there was none."""
-        base, there = (float(outcome.sel(arm=arm, dose=d).mean()) for d in (0, dose))
-        whole = base - self._reference(str(outcome.name))
+        of_arm = outcome.sel(arm=arm, dose=[0, dose]).transpose("dose", "prompt")
+        both = of_arm.notnull().all("dose").values
+        base, there = (_mean(values[both]) for values in of_arm.values)
+        whole = base - self._reference(str(outcome.name), both)
         return (base - there) / whole if abs(whole) > 1e-6 else float("nan")
+
+
+def _effect(there: np.ndarray, against: np.ndarray, confidence: float, seed: int) -> PairedEffect:
+    if not len(there):
+        none = float("nan")
+        return PairedEffect(none, none, none, none, none, 0.0, n=0, left_out=0)
+    return paired_effect(there, against, confidence=confidence, seed=seed)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -146,7 +146,7 @@ class AnswerLens:
             lost = ~finite & all_finite(block).to(finite.device)
             self._lost[place, tokens[inside]] = lost[which].cpu()
             self._log_p[place, tokens[inside]] = log_p[which, targets].float().cpu()
-            self._first[place, tokens[inside]] = (log_p.argmax(-1)[which] == targets).cpu()
+            self._first[place, tokens[inside]] = ((log_p.argmax(-1)[which] == targets) & finite[which]).cpu()
 
     def _first_lost(self) -> np.ndarray:
         """(answer, depth): the first of an answer's positions with broken logits, -1 for none."""

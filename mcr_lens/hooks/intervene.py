@@ -33,6 +33,7 @@ __all__ = [
     "Intervention",
     "check_hooks",
     "described",
+    "edits_a_pattern",
     "indices",
     "intervene",
 ]
@@ -199,6 +200,15 @@ def check_hooks(model: Model, hooks: Sequence[Hook], shortest: int | None = None
                 )
     # TransformerLens ignores an unknown name on some of its lines: here it is an error on all.
     _check_names(model, facts, [name for name, _ in hooks if isinstance(name, str)])
+
+
+def edits_a_pattern(hooks: Iterable[Hook]) -> bool:
+    """Whether a list may change an attention pattern: ours say so, of others the name of the point tells."""
+    return any(
+        "pattern" in str(name) if made is None else made.edits_pattern
+        for name, function in hooks
+        for made in [getattr(function, "intervention", None)]
+    )
 
 
 def described(hooks: Sequence[Hook]) -> list[str]:

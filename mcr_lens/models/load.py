@@ -21,6 +21,7 @@ from mcr_lens.models.revisions import bundled_step, refuse_revision
 from mcr_lens.models.room import refuse_too_deep, refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
 from mcr_lens.models.trust import refuse_pickles, tensors_only
+from mcr_lens.models.whole_weights import whole_weights
 from mcr_lens.tiny import weights_folder, write_checkpoint
 
 __all__ = ["load_model"]
@@ -58,8 +59,8 @@ def load_model(
 
     Raises:
         InputError: for a source that cannot be had, a backend that is not installed or cannot load
-            it, an encoder, an unknown dtype, a folder with pickled weights, or one whose configuration asks
-            for more memory than there is.
+            it, an encoder, an unknown dtype, a folder with pickled weights, one whose configuration asks for
+            more memory than there is, or files that lack some of the weights.
     """
     if backend not in ("auto", "hooked_transformer", "bridge"):
         raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
@@ -111,7 +112,7 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
     if backend == "hooked_transformer" and not hooked_can:
         raise InputError(f"{source}: not a HookedTransformer name; use backend='bridge'")
     use_hooked = hooked_can and backend != "bridge"
-    with hub_or_cache() as silence, _plain_errors(source, silence), _quiet(), tensors_only():
+    with hub_or_cache() as silence, _plain_errors(source, silence), _quiet(), tensors_only(), whole_weights():
         if use_hooked:
             # Left out, transformers would ask on a terminal whether to run a repository's code.
             return source, hooked.from_name(source, {"trust_remote_code": False, **options})
@@ -148,7 +149,7 @@ def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
         refuse_pickles(folder)
     with _quiet():
         refuse_too_large(folder, config, options)
-    with _plain_errors(str(folder)), _quiet(), tensors_only():
+    with _plain_errors(str(folder)), _quiet(), tensors_only(), whole_weights():
         if backend == "hooked_transformer":
             return hooked.from_folder(folder, options)
         return TransformerBridge.boot_transformers(str(folder), **options)

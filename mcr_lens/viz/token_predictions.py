@@ -109,6 +109,8 @@ def _table(model: Model, data: xr.Dataset, ids: Sequence[int], drawn: list[int])
 def _cell(model: Model, found: xr.Dataset, texts: list[str], ids: Sequence[int], position: int) -> str:
     """One prediction: the best token, and the others in the hover."""
     best = [int(token) for token in found.top_token.values]
+    if best[0] < 0:  # its logits hold Inf or NaN
+        return f'<td class="mcr-token" title="after position {position}: Inf or NaN in the logits">–</td>'
     names = token_texts(model, best)
     chances = found.top_probability.values
     lines = [f"{chance:7.1%}  {visible(name, 24)}" for chance, name in zip(chances, names, strict=True)]

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from backends import BACKENDS
 from families import FAMILIES, eager, save_tokenizer
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
 
 import mcr_lens as mcr
@@ -296,3 +298,14 @@ def test_a_conversion_that_loses_something_is_refused(
     save_tokenizer(tmp_path)
     refused(tmp_path, "another function", "backend='bridge'", backend="hooked_transformer")
     assert_same_function(mcr.load_model(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_files_that_lack_weights_are_refused(backend: Any, llama_folder: Path, tmp_path: Path) -> None:
+    """The loader would draw them at random, others each time."""
+    folder = tmp_path / "partial"
+    shutil.copytree(llama_folder, folder)
+    whole = load_file(folder / "model.safetensors")
+    some = {name: tensor for name, tensor in whole.items() if "layers.1.mlp" not in name}
+    save_file(some, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(folder, "partial: the files lack model.layers.1.mlp.", "random numbers", backend=backend)

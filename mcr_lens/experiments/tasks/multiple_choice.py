@@ -138,7 +138,7 @@ def choice_summary(
         confidence, n_resamples, seed: of the bootstrap over documents.
 
     Raises:
-        InputError: for a metric that is not there.
+        InputError: for a metric that is not there, or that no document has at every depth.
     """
     names = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
     if metric not in names:
@@ -154,6 +154,8 @@ def choice_summary(
         columns = {"mean": values.mean(0), "low": low, "high": high, "n": len(values)}
         index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
         tables.append(pd.DataFrame(columns, index=index))
+    if not tables:
+        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_logits")
     return pd.concat(tables)
 
 
