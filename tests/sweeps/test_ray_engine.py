@@ -15,6 +15,7 @@ import pytest
 from shell import ENVIRONMENT
 
 import mcr_lens as mcr
+from mcr_lens.planning.chunks import Sharing
 from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, cluster, sweep
 from mcr_lens.sweeps.writers import temporary_folder
 
@@ -152,24 +153,30 @@ def machines(*resources: dict[str, float]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("options", "cluster", "crew"),
+    ("options", "cluster", "crew", "sharing"),
     [
-        ({}, [{"CPU": 2.0}], (2, 1, 0.0)),
-        ({}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (2, 1, 1.0)),
-        ({"gpus_per_worker": 0}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (16, 1, 0)),
-        ({"gpus_per_worker": 0.25}, [{"CPU": 8.0, "GPU": 2.0}], (8, 1, 0.25)),
-        ({"cpus_per_worker": 3}, [{"CPU": 8.0}, {"CPU": 5.0}], (3, 3, 0.0)),
-        # A running cluster may grow.
-        ({"workers": 9, "address": "auto"}, [{"CPU": 2.0}], (9, 1, 0.0)),
+        ({}, [{"CPU": 2.0}], (2, 1, 0.0), Sharing(2)),
+        ({"workers": 3}, [{"CPU": 8.0}], (3, 1, 0.0), Sharing(3)),
+        ({}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (2, 1, 1.0), Sharing(2)),
+        ({"gpus_per_worker": 0}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (16, 1, 0), Sharing(8)),
+        ({"gpus_per_worker": 0.25}, [{"CPU": 8.0, "GPU": 2.0}], (8, 1, 0.25), Sharing(8, 4)),
+        ({"gpus_per_worker": 0.25, "workers": 1}, [{"CPU": 8.0, "GPU": 2.0}], (1, 1, 0.25), Sharing()),
+        ({"gpus_per_worker": 2}, [{"CPU": 8.0, "GPU": 4.0}], (2, 1, 2), Sharing(2)),
+        ({"cpus_per_worker": 3}, [{"CPU": 8.0}, {"CPU": 5.0}], (3, 3, 0.0), Sharing(2)),
+        # A running cluster may grow: by one machine, where all are that there is no room for yet.
+        ({"workers": 9, "address": "auto"}, [{"CPU": 2.0}], (9, 1, 0.0), Sharing(7)),
+        ({"workers": 9, "address": "auto"}, [{"CPU": 4.0}, {"CPU": 3.0}], (9, 1, 0.0), Sharing(4)),
     ],
 )
 def test_as_many_workers_as_there_is_room_for(
-    options: dict[str, Any], cluster: list[dict[str, float]], crew: tuple[int, int, float]
+    options: dict[str, Any],
+    cluster: list[dict[str, float]],
+    crew: tuple[int, int, float],
+    sharing: Sharing,
 ) -> None:
     found = RayEngine(**options)._crew(machines(*cluster))
     assert (found.workers, found.cpus, found.gpus) == crew
-    largest = max(each["CPU"] // found.cpus for each in cluster)
-    assert found.beside <= min(found.workers, largest)
+    assert found.sharing == sharing
 
 
 @pytest.mark.parametrize(
