@@ -89,7 +89,9 @@ def _check_address(address: str) -> None:
         _check_socket(address)
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", _CONNECT, address], capture_output=True, timeout=_SECONDS_TO_CONNECT
+            [sys.executable, "-P", "-c", _CONNECT, address],  # a ray.py of the user's is not Ray
+            capture_output=True,
+            timeout=_SECONDS_TO_CONNECT,
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from shell import ENVIRONMENT
+from shell import ENVIRONMENT, assert_refused, run
 
 import mcr_lens as mcr
 from mcr_lens.planning.chunks import Sharing
@@ -97,10 +97,24 @@ def test_a_place_where_something_else_answers_is_refused_in_seconds(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_auto_without_a_cluster_is_refused(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # none has left its address here
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(mcr.InputError, match=r"'auto': no Ray cluster there.*start one with ray start"):
+def test_auto_without_a_cluster_is_refused(
+    ray: Any, grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own search would find the clusters of other tests: only its answer is put in its place."""
+    words = "ConnectionError: Could not find any running Ray instance."
+    monkeypatch.setattr(cluster, "_CONNECT", f"import sys; sys.exit('a list of calls\\n{words}')")
+    options = ("--out", tmp_path / "out", "--engine", "ray", "--address", "auto")
+    refused = run("sweep", grid_file, *options)
+    assert_refused(refused, 2, "address 'auto': no Ray cluster there", words, "start one with ray start")
+
+
+def test_a_file_named_as_ray_in_the_folder_is_not_run(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text("raise SystemExit('the file was run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "_CONNECT", "import sys, ray; sys.exit('Ray itself')")
+    with pytest.raises(mcr.InputError, match="Ray itself"):
         sweep(GRID, tmp_path / "out", RayEngine(address="auto"))
 
 
