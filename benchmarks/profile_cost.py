@@ -170,7 +170,7 @@ def where_the_time_goes(
     """Seconds of parts of (b) above (a): medians over rounds of the same pass with fewer observers."""
     import mcr_lens as mcr
     from mcr_lens.hooks.observe import AttentionObserver, ResidualObserver, WriteObserver
-    from mcr_lens.metrics import spectrum
+    from mcr_lens.metrics import eigenproblems
     from mcr_lens.models.backend import run
 
     model = mcr.load_model(source, backend=backend, device=device, dtype=dtype)
@@ -196,10 +196,10 @@ def where_the_time_goes(
         "writes": lambda: mcr.measure(model, prompts, [WriteObserver(model)], progress=False),
     }
     seconds: dict[str, list[float]] = {name: [] for name in [*parts, "eigenvalues"]}
-    own = {name: getattr(spectrum, name) for name in ("spectra_of_tokens", "spectra_of_rest")}
+    own = {name: getattr(eigenproblems, name) for name in ("spectra_of_tokens", "spectra_of_rest")}
     try:
         for name, solve in own.items():
-            setattr(spectrum, name, timed(solve))
+            setattr(eigenproblems, name, timed(solve))
         for number in range(rounds + 1):
             for name, call in parts.items():
                 inside = 0.0
@@ -210,7 +210,7 @@ def where_the_time_goes(
                         seconds["eigenvalues"].append(inside)
     finally:
         for name, solve in own.items():
-            setattr(spectrum, name, solve)
+            setattr(eigenproblems, name, solve)
     middle = {name: statistics.median(each) for name, each in seconds.items()}
     above = ("residual", "attention", "writes")
     return {name: took - middle["forward"] * (name in above) for name, took in middle.items()}

@@ -61,7 +61,7 @@ class Part:
 
 PARTS = {
     "profile_cost": Part("What a profile costs", "benchmarks/profile_cost.py"),
-    "context_scaling": Part("Long contexts", "benchmarks/context_scaling.py"),
+    "context_scaling": Part("Long contexts", "benchmarks/context_scaling.py --longest 32768"),
     "memory_flat": Part("Many prompts", "benchmarks/memory_flat.py", data="shared/data/gsm8k/test.jsonl"),
     "plan_check": Part("Plans against runs", "benchmarks/plan_check.py"),
     "sweep_workers": Part("Sweeps on several workers", "benchmarks/sweep_workers.py", module="ray"),

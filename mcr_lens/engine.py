@@ -14,7 +14,7 @@ from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.observe_attention import LOST_ROW
 from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
-from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run

@@ -1,11 +1,25 @@
-"""The host's memory, and sizes as people say them."""
+"""The memory of this machine, and sizes as people say them."""
 
 import os
 from pathlib import Path
 
-__all__ = ["host_memory", "in_words", "swap_space"]
+import torch
+
+__all__ = ["free_memory", "host_memory", "in_words", "swap_space"]
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take: of a CUDA device, or of the host for all others.
+
+    What torch's allocator has reserved on a device and does not use counts as free. Of the host it is what is
+    free within the control group's limit.
+    """
+    if device.type != "cuda":
+        return host_memory()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def host_memory() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,10 @@ class Profile:
         values = self.sink_rate() if name == "sink_rate" else self[name]
         if "head" in values.dims:
             values = values.mean("head")
-        ends = values.quantile([low, high], dim="prompt")
+        with warnings.catch_warnings():
+            # Where every prompt is broken there is no quantile: NaN says it.
+            warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+            ends = values.quantile([low, high], dim="prompt")
         return xr.Dataset(
             {
                 "mean": values.mean("prompt"),
@@ -269,7 +273,7 @@ class Profile:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
         # Here, so that a saved profile can be read and drawn without importing torch.
-        from mcr_lens.metrics.spectrum import Estimator
+        from mcr_lens.metrics.estimator import Estimator
 
         if not Estimator(**self.data.attrs.get("estimator", {})).is_raw:
             raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
-from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models.checkpoints import Checkpoint, Source, checkpoints
 from mcr_lens.netcdf import check_place
 from mcr_lens.prompts import Prompts

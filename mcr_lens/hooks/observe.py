@@ -18,9 +18,9 @@ from mcr_lens.hooks.finite import first_not_finite, without
 from mcr_lens.hooks.observe_attention import AttentionObserver
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.hooks.solve_later import SolveLater
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
-from mcr_lens.metrics.spectrum import Estimator
 from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.not_finite import NOT_FINITE, with_first_broken
 

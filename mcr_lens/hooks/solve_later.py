@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mcr_lens.metrics.eigenproblems import Eigenvalues
 from mcr_lens.metrics.residual_state import ResidualState
-from mcr_lens.metrics.spectrum import Eigenvalues
 from mcr_lens.metrics.threads import on_every_core
 
 __all__ = ["SolveLater"]

@@ -32,6 +32,7 @@ from mcr_lens.metrics.bounds import (
     masses,
     norm_mass_ratio,
 )
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.metrics.residual import (
     TopActivation,
     is_massive,
@@ -45,7 +46,6 @@ from mcr_lens.metrics.residual import (
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.roles import MIXING_THRESHOLD, ROLES, head_roles
 from mcr_lens.metrics.spectrum import (
-    Estimator,
     Spectra,
     anisotropy,
     dominance,

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.metrics import bounds, residual, spectrum
+from mcr_lens.metrics import bounds, eigenproblems, residual, spectrum
 from mcr_lens.metrics.bounds import Masses
+from mcr_lens.metrics.eigenproblems import Eigenproblem, Eigenvalues
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
-from mcr_lens.metrics.spectrum import Eigenproblem, Eigenvalues, Estimator
 from mcr_lens.metrics.threads import on_every_core
 
 __all__ = ["ResidualState"]
@@ -93,9 +94,9 @@ class ResidualState:
         """What is left to solve, a call a prompt, for ``on_every_core``; for once, since it overwrites."""
         sink = self._known_sink()
         if self._gram is not None:
-            return spectrum.eigenproblems_of_gram(self._scaled(sink), self._gram)
+            return eigenproblems.eigenproblems_of_gram(self._scaled(sink), self._gram)
         rows = torch.cat([block for _, block in sorted(self._blocks, key=_offset)], dim=1)
-        return spectrum.eigenproblems(rows, self.lengths, self.sink_position, self.estimator)
+        return eigenproblems.eigenproblems(rows, self.lengths, self.sink_position, self.estimator)
 
     def result(self, solved: Sequence[Eigenvalues] | None = None) -> dict[str, Tensor]:
         """Every variable of the (prompt, depth) kind, each a tensor ``(batch,)``.
@@ -154,7 +155,7 @@ class ResidualState:
             self._blocks.append((offset, x))
         else:
             rest = torch.where(is_rest[..., None], self._scaled(x), 0.0)
-            rest = spectrum.rotate_to_first_axis(rest, self._sink)
+            rest = eigenproblems.rotate_to_first_axis(rest, self._sink)
             gram = rest.mT @ rest
             self._gram = gram if self._gram is None else self._gram + gram
 
@@ -175,7 +176,7 @@ class ResidualState:
         return short or self.estimator.needs_whole_prompt
 
     def _scaled(self, x: Tensor) -> Tensor:
-        return spectrum.unit_rows(x) if self.estimator.unit_rows else x
+        return eigenproblems.unit_rows(x) if self.estimator.unit_rows else x
 
     def _spectrum_result(self, solved: Sequence[Eigenvalues]) -> dict[str, Tensor]:
         full, without_sink = spectrum.stacked(solved)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from mcr_lens.errors import InputError
-from mcr_lens.host import host_memory, in_words, swap_space
+from mcr_lens.host import free_memory, host_memory, in_words, swap_space
 from mcr_lens.models.written import written_config
 
 __all__ = ["refuse_too_deep", "refuse_too_large"]
@@ -81,11 +81,8 @@ def _written_layers(table: Mapping[str, Any]) -> list[Any]:
 
 def _there() -> int:
     """Free bytes of all memory that a model could be put into."""
-    return host_memory() + swap_space() + sum(map(_free_on, range(torch.cuda.device_count())))
-
-
-def _free_on(device: int) -> int:
-    return torch.cuda.mem_get_info(device)[0]
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return host_memory() + swap_space() + sum(map(free_memory, devices))
 
 
 def _bytes(config: PreTrainedConfig, layers: int, size: float) -> float | None:

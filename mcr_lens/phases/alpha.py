@@ -48,7 +48,7 @@ def first_singular_value(
     check_resampling(confidence, n_resamples, seed)
     data = dataset_of(profile)
     # Here, so that a saved profile can be read without importing torch.
-    from mcr_lens.metrics.spectrum import Estimator
+    from mcr_lens.metrics.estimator import Estimator
 
     if not Estimator(**data.attrs.get("estimator", {})).is_raw:
         raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from mcr_lens.errors import InputError
-from mcr_lens.host import host_memory
+from mcr_lens.host import free_memory
 
-__all__ = ["Machine", "free_memory", "from_to", "number_of_bytes", "three_digits"]
+__all__ = ["Machine", "from_to", "number_of_bytes", "three_digits"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -57,18 +57,6 @@ class Machine:
         if x and not (times.isdecimal() and 1 <= int(times) <= 1024):
             raise InputError(f"memory {memory!r}: use 80GB, 8x80GB (eight devices) or cpu")
         return cls((number_of_bytes(each, "memory"),) * (int(times) if x else 1), host)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still take: of a CUDA device, or of the host for all others.
-
-    What torch's allocator has reserved on a device and does not use counts as free. Of the host it is what is
-    free within the control group's limit.
-    """
-    if device.type != "cuda":
-        return host_memory()
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def number_of_bytes(text: str, what: str = "memory") -> int:

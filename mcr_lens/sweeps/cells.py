@@ -13,7 +13,7 @@ from typing import Any
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
 from mcr_lens.hooks import Observer
-from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile

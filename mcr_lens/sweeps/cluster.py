@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
+from mcr_lens.sweeps.writers import has_writers, remove_leftovers, temporary_folder
 
 __all__ = ["connected", "remove_left_behind", "rooms_by_machine"]
 
@@ -26,8 +27,16 @@ _LONGEST_PLACE = 20
 _STORE = 512 * 2**20
 _SECONDS_TO_ANSWER = 10
 _SECONDS_TO_CONNECT = 30
+# A folder has its writer's name at once; one without was on its way when somebody was killed.
+_SECONDS_TO_BE_NAMED = 60
 # Connects as the sweep will: what it cannot reach, Ray tries to for minutes, and cannot be stopped meanwhile.
-_CONNECT = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+# It has a limit of its own, for when nobody is left to stop it.
+_CONNECT = f"""
+import signal, sys
+signal.alarm({_SECONDS_TO_CONNECT} + 5)
+import ray
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+"""
 
 
 @contextlib.contextmanager
@@ -70,7 +79,10 @@ def connected(address: str | None, cpus: int) -> Iterator[Any]:
             stack.callback(ray.shutdown)
             ray.init(address, **quiet)
         set_signals()
-        yield ray
+        try:
+            yield ray
+        finally:
+            _ignore_signals()  # the end must be whole; Ray's takes a second or two
 
 
 def rooms_by_machine(ray: Any, cpus: float, gpus: float) -> list[int]:
@@ -116,7 +128,7 @@ def _check_socket(address: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
             f"address {address!r}: nothing answers there ({one_line(error)}); start a cluster with "
             "ray start --head, or leave the address out"
@@ -124,10 +136,11 @@ def _check_socket(address: str) -> None:
 
 
 def remove_left_behind() -> None:
-    """Remove the folders of clusters whose sweeps were killed."""
+    """Remove the folders of clusters whose sweeps were killed: those with a dead writer's name, or none."""
     for old in _place().glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
-            if remove_leftovers(old):
+            nameless = not has_writers(old) and time.time() - old.stat().st_mtime > _SECONDS_TO_BE_NAMED
+            if remove_leftovers(old) or nameless:
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -162,7 +175,8 @@ def _own_signals() -> Iterator[Callable[[], None]]:
         return
     from ray._private import utils as ray_utils
 
-    before, setter = signal.getsignal(signal.SIGTERM), getattr(ray_utils, "set_sigterm_handler", None)
+    before, of_ctrl_c = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    setter = getattr(ray_utils, "set_sigterm_handler", None)
     ended: list[int] = []
 
     def end(number: int, frame: object) -> None:
@@ -183,9 +197,21 @@ def _own_signals() -> Iterator[Callable[[], None]]:
         if ended:
             raise SystemExit(128 + ended[0]) from error
         raise
+    except SystemExit as error:  # of a Ray that sets its handler in another way, while it starts
+        if error.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from error
+        raise
     finally:
         ray_utils.set_sigterm_handler = setter
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, of_ctrl_c)
+
+
+def _ignore_signals() -> None:
+    """Until the handlers of before are set again."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

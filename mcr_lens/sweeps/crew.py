@@ -51,9 +51,24 @@ class Crew:
 
 @dataclass(eq=False)
 class Member:
-    """A worker, as the driver knows it."""
+    """A worker, as the driver knows it.
+
+    Attributes:
+        task: what it computes.
+        loaded: the loading key of the model that it has.
+        is_ready: it has answered since it was last asked whether it lives.
+        has_started: it has answered once.
+        has_rested: there was no task for it, and nobody has heard of it since.
+    """
 
     actor: Any
     task: Task | None = None
     loaded: str | None = None
     is_ready: bool = False
+    has_started: bool = False
+    has_rested: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could be given a task."""
+        return self.is_ready and self.task is None

@@ -57,7 +57,7 @@ class Dispatcher:
                 self._hire()
             while self._queue.unfinished:
                 for member in self._members:
-                    if member.is_ready and member.task is None:
+                    if member.is_idle:
                         self._assign(member)
                 if self._calls:
                     self._wait()
@@ -72,7 +72,15 @@ class Dispatcher:
         self._calls[member.actor.ready.remote()] = member
 
     def _assign(self, member: Member) -> None:
-        """Give a worker the next task, if one can begin."""
+        """Give a worker the next task, if one can begin; one that has rested is first asked whether it lives.
+
+        Else its death would be laid to the task that it never saw.
+        """
+        if member.has_rested:
+            if self._queue.can_begin:
+                member.has_rested, member.is_ready = False, False
+                self._calls[member.actor.ready.remote()] = member
+            return
         others = [other.loaded for other in self._members if other is not member]
         while (task := self._queue.next(member.loaded, others)) is not None:
             cell = self._cells[task.cell]
@@ -90,6 +98,7 @@ class Dispatcher:
             call = member.actor.run.remote(cell, task.shard, self._shards, baseline)
             self._calls[call] = member
             return
+        member.has_rested = True
 
     def _baseline(self, cell: Cell) -> Any:
         """The cell's baseline in Ray's store, put there once."""
@@ -139,7 +148,7 @@ class Dispatcher:
             raise RuntimeError(
                 f"a worker has mcr-lens {version}, this process {mcr_lens.__version__}: install one version"
             )
-        member.is_ready = True
+        member.is_ready = member.has_started = True
         self._failed_starts = 0  # only starts that fail one after the other tell that none can
 
     def _keep(self, task: Task, answer: Measured) -> None:
@@ -193,7 +202,7 @@ class Dispatcher:
         """A worker is gone: another takes its place, and its task, unless too many have died of it."""
         self._members.remove(member)
         self._ray.kill(member.actor)  # it may only be out of reach
-        if not member.is_ready:
+        if not member.has_started:
             self._failed_starts += 1
             if getattr(error, "actor_init_failed", False) or self._failed_starts > self._crew.retries:
                 raise RuntimeError(f"a worker could not start: {one_line(error, 500)}") from error

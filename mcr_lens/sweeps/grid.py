@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mcr_lens.errors import InputError
-from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model, load_model
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm

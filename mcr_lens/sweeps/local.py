@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key
 from mcr_lens.sweeps.folder import ResultFolder
 
-__all__ = ["free_memory", "run_local"]
+__all__ = ["release_memory", "run_local"]
 
 
 def run_local(cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> None:
@@ -25,7 +25,7 @@ def run_local(cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> No
             left = [cell for cell in of_one_model if not folder.is_done(cell)]
             if left:
                 _run_model(left, folder, bar, progress)
-                free_memory()
+                release_memory()
 
 
 def _run_model(cells: Sequence[Cell], folder: ResultFolder, bar: tqdm, progress: bool) -> None:
@@ -65,7 +65,7 @@ def _grouped(cells: Sequence[Cell], key: Callable[[Cell], str]) -> list[list[Cel
     return list(groups.values())
 
 
-def free_memory() -> None:
+def release_memory() -> None:
     """Give back what a model held that nobody refers to any more."""
     # Hooks and modules refer to each other: only the collector frees them.
     gc.collect()

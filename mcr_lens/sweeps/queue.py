@@ -42,6 +42,11 @@ class TaskQueue:
         """The cells that are neither done nor failed."""
         return frozenset(self._unfinished)
 
+    @property
+    def can_begin(self) -> bool:
+        """Whether there is a task that waits for nothing."""
+        return any(self._baseline[task.cell] not in self._unfinished for task in self._waiting)
+
     def next(self, loaded: str | None, elsewhere: Iterable[str | None]) -> Task | None:
         """Take the task for a worker; ``None`` when there is none that could begin now.
 

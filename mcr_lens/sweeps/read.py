@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.metrics.spectrum import Estimator
+from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.fields import check_entries
 from mcr_lens.sweeps.grid import BUNDLED, Grid, SweepModel, SweepPrompts

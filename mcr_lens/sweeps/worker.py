@@ -18,7 +18,7 @@ from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key
 from mcr_lens.sweeps.folder import Failure
-from mcr_lens.sweeps.local import free_memory
+from mcr_lens.sweeps.local import release_memory
 from mcr_lens.sweeps.shards import shard
 
 __all__ = ["Failed", "Measured", "Worker"]
@@ -108,7 +108,7 @@ class Worker:
         key = loading_key(cell)
         if key != self._key:
             self._key, self._model, self._prompts = None, None, {}
-            free_memory()
+            release_memory()
             self._model = cell.model.load(cell.revision)
             self._key = key
         return self._model

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["remove_leftovers", "temporary_folder"]
+__all__ = ["has_writers", "remove_leftovers", "temporary_folder"]
 
 _PREFIX = ".mcr-lens-sweep"
 _SUFFIX = ".part"
@@ -36,6 +36,11 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def has_writers(folder: Path) -> bool:
+    """Whether somebody's temporary folder is there, alive or dead."""
+    return any(folder.glob(f"{_PREFIX}.*{_SUFFIX}"))
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from backends import BACKENDS
 
 import mcr_lens as mcr
 from mcr_lens.hooks.solve_later import SolveLater
-from mcr_lens.metrics import spectrum
+from mcr_lens.metrics import eigenproblems
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
 
@@ -34,13 +34,13 @@ def test_a_profile_is_the_same_with_threads(
     llama_folder: Path, backend: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = mcr.load_model(llama_folder, backend=backend)
-    solve, where = spectrum.spectra_of_tokens, set()
+    solve, where = eigenproblems.spectra_of_tokens, set()
 
     def noted(gram: np.ndarray) -> Any:
         where.add(threading.current_thread().name.split("_")[0])
         return solve(gram)
 
-    monkeypatch.setattr(spectrum, "spectra_of_tokens", noted)
+    monkeypatch.setattr(eigenproblems, "spectra_of_tokens", noted)
     threaded = mcr.profile(model, PROMPTS, progress=False, **options).data
     assert where == {"mcr-lens"}
     torch.set_num_threads(1)

@@ -21,6 +21,7 @@ from mcr_lens.sweeps.crew import Crew
 from mcr_lens.sweeps.dispatch import Dispatcher
 from mcr_lens.sweeps.folder import Failure
 from mcr_lens.sweeps.progress import SweepProgress
+from mcr_lens.sweeps.queue import TaskQueue
 from mcr_lens.sweeps.worker import Failed
 
 
@@ -111,7 +112,7 @@ def test_starts_that_fail_one_after_the_other_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", [failed("second"), NotSent("second"), Died("second")], ids=repr)
 def test_of_two_shards_that_fail_the_first_is_told(second: Any, tmp_path: Path) -> None:
     """The second ends when the cell has failed already, and another cell is still to come."""
-    ray = Script([HERE] * 3, [failed("first"), second, *[failed("of the other")] * 2])
+    ray = Script(itertools.repeat(HERE), [failed("first"), second, *[failed("of the other")] * 2])
     told = dispatched(ray, tmp_path, 2, retries=0, workers=2, shards=2)
     assert told == ["first", "of the other"]
     assert all(given[-1] == Sharing(host=2) for given in ray.given)
@@ -120,7 +121,7 @@ def test_of_two_shards_that_fail_the_first_is_told(second: Any, tmp_path: Path) 
 def test_a_model_that_cannot_be_loaded_is_told_of_cells_that_wait_and_not_of_those_that_run(
     tmp_path: Path,
 ) -> None:
-    ray = Script([HERE] * 2, [failed("no model", at="model"), failed("of its own")])
+    ray = Script(itertools.repeat(HERE), [failed("no model", at="model"), failed("of its own")])
     assert dispatched(ray, tmp_path, 3, workers=2) == ["no model", "of its own", "no model"]
 
 
@@ -129,6 +130,25 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_rest_goes_on(tmp_pat
     ray = Script([HERE] * 4, [Died("killed")] * 3 + [failed("of its own")])
     first, second = dispatched(ray, tmp_path, 2)
     assert first == "3 workers died of it, the last of: killed" and second == "of its own"
+
+
+def test_a_worker_that_died_at_rest_is_not_laid_to_a_task(tmp_path: Path) -> None:
+    """The second has nothing to do, and is gone when there is something; no task is lost by that."""
+    ray = Script([HERE, HERE, Died("killed"), HERE], [failed("first"), failed("second"), failed("third")])
+    queue = "mcr_lens.sweeps.queue.TaskQueue.next"
+    with pytest.MonkeyPatch.context() as patch:
+        take, asked = TaskQueue.next, []
+
+        def late(self: TaskQueue, *given: Any) -> Any:
+            asked.append(given)
+            return take(self, *given) if len(asked) != 2 else None  # the second worker gets nothing at first
+
+        patch.setattr(queue, late)
+        assert dispatched(ray, tmp_path, 3, workers=2, retries=0) == ["first", "second", "third"]
+    assert (
+        ray.asked == ["ready", "ready", "run", "ready", "run", "ready", "run"]
+        or ray.asked.count("ready") == 4
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.* a worker died of it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
@@ -74,8 +75,9 @@ def test_an_address_where_nothing_answers_is_refused_at_once(ray: Any, tmp_path:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(mcr.InputError, match="nothing answers there"):
             sweep(GRID, tmp_path, RayEngine(address=f"127.0.0.1:{taken.getsockname()[1]}"))
-    with pytest.raises(mcr.InputError, match="nothing answers there"):
-        sweep(GRID, tmp_path, RayEngine(address="127.0.0.1:99999"))
+    for address in ("127.0.0.1:99999", "a..b:6379", f"{'x' * 70}:6379"):
+        with pytest.raises(mcr.InputError, match="nothing answers there"):
+            sweep(GRID, tmp_path, RayEngine(address=address))
     assert not ray.is_initialized()
 
 
@@ -123,8 +125,10 @@ def test_a_killed_sweeps_folder_goes_though_nothing_is_left_to_do(
 ) -> None:
     monkeypatch.setattr(cluster, "_place", lambda: tmp_path)
     left, alive = tmp_path / "mcr-lens-ray-left", tmp_path / "mcr-lens-ray-alive"
-    left.mkdir()
-    alive.mkdir()
+    nameless, new = tmp_path / "mcr-lens-ray-nameless", tmp_path / "mcr-lens-ray-new"
+    for folder in (left, alive, nameless, new):
+        folder.mkdir()
+    os.utime(nameless, (1, 1))  # killed before it had a name, or when that was gone already
     with temporary_folder(alive):
         dead = subprocess.run(
             [sys.executable, "-c", LEAVES_A_FOLDER, str(left)],
@@ -135,7 +139,8 @@ def test_a_killed_sweeps_folder_goes_though_nothing_is_left_to_do(
         assert dead.returncode == -signal.SIGKILL, dead.stderr
         sweep(GRID, tmp_path / "out", progress=False)
         assert sweep(GRID, tmp_path / "out", "ray", progress=False).state.tolist() == ["done"]
-        assert not left.exists() and alive.exists()
+        assert not left.exists() and not nameless.exists()
+        assert alive.exists() and new.exists()
 
 
 LEAVES_A_FOLDER = """

@@ -209,7 +209,7 @@ def _overlaid(profiles: Mapping[str, Profile]) -> Any:
 
 
 def _is_raw(made: Mapping[str, Any]) -> bool:
-    from mcr_lens.metrics.spectrum import Estimator
+    from mcr_lens.metrics.estimator import Estimator
 
     return Estimator(**made.get("estimator") or {}).is_raw
 
