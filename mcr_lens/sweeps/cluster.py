@@ -101,7 +101,9 @@ def _check_address(address: str) -> None:
         _check_socket(address)
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", _CONNECT, address], capture_output=True, timeout=_SECONDS_TO_CONNECT
+            [sys.executable, "-P", "-c", _CONNECT, address],  # a ray.py of the user's is not Ray
+            capture_output=True,
+            timeout=_SECONDS_TO_CONNECT,
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
@@ -162,15 +164,19 @@ def _session_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[Callable[[], None]]:
-    """Ray sets a handler for SIGTERM, which ends the process with a list of calls, and leaves it there.
+    """SIGTERM for the time of the block: Ray sets a handler of its own, and one more below Python.
 
-    What is yielded replaces it, once Ray has set it, by the handler that was there before; where that was
-    none, by one that ends the sweep as Ctrl-C does: files and processes are gone, and the exit code is 143.
+    The handler that was there before stays; where that was none, one that ends the sweep as Ctrl-C does:
+    files and processes are gone, and the exit code is 143. What is yielded is to be called once Ray has
+    started.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    from ray._private import utils as ray_utils
+
     before, of_ctrl_c = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    setter = getattr(ray_utils, "set_sigterm_handler", None)
     ended: list[int] = []
 
     def end(number: int, frame: object) -> None:
@@ -179,19 +185,24 @@ def _own_signals() -> Iterator[Callable[[], None]]:
         raise KeyboardInterrupt  # all that Ray lets through
 
     def set_ours() -> None:
+        if ended:  # and what was raised has come to where Python drops it, such as what is called at a fork
+            raise KeyboardInterrupt
         signal.signal(signal.SIGTERM, end if before == signal.SIG_DFL else before)
 
+    ray_utils.set_sigterm_handler = lambda handler: None  # there is no option for it
+    set_ours()
     try:
         yield set_ours
     except KeyboardInterrupt as error:
         if ended:
             raise SystemExit(128 + ended[0]) from error
         raise
-    except SystemExit as error:  # Ray's own way, while it starts
+    except SystemExit as error:  # of a Ray that sets its handler in another way, while it starts
         if error.code == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM) from error
         raise
     finally:
+        ray_utils.set_sigterm_handler = setter
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, of_ctrl_c)
 

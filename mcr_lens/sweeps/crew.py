@@ -40,8 +40,13 @@ class Crew:
             max_task_retries=0,
             max_concurrency=2,  # a task, and questions how far it is
         )
-        of_a_gpu = max(1, int(1 / self.gpus)) if self.gpus else 1
-        return partial(actor_class.remote, os.getcwd(), self.cpus, Sharing(self.beside, of_a_gpu))
+        return partial(actor_class.remote, os.getcwd(), self.cpus, self.sharing)
+
+    @property
+    def sharing(self) -> Sharing:
+        """How many may count on the same memory as a worker, itself included."""
+        of_a_gpu = int(1 / self.gpus + 1e-9) if 0 < self.gpus < 1 else 1
+        return Sharing(self.beside, min(self.beside, of_a_gpu))
 
 
 @dataclass(eq=False)

@@ -102,7 +102,8 @@ class RayEngine:
         gpus = self.gpus_per_worker
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        room = sum(rooms_by_machine(ray, self.cpus_per_worker, gpus))
+        rooms = rooms_by_machine(ray, self.cpus_per_worker, gpus)
+        room = sum(rooms)
         workers = self.workers or room
         if not room or (workers > room and self.address is None):
             has = ray.cluster_resources()
@@ -111,5 +112,6 @@ class RayEngine:
                 f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs, room for {room}; use fewer "
                 "workers, cpus_per_worker or gpus_per_worker"
             )
-        beside = min(workers, max(rooms_by_machine(ray, self.cpus_per_worker, gpus)))
+        # Those that there is no room for yet may all come to one machine that joins.
+        beside = min(workers, max(*rooms, workers - room))
         return Crew(workers, self.cpus_per_worker, gpus, self.retries, beside)

@@ -103,7 +103,9 @@ def test_options_of_ray_are_refused_without_it_and_when_they_cannot_be(grid: Pat
     given = ("sweep", grid, "--out", tmp_path / "out", "--model", "tiny", "--prompts", "made-up")
     words = ("--workers, --gpus-per-worker: for --engine ray only; the engine is local",)
     assert_refused(run(*given, "--workers", 2, "--gpus-per-worker", 0), 2, *words)
-    assert_refused(run(*given, "--engine", "abacus"), 2, "engine 'abacus': use 'local' or 'ray'")
+    for only_told in ((), ("--status",), ("--dry-run",)):
+        refused = run(*given, "--engine", "abacus", *only_told)
+        assert_refused(refused, 2, "engine 'abacus': use 'local' or 'ray'")
     pytest.importorskip("ray", reason='needs Ray: pip install ".[ray]"')
     assert_refused(run(*given, "--engine", "ray", "--shards", 0), 2, "shards = 0")
     assert_refused(run(*given, "--engine", "ray", "--address", "nonsense"), 2, "use HOST:PORT")

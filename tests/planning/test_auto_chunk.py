@@ -87,6 +87,11 @@ def test_processes_that_share_a_machine_share_its_memory(llama: Any, have: Calla
         assert auto_chunk(llama, [16384]) == 512
     alone = auto_chunk(llama, [16384])
     assert alone is None or alone > 512
+    have(PLENTY, 8 * needed(llama, 512))
+    alone = auto_chunk(llama, [16384])
+    with chunks.Sharing(host=4, device=64).of_memory():
+        assert auto_chunk(llama, [16384]) == 128
+    assert alone is None or alone > 128
 
 
 @given(st.lists(st.floats(4, 12), min_size=2, max_size=2), st.lists(st.integers(2, 20000), min_size=1))

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from shell import ENVIRONMENT
+from shell import ENVIRONMENT, assert_refused, run
 
 import mcr_lens as mcr
+from mcr_lens.planning.chunks import Sharing
 from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, cluster, sweep
 from mcr_lens.sweeps.writers import temporary_folder
 
@@ -98,10 +99,24 @@ def test_a_place_where_something_else_answers_is_refused_in_seconds(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_auto_without_a_cluster_is_refused(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What Ray says where there is none; on this machine another test may have one.
-    monkeypatch.setattr(cluster, "_CONNECT", "raise ConnectionError('no running Ray instance')")
-    with pytest.raises(mcr.InputError, match=r"'auto': no Ray cluster there.*no running Ray.*start one"):
+def test_auto_without_a_cluster_is_refused(
+    ray: Any, grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own search would find the clusters of other tests: only its answer is put in its place."""
+    words = "ConnectionError: Could not find any running Ray instance."
+    monkeypatch.setattr(cluster, "_CONNECT", f"import sys; sys.exit('a list of calls\\n{words}')")
+    options = ("--out", tmp_path / "out", "--engine", "ray", "--address", "auto")
+    refused = run("sweep", grid_file, *options)
+    assert_refused(refused, 2, "address 'auto': no Ray cluster there", words, "start one with ray start")
+
+
+def test_a_file_named_as_ray_in_the_folder_is_not_run(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text("raise SystemExit('the file was run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "_CONNECT", "import sys, ray; sys.exit('Ray itself')")
+    with pytest.raises(mcr.InputError, match="Ray itself"):
         sweep(GRID, tmp_path / "out", RayEngine(address="auto"))
 
 
@@ -157,24 +172,30 @@ def machines(*resources: dict[str, float]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("options", "cluster", "crew"),
+    ("options", "cluster", "crew", "sharing"),
     [
-        ({}, [{"CPU": 2.0}], (2, 1, 0.0)),
-        ({}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (2, 1, 1.0)),
-        ({"gpus_per_worker": 0}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (16, 1, 0)),
-        ({"gpus_per_worker": 0.25}, [{"CPU": 8.0, "GPU": 2.0}], (8, 1, 0.25)),
-        ({"cpus_per_worker": 3}, [{"CPU": 8.0}, {"CPU": 5.0}], (3, 3, 0.0)),
-        # A running cluster may grow.
-        ({"workers": 9, "address": "auto"}, [{"CPU": 2.0}], (9, 1, 0.0)),
+        ({}, [{"CPU": 2.0}], (2, 1, 0.0), Sharing(2)),
+        ({"workers": 3}, [{"CPU": 8.0}], (3, 1, 0.0), Sharing(3)),
+        ({}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (2, 1, 1.0), Sharing(2)),
+        ({"gpus_per_worker": 0}, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], (16, 1, 0), Sharing(8)),
+        ({"gpus_per_worker": 0.25}, [{"CPU": 8.0, "GPU": 2.0}], (8, 1, 0.25), Sharing(8, 4)),
+        ({"gpus_per_worker": 0.25, "workers": 1}, [{"CPU": 8.0, "GPU": 2.0}], (1, 1, 0.25), Sharing()),
+        ({"gpus_per_worker": 2}, [{"CPU": 8.0, "GPU": 4.0}], (2, 1, 2), Sharing(2)),
+        ({"cpus_per_worker": 3}, [{"CPU": 8.0}, {"CPU": 5.0}], (3, 3, 0.0), Sharing(2)),
+        # A running cluster may grow: by one machine, where all are that there is no room for yet.
+        ({"workers": 9, "address": "auto"}, [{"CPU": 2.0}], (9, 1, 0.0), Sharing(7)),
+        ({"workers": 9, "address": "auto"}, [{"CPU": 4.0}, {"CPU": 3.0}], (9, 1, 0.0), Sharing(4)),
     ],
 )
 def test_as_many_workers_as_there_is_room_for(
-    options: dict[str, Any], cluster: list[dict[str, float]], crew: tuple[int, int, float]
+    options: dict[str, Any],
+    cluster: list[dict[str, float]],
+    crew: tuple[int, int, float],
+    sharing: Sharing,
 ) -> None:
     found = RayEngine(**options)._crew(machines(*cluster))
     assert (found.workers, found.cpus, found.gpus) == crew
-    largest = max(each["CPU"] // found.cpus for each in cluster)
-    assert found.beside <= min(found.workers, largest)
+    assert found.sharing == sharing
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ source = "made-up"
 n = 8
 """
 # By chance the same task may lose three workers, which the default gives up as one that kills; the next run
-# would take it up again. What is tested here is that a sweep survives, however often.
+# would take it up again (tests/sweeps/test_dispatch.py kills with the default). What is tested here is that a
+# sweep survives, however often.
 ENGINE = "RayEngine(workers=2, shards=2, retries=20)"
 KILLS = 10
 
