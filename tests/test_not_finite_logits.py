@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from backends import BACKENDS
 from families import tiny_folder
 from shell import run
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import mcr_lens as mcr
 from mcr_lens.experiments import PromptPairs, activation_patching, kl_divergence
+from mcr_lens.experiments.tasks import choice_summary
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.not_finite import not_finite_note
 
@@ -145,6 +147,7 @@ def test_answers_have_no_likelihood_there(loud: Loud) -> None:
             expected[row, loud.broken[answer.prompt][:, at]] = at
     np.testing.assert_array_equal(data.not_finite_logits, expected)
     np.testing.assert_array_equal(data.log_likelihood.isnull(), expected >= 0)
+    assert not data.is_greedy.values[expected >= 0].any()
 
 
 @QUIET
@@ -172,6 +175,24 @@ def test_a_question_is_neither_right_nor_wrong_there(loud: Loud, tmp_path: Path)
 
 
 @QUIET
+def test_a_summary_of_no_question_is_refused() -> None:
+    acc = np.ones((3, 4))
+    acc[:, 2] = np.nan
+    data = xr.Dataset(
+        {"acc": (("document", "depth"), acc)}, {"task": ("document", ["a"] * 3), "depth": range(4)}
+    )
+    with pytest.raises(mcr.InputError, match="metric 'acc': no document has it at every depth"):
+        choice_summary(data)
+
+
+@QUIET
+def test_predictions_are_drawn_without_a_token_there(loud: Loud) -> None:
+    text = " ".join(f"w{token - 3}" for token in TOKENS[1][1:])
+    drawn = str(mcr.viz.lens_tokens(loud.model, text)._repr_html_())
+    assert drawn.count("Inf or NaN in the logits") == loud.broken[1].sum()
+
+
+@QUIET
 def test_patching_names_the_prompts_without_a_metric(loud: Loud) -> None:
     ends = [broken[-1, -1] for broken in loud.broken]
     assert any(ends) and not all(ends)
@@ -180,7 +201,7 @@ def test_patching_names_the_prompts_without_a_metric(loud: Loud) -> None:
     n = len(tokens)
     pairs = PromptPairs(PROMPTS, corrupt, answers=(LOUD,) * n, wrong_answers=(4,) * n)
     with pytest.warns(
-        RuntimeWarning, match="logit_difference is Inf or NaN for . of 4 prompts, first"
+        RuntimeWarning, match="logit_difference rests on Inf or NaN for . of 4 prompts, first"
     ) as told:
         data = activation_patching(loud.model, pairs, over=["layer"], positions=[-1], progress=False)
     np.testing.assert_array_equal(data.clean.isnull(), ends)

@@ -118,6 +118,8 @@ def test_another_result_is_no_profile(tmp_path: Path) -> None:
         ("depth", ("depth", ["a", "b", "c"]), "holds no numbers"),
         ("sink_score", (("prompt", "layer"), [["x"], ["y"]]), "holds no numbers"),
         ("n_tokens", ("prompt", [np.nan, 4.0]), "holds no whole numbers"),
+        ("not_finite_logits", (("prompt", "depth"), [[-1.0, np.inf, -1.0]] * 2), "holds Inf"),
+        ("not_finite_logits", (("prompt", "depth"), [[-1, -1, -1]] * 2), "has no depths beside it"),
     ],
 )
 def test_variables_that_no_result_has(name: str, values: tuple[Any, Any], why: str, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_what_does_not_fit_is_said(llama_folder: Path) -> None:
         (("--tokens", "8", "--memory", "much"), "80GB"),
         (("--tokens", "8", "--dtype", "int8"), "dtype"),
         (("--tokens", "8", "--batch-size", "x"), "--batch-size"),
+        (("--tokens", "8", "--batch-size", "9" * 5000), "--batch-size"),
         (("--tokens", "100000"), "context"),
         (("missing.txt",), "missing.txt"),
         (("--tokens", "8", "--revision", "step512"), "revision 'step512'"),
