@@ -145,10 +145,8 @@ def test_a_worker_that_died_at_rest_is_not_laid_to_a_task(tmp_path: Path) -> Non
 
         patch.setattr(queue, late)
         assert dispatched(ray, tmp_path, 3, workers=2, retries=0) == ["first", "second", "third"]
-    assert (
-        ray.asked == ["ready", "ready", "run", "ready", "run", "ready", "run"]
-        or ray.asked.count("ready") == 4
-    )
+    # Two starts, the question whether the second lives, and the start of who takes its place.
+    assert ray.asked.count("ready") == 4 and ray.asked.count("run") == 3
 
 
 @pytest.mark.filterwarnings("ignore:.* a worker died of it")
