@@ -78,11 +78,19 @@ def tasks(
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
     loaded = model.load()
-    results, uses = _measured(loaded, options, run)
-    quality, best = mcr.quality_by_depth(uses), mcr.best_depth(uses, keep)
+    results: dict[str, xr.Dataset] = {}
+    uses: list[Use] = []
+    try:
+        _measure(loaded, options, run, results, uses)
+        quality, best = mcr.quality_by_depth(uses), mcr.best_depth(uses, keep)
+    except InputError as error:  # a later part, or depths that nothing can be said of
+        if not results:
+            raise
+        with appearing_together(out.expanduser()) as folder:
+            _write(results, folder)
+        raise InputError(f"{error}; what was measured is saved in {out}: {', '.join(results)}") from error
     with appearing_together(out.expanduser()) as folder:
-        for name, data in results.items():
-            mcr.write_dataset(data, folder / name)
+        _write(results, folder)
         quality.to_csv(folder / "quality.csv", index=False)
         best.to_csv(folder / "best_depth.csv")
         mcr.viz.task_depth(quality).write_html(folder / "tasks.html", include_plotlyjs=True)
@@ -94,17 +102,26 @@ def tasks(
         show_text(f"saved in {out}: {', '.join(written)}")
 
 
-def _measured(
-    model: "Model", options: TaskOptions, run: RunOptions
-) -> "tuple[dict[str, xr.Dataset], list[Use]]":
-    """Each part that was asked for: its results by file name, and the uses of all."""
+def _write(results: "dict[str, xr.Dataset]", folder: Path) -> None:
+    from mcr_lens.netcdf import write_dataset
+
+    for name, data in results.items():
+        write_dataset(data, folder / name)
+
+
+def _measure(
+    model: "Model",
+    options: TaskOptions,
+    run: RunOptions,
+    results: "dict[str, xr.Dataset]",
+    uses: "list[Use]",
+) -> None:
+    """Each part that was asked for: adds its results by file name, and its uses, once they are there."""
     import mcr_lens as mcr
     from mcr_lens.experiments.tasks import read_documents
 
     settings = run.settings()
     tuned = None if options.translators is None else mcr.Translators.load(options.translators)
-    results: dict[str, xr.Dataset] = {}
-    uses: list[Use] = []
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)
@@ -140,7 +157,6 @@ def _measured(
         data = mcr.linear_probes(model, *labelled, groups=labelled.groups, **settings)
         results["probes.nc"] = data
         uses += mcr.probe_uses(data)
-    return results, uses
 
 
 def _column(name: str) -> str | int:

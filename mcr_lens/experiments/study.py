@@ -198,6 +198,9 @@ class AblationStudy:
         depths = made.get("compressed_depths")
         known = {*OUTCOMES[:3], "lens_loss", "sink_score", "kind"} <= set(data.variables)
         known &= isinstance(made.get("ends_norm"), list) and isinstance(made.get("arms"), dict)
+        known = known and data["kind"].dims == ("arm",) and "head" in data["sink_score"].dims
+        known = known and all("depth" in data[name].dims for name in (*OUTCOMES[:3], "lens_loss"))
+        known = known and 0 in data.dose.values and len({*data.dose.values.tolist()}) == data.sizes["dose"]
         if (
             not known
             or not depths

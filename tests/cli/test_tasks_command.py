@@ -125,3 +125,12 @@ def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
     assert set(pd.read_csv(out / "best_depth.csv").units) == {60}
     refused = run("tasks", "tiny", "--labelled", labelled, "--group-column", "of", "--out", tmp_path / "no")
     assert_refused(refused, 2, "no column 'of'")
+
+
+def test_what_was_measured_is_kept_when_a_later_part_fails(texts: Path, tmp_path: Path) -> None:
+    out, wrong = tmp_path / "tasks", tmp_path / "missing.csv"
+    given = ("tasks", "tiny", "--text", texts, "--field", "text", "--window", 16, "--labelled", wrong)
+    result = run(*given, "--out", out)
+    assert_refused(result, 2, "missing.csv", f"what was measured is saved in {out}: perplexity.nc")
+    assert [path.name for path in out.iterdir()] == ["perplexity.nc"]
+    assert "perplexity" in mcr.read_dataset(out / "perplexity.nc")
