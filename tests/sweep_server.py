@@ -124,7 +124,11 @@ def killed_at_random(
         while died < kills:
             before = finished(out)
             (process,) = started.start(out)
-            time.sleep(rng.uniform(0, seconds))
+            if died % 2:  # every second time after the first new result, whatever the machine does besides
+                _wait_for_more(out, len(before), seconds)
+                time.sleep(rng.uniform(0, seconds / 20))
+            else:
+                time.sleep(rng.uniform(0, seconds))
             afterwards = watch(process)
             os.kill(process, signal.SIGKILL)
             died += started.wait() == [-signal.SIGKILL]
@@ -142,3 +146,9 @@ def killed_at_random(
                 sweeps += 1
                 out = folder / f"out{sweeps}"
     return halfway
+
+
+def _wait_for_more(folder: Path, there: int, seconds: float) -> None:
+    end = time.monotonic() + 5 * seconds
+    while len(finished(folder)) <= there and time.monotonic() < end:
+        time.sleep(0.01)
