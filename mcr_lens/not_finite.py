@@ -15,9 +15,9 @@ __all__ = [
     "LOST_LOGITS",
     "NOT_FINITE",
     "NotFiniteWarning",
+    "is_sound",
     "not_finite_note",
     "remedy",
-    "sound_prompts",
     "warn_not_finite",
     "with_first_broken",
     "without_broken",
@@ -113,8 +113,8 @@ def remedy(dtype: str | None) -> str:
     return " float16 ends at 65,504: load the model in bfloat16 or float32." if dtype == "float16" else ""
 
 
-def sound_prompts(data: xr.Dataset) -> xr.DataArray:
-    """Whether a prompt's states up to a depth, and the logits read out there, are finite: (prompt, depth)."""
+def is_sound(data: xr.Dataset) -> xr.DataArray:
+    """Whether states up to a depth, and the logits read out there, are finite, of each prompt and depth."""
     begins = data.not_finite_depth
     sound = (begins < 0) | (data.depth < begins)
     return sound & (data[LOST_LOGITS] < 0) if LOST_LOGITS in data.coords else sound

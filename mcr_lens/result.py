@@ -193,7 +193,8 @@ class Profile:
             for name in sorted(numbers)
             if data[name].dtype.kind not in "fiu"
             or not data[name].size
-            or not {"prompt", *(("depth",) * (name != "n_tokens"))} <= set(data[name].dims)
+            or "prompt" not in data[name].dims
+            or ("depth" not in data[name].dims and name != "n_tokens")
         ]
         if wrong:
             raise InputError(f"{path}: not a profile: {', '.join(wrong)} without numbers a prompt and depth")

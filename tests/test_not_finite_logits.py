@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from backends import BACKENDS
 from families import tiny_folder
+from json_task import json_task
 from shell import run
 from transformers import AutoModelForCausalLM
 
@@ -154,18 +155,7 @@ def test_answers_have_no_likelihood_there(loud: Loud) -> None:
 def test_a_question_is_neither_right_nor_wrong_there(loud: Loud, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     rows = [f'{{"q": "{" ".join(f"w{t - 3}" for t in t_s[1:])}", "c": ["w1", "w2"]}}\n' for t_s in TOKENS]
-    (tmp_path / "test.json").write_text("".join(rows))
-    task = {
-        "task": "loud",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.json")}, "cache_dir": str(tmp_path)},
-        "output_type": "multiple_choice",
-        "test_split": "test",
-        "doc_to_text": "{{q}}",
-        "doc_to_choice": "c",
-        "doc_to_target": "0",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
+    task = json_task("loud", tmp_path, rows, target="0")
     data = mcr.multiple_choice(loud.model, task, progress=False)
     lost = data.not_finite_logits >= 0
     assert lost.any() and not lost.all()

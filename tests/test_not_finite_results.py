@@ -12,6 +12,7 @@ import pytest
 import torch
 from backends import BACKENDS, needs_hooked_transformer
 from families import save_tokenizer, tiny_folder
+from json_task import json_task
 from planted import BOS, planted_folder, planted_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -138,18 +139,7 @@ def test_a_broken_question_is_neither_right_nor_wrong(model: Any, tmp_path: Path
     pytest.importorskip("lm_eval")
     marked = model.tokenizer.encode("w40", add_special_tokens=False)[-1]
     rows = [f'{{"q": "w{i} w4 w5 w6 w7 w8 w9 w10", "c": ["w1", "w2 w3"], "gold": 0}}\n' for i in (11, 40, 12)]
-    (tmp_path / "test.json").write_text("".join(rows))
-    task = {
-        "task": "broken",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.json")}, "cache_dir": str(tmp_path)},
-        "output_type": "multiple_choice",
-        "test_split": "test",
-        "doc_to_text": "{{q}}",
-        "doc_to_choice": "c",
-        "doc_to_target": "gold",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
+    task = json_task("broken", tmp_path, rows, target="gold")
     sound = mcr.multiple_choice(model, task, progress=False)
     edit = plant(lambda _, tokens: marked in tokens)
     with pytest.warns(RuntimeWarning, match=r"at depth 2 \(which layer 1 leaves behind\), position 7"):

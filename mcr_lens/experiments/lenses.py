@@ -14,7 +14,7 @@ from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model
-from mcr_lens.not_finite import not_finite_note, sound_prompts
+from mcr_lens.not_finite import is_sound, not_finite_note
 from mcr_lens.prompts import Prompts
 
 __all__ = ["lens_summary", "logit_lens"]
@@ -115,6 +115,6 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
             with np.errstate(over="ignore"):
                 table["perplexity"] = np.exp(table[column])
     if note := not_finite_note(data, data.attrs.get("dtype")):
-        table["prompts"] = sound_prompts(data).sum("prompt").to_series()
+        table["prompts"] = is_sound(data).sum("prompt").to_series()
         table.attrs["not_finite"] = note
     return table

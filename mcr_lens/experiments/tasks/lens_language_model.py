@@ -19,6 +19,7 @@ from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.not_finite import is_sound
 from mcr_lens.prompts import Prompts
 
 try:
@@ -223,8 +224,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             name: ("answer", data[name].values[whose]) for name in ("not_finite_depth", "not_finite_position")
         }
         found = data[["log_likelihood", "is_greedy"]].assign_coords(places)
-        begins = found.not_finite_depth
-        found["log_likelihood"] = found.log_likelihood.where((begins < 0) | (found.depth < begins))
+        found["log_likelihood"] = found.log_likelihood.where(is_sound(found))
         return found
 
 

@@ -15,7 +15,7 @@ from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.not_finite import LOST_LOGITS
+from mcr_lens.not_finite import LOST_LOGITS, is_sound
 
 __all__ = ["choice_summary", "multiple_choice"]
 
@@ -226,8 +226,7 @@ def _aggregates(name: str, evaluations: Sequence[Any], data: xr.Dataset) -> dict
     """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth, NaN if one is broken."""
     rows = [evaluation["results"][name] for evaluation in evaluations]
     asked = data.isel(document=data.task.values == name)
-    begins, lost = asked.not_finite_depth, asked[LOST_LOGITS] >= 0
-    sound = ~(((begins >= 0) & (begins <= data.depth)) | lost).any("document").values
+    sound = is_sound(asked).all("document").values
     keys = [
         key
         for key, value in rows[0].items()
