@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcr_lens.errors import InputError
+from mcr_lens.numeric import is_number, is_whole
 
 __all__ = ["check_attributes"]
 
@@ -33,14 +34,14 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_whole(value, 0, 2**63)
 
 
 def _is_estimator(value: Any) -> bool:
     known: dict[str, _Check] = {
         "center": lambda x: isinstance(x, bool),
         "unit_rows": lambda x: isinstance(x, bool),
-        "alpha": lambda x: isinstance(x, int | float) and not isinstance(x, bool) and x > 0,
+        "alpha": lambda x: is_number(x) and x > 0,
         "preset": lambda x: x in _PRESETS,
     }
     return isinstance(value, dict) and all(name in known and known[name](x) for name, x in value.items())
@@ -68,7 +69,7 @@ _KINDS: dict[str, tuple[_Check, str]] = {
     **dict.fromkeys(("sink_position", "d_vocab", "before_depth"), _COUNT),
     **dict.fromkeys(("learned_sink", "has_compression_phase"), _BOOL),
     **dict.fromkeys(("interventions", "attached_hooks", "ends_norm"), _TEXTS),
-    **dict.fromkeys(("failed_checks", "versions", "arms", "writes"), _NAMED_TEXTS),
+    **dict.fromkeys(("failed_checks", "versions", "arms", "writes", "load_options"), _NAMED_TEXTS),
     **dict.fromkeys(("lens", "interval", "results", "requests", "sweep", "checkpoint"), _TABLE),
     "tasks": (_table_of(_is_table), "a table of tables"),
     "estimator": (_is_estimator, "an estimator's options"),

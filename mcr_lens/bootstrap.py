@@ -7,7 +7,6 @@ tails that are honest with few prompts. The tests hold this module against it.
 
 import inspect
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from mcr_lens.errors import InputError
+from mcr_lens.numeric import is_number, is_whole
 
 __all__ = ["bootstrap_ends", "bootstrap_interval", "bootstrap_means", "check_resampling", "resample_blocks"]
 
@@ -94,11 +94,11 @@ def bootstrap_interval(
 
 def check_resampling(confidence: float, n_resamples: int, seed: int) -> None:
     """Raise ``InputError`` unless the options of a resampling method are in range."""
-    if not 0 < confidence < 1:
+    if not is_number(confidence) or not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} must lie between 0 and 1, such as 0.95")
-    if not isinstance(n_resamples, Integral) or n_resamples < 1:
+    if not is_whole(n_resamples, 1):
         raise InputError(f"n_resamples {n_resamples} must be a whole number, 1 or more, such as 9999")
-    if not isinstance(seed, Integral) or seed < 0:
+    if not is_whole(seed, 0):
         raise InputError(f"seed {seed} must be a whole number, 0 or more")
 
 

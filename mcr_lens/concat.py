@@ -87,7 +87,7 @@ def _refuse_mixture(attributes: Sequence[dict[str, Any]], dim: str) -> None:
     """Refuse to put together what would mean different things in one array."""
     same = ["estimator", "sink_position"]
     if dim == "prompt":
-        same += ["model", "revision", "backend", "dtype", "processing", "interventions"]
+        same += ["model", "revision", "backend", "dtype", "processing", "load_options", "interventions"]
     for name in same:
         values = [made.get(name) for made in attributes]
         if any(value != values[0] for value in values):

@@ -1,7 +1,6 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Literal
 
 import xarray as xr
@@ -20,6 +19,7 @@ from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
 from mcr_lens.not_finite import warn_not_finite, without_broken, without_lost_rows
+from mcr_lens.numeric import is_whole
 from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
@@ -225,9 +225,9 @@ def check_prompts(
         raise InputError(
             f"prompts is a {type(prompts).__name__}: use load_prompts, Prompts.from_texts or from_tokens"
         )
-    if batch_size != "auto" and not _is_count(batch_size):
+    if batch_size != "auto" and not is_whole(batch_size, 1):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
-    if chunk not in (None, "auto") and not _is_count(chunk):
+    if chunk not in (None, "auto") and not is_whole(chunk, 1):
         raise InputError(f"chunk {chunk!r}: use 'auto', a number of tokens from 1, or None for whole prompts")
     if chunk not in (None, "auto"):
         require_cache(model, f"chunk={chunk}")
@@ -244,7 +244,3 @@ def check_prompts(
             f"token {low if low < 0 else high} is outside the vocabulary 0..{facts.d_vocab - 1} of "
             f"{facts.name}: were the prompts tokenised for another model?"
         )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

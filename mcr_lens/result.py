@@ -17,17 +17,11 @@ from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.phases import ChangePoints, Phases
+from mcr_lens.profile_shape import STACKED, SUMMARY_OF_DEPTH, check_profile
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["Profile"]
 
-_SUMMARY_DEPTH = (
-    "norm_ratio",
-    "normalized_entropy",
-    "normalized_entropy_without_sink",
-    "anisotropy",
-    "anisotropy_bound",
-)
 _SLACK = {
     "entropy": ("entropy_bound", "matrix_entropy"),
     "anisotropy": ("anisotropy", "anisotropy_bound"),
@@ -151,7 +145,7 @@ class Profile:
 
         ``learned_sink_mass`` is a column where the model has a learned sink.
         """
-        columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY_DEPTH}
+        columns = {name: self.data[name].mean("prompt").to_series() for name in SUMMARY_OF_DEPTH}
         if "sink_score" in self.data:
             columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
         if "mixing_score" in self.data:
@@ -179,25 +173,7 @@ class Profile:
             InputError: for a file that is missing, truncated, not a profile, or of a newer schema.
         """
         loaded = cls(read_dataset(path))
-        data = loaded.data
-        # All that showing it reads.
-        numbers = {"n_tokens", "sink_norm", *_SUMMARY_DEPTH}
-        missing = numbers - set(data.variables)
-        if missing:
-            raise InputError(
-                f"{path}: not a profile: {', '.join(sorted(missing))} missing; mcr_lens.read_dataset reads "
-                "other results"
-            )
-        wrong = [
-            name
-            for name in sorted(numbers)
-            if data[name].dtype.kind not in "fiu"
-            or not data[name].size
-            or "prompt" not in data[name].dims
-            or ("depth" not in data[name].dims and name != "n_tokens")
-        ]
-        if wrong:
-            raise InputError(f"{path}: not a profile: {', '.join(wrong)} without numbers a prompt and depth")
+        check_profile(loaded.data, path)
         return loaded
 
     @classmethod
@@ -238,7 +214,7 @@ class Profile:
         """Model, prompts and size, in one line."""
         made = self.data.attrs
         sizes = self.data.sizes
-        extra = [f"{sizes[dim]} {dim}s" for dim in ("model", "step", "arm") if dim in sizes]
+        extra = [f"{sizes[dim]} {dim}s" for dim in STACKED if dim in sizes]
         tokens = int(self.data.n_tokens.max())
         return ", ".join(
             [
@@ -258,13 +234,17 @@ class Profile:
     def table(self) -> pd.DataFrame:
         """``summary()`` as it is shown; of several profiles their norm ratio by depth."""
         if self.is_stacked:
-            return self.data.norm_ratio.mean("prompt").to_pandas().T.round(2)
+            ratio = self.data.norm_ratio.mean("prompt")
+            along = [dim for dim in ratio.dims if dim != "depth"]
+            if len(along) > 1:
+                ratio = ratio.stack({"profile": along})
+            return ratio.transpose("depth", ...).to_pandas().round(2)
         return self.summary().round(3)
 
     @property
     def is_stacked(self) -> bool:
         """Whether there are several profiles, along ``model``, ``step`` or ``arm``."""
-        return bool({"model", "step", "arm"} & set(self.data.dims))
+        return bool(set(STACKED) & set(self.data.norm_ratio.dims))
 
     def _rate(self, name: str, threshold: float) -> xr.DataArray:
         scores = self[name]

@@ -19,6 +19,9 @@ def check_variables(data: xr.Dataset, path: object) -> None:
     for name, values in data.variables.items():
         if set(_AXES) & set(values.dims) and values.dtype.kind not in "iufb":
             raise _wrong(path, name, "holds no numbers")
+    for name in set(_AXES) & set(data.coords):
+        if data[name].dtype.kind == "b" or len(np.unique(data[name].values)) < data[name].size:
+            raise _wrong(path, name, "names one of its places twice")
     for name in ("n_tokens", *_PLACES):
         if name in data.variables and not _whole(data[name].values):
             raise _wrong(path, name, "holds no whole numbers")

@@ -155,6 +155,26 @@ def test_a_broken_attention_score_is_named_too(model: Any, value: float, options
     assert broken.sink_score.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
 
 
+@pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
+def test_no_lens_is_fitted_to_states_that_lost_attention(model: Any) -> None:
+    def edit(scores: torch.Tensor, hook: Any) -> torch.Tensor:
+        edited = scores.clone()
+        edited[0, 1, 2, :2] = float("nan")
+        return edited
+
+    before = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+    point = model.hook_dict[f"blocks.{LAYER}.attn.hook_attn_scores"]
+    point.add_hook(edit)
+    try:
+        with pytest.raises(mcr.InputError, match="Inf or NaN in the model's own states: there is nothing"):
+            mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+        assert len(point.fwd_hooks) == 1
+    finally:
+        model.reset_hooks()
+    after = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+    assert torch.equal(before.weights, after.weights)
+
+
 def test_a_head_whose_pattern_an_edit_empties_is_not_broken(model: Any) -> None:
     def edit(pattern: torch.Tensor, hook: Any) -> torch.Tensor:
         edited = pattern.clone()

@@ -197,6 +197,19 @@ def test_models_of_different_depth() -> None:
     assert joined.sink_rate().sel(model="a")[:, 2:].isnull().all()
 
 
+def test_models_that_were_followed_through_training() -> None:
+    """Two dimensions of several profiles: shown in one table, a column a profile."""
+    followed = [
+        mcr.Profile.concat([made_profile([n, n + 1], model=str(n)) for _ in range(2)], "step", [0, 512])
+        for n in (1, 5)
+    ]
+    joined = mcr.Profile.concat(followed, "model", ["a", "b"])
+    table = joined.table()
+    assert table.columns.tolist() == [("a", 0), ("a", 512), ("b", 0), ("b", 512)]
+    assert table.values.tolist() == [[1, 1, 5, 5], [2, 2, 6, 6]]
+    assert "2 models, 2 steps" in repr(joined) and "512" in joined._repr_html_()
+
+
 def test_the_order_of_profiles_is_kept() -> None:
     parts = [made_profile([step, step + 1]) for step in (5, 1, 3)]
     joined = mcr.Profile.concat(parts, "step", labels=[512, 0, 64])
@@ -209,6 +222,7 @@ def test_the_order_of_profiles_is_kept() -> None:
     [
         ("prompt", {"model": "b"}, "differ in model"),
         ("prompt", {"revision": "step1"}, "differ in revision"),
+        ("prompt", {"load_options": {"n_ctx": "64"}}, "differ in load_options"),
         ("prompt", {"sink_position": 1}, "differ in sink_position"),
         ("model", {"sink_position": 1}, "differ in sink_position"),
         ("step", {"estimator": {"preset": "layer-by-layer"}}, "differ in estimator"),

@@ -69,9 +69,9 @@ def sweep(
         "shards": shards,
     }
     run_by = _engine(engine, {name: value for name, value in options.items() if value is not None})
-    chosen = _replaced(
-        sweeps.read_grid(grid, trust_remote_code=trust_remote_code), model, prompts, field, n, max_tokens
-    )
+    # Models of the grid that others replace run nothing, whatever they ask for.
+    read = sweeps.read_grid(grid, trust_remote_code=trust_remote_code or bool(model))
+    chosen = _replaced(read, model, prompts, field, n, max_tokens)
     if status or dry_run:
         table = sweeps.sweep_status(chosen, out)
         with showing(out):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Literal
 
 import pandas as pd
@@ -16,6 +15,7 @@ from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.models import Model, model_facts, require
+from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.told import warnings_about
@@ -146,22 +146,22 @@ def _check(model: Model, layers: object, max_ratio: float, seed: int) -> None:
             raise InputError(f"layers {layers!r}: use 'emergence', or some of 0..{n_layers - 1}")
     elif not _are_layers(layers, n_layers):
         raise InputError(f"layers {layers}: name some of 0..{n_layers - 1}, or 'emergence'")
-    if not 0 < max_ratio < math.inf:
-        raise InputError(f"max_ratio {max_ratio}: use a number above 0, such as 1")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise InputError(f"seed {seed}: use a whole number, 0 or more")
+    if not is_number(max_ratio) or not 0 < max_ratio < math.inf:
+        raise InputError(f"max_ratio {max_ratio!r}: use a number above 0, such as 1")
+    if not is_whole(seed, 0):
+        raise InputError(f"seed {seed!r}: use a whole number, 0 or more")
 
 
 def _are_layers(layers: object, n_layers: int) -> bool:
     """Some layers of the model, and nothing else."""
     listed = list(layers) if isinstance(layers, Iterable) else []
-    return bool(listed) and all(isinstance(x, Integral) and x in range(n_layers) for x in listed)
+    return bool(listed) and all(is_whole(x, 0, n_layers) for x in listed)
 
 
 def _doses(doses: Sequence[float]) -> list[float]:
     """Doses above 0 in rising order."""
     listed = list(doses) if isinstance(doses, Iterable) else []
-    known = all(isinstance(dose, Real) and 0 <= dose <= 1 for dose in listed)
+    known = all(is_number(dose) and 0 <= dose <= 1 for dose in listed)
     if not known or not any(listed):
         raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
     return sorted({float(dose) for dose in listed if dose > 0})

@@ -1,6 +1,7 @@
 """Fitting a tuned lens: affine translators that bring every depth's prediction near the last one's."""
 
 import random
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
@@ -14,16 +15,18 @@ from tqdm.auto import tqdm
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
-from mcr_lens.hooks.context import BatchContext
+from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.observe import depth_hook_name
+from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.packed_rows import PackedRows
 from mcr_lens.hooks.translators import Translators, translate
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
-from mcr_lens.models import Model, model_facts, require
+from mcr_lens.models import Model, attached_hooks, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.readout import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
+from mcr_lens.numeric import check_count, is_number
 from mcr_lens.prompts import Batch, Prompts
 
 __all__ = ["fit_tuned_lens"]
@@ -65,7 +68,7 @@ def fit_tuned_lens(
 
     Raises:
         InputError: for fewer than two prompts, options out of range, a model whose read-out the self-check
-            found broken, or whose own logits hold Inf or NaN.
+            found broken, or whose own states or logits hold Inf or NaN.
     """
     require(model, "final_readout", "fit_tuned_lens")
     _check(prompts, steps, learning_rate, tokens_per_step, held_out)
@@ -129,10 +132,7 @@ class _Fit:
             rows = slice(start, start + size)
             last = read_out(self._model, states[-1][rows][None])[0]
             if not bool(all_finite(last).all()):
-                raise InputError(
-                    "Inf or NaN in the model's own logits: there is nothing to fit a lens to."
-                    f"{remedy(model_facts(self._model).dtype)}"
-                )
+                raise _nothing_to_fit(self._model, "logits")
             log_last = log_distribution(last)
             for state, pair in zip(states[:-1], self._pairs, strict=True):
                 self._add_gradients(state[rows], pair, log_last, count)
@@ -174,7 +174,7 @@ class _Best:
 
 def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
     """The real tokens' states at every depth 0..L, without a graph."""
-    context = BatchContext(0, batch.lengths)
+    context = BatchContext(0, batch.lengths, batch.prompts)
     rows = PackedRows.of(context, batch.tokens.shape[0], batch.tokens.shape[1])
     states: list[Tensor] = []
 
@@ -183,8 +183,21 @@ def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
 
     n_layers = model.cfg.n_layers
     hooks = [(depth_hook_name(depth, n_layers), read) for depth in range(n_layers + 1)]
-    run(model, batch.tokens.to(model.cfg.device), hooks, blocks_only=True)
+    finite = FiniteObserver(model, patterns=not any("pattern" in name for name in attached_hooks(model)))
+    with running(context):
+        run(model, batch.tokens.to(model.cfg.device), [*hooks, *finite.hooks()], blocks_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is an error here
+        if bool((finite.result().not_finite_depth >= 0).any()):
+            raise _nothing_to_fit(model, "states")
     return states
+
+
+def _nothing_to_fit(model: Model, where: str) -> InputError:
+    return InputError(
+        f"Inf or NaN in the model's own {where}: there is nothing to fit a lens to."
+        f"{remedy(model_facts(model).dtype)}"
+    )
 
 
 def _held_out_kl(model: Model, prompts: Prompts, translators: Translators) -> Float[Tensor, "layer"]:
@@ -217,9 +230,9 @@ def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator
 def _check(prompts: Prompts, steps: int, learning_rate: float, tokens_per_step: int, held_out: float) -> None:
     if not isinstance(prompts, Prompts) or len(prompts) < 2:
         raise InputError("fit_tuned_lens needs at least 2 prompts, from load_prompts: one is held out")
-    if steps < 0 or tokens_per_step < 1:
-        raise InputError(f"steps {steps}, tokens_per_step {tokens_per_step}: use numbers from 0 and from 1")
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out {held_out}: use a fraction of the prompts between 0 and 1")
-    if not 0 < learning_rate < float("inf"):
-        raise InputError(f"learning_rate {learning_rate}: use a number above 0, such as 1e-3")
+    check_count("steps", steps, 0)
+    check_count("tokens_per_step", tokens_per_step)
+    if not is_number(held_out) or not 0 < held_out < 1:
+        raise InputError(f"held_out {held_out!r}: use a fraction of the prompts between 0 and 1")
+    if not is_number(learning_rate) or not 0 < learning_rate < float("inf"):
+        raise InputError(f"learning_rate {learning_rate!r}: use a number above 0, such as 1e-3")

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +13,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.hooks.intervene import check_hooks, indices
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Model, model_facts, require
+from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
 
 __all__ = ["SweepAxes", "sweep_axes"]
@@ -112,12 +112,11 @@ def _nothing(activation: Tensor, hook: Any) -> None:
 def _positions(positions: int | Iterable[int] | None, longest: int) -> tuple[int, ...] | None:
     if positions is None:
         return None
-    listed = (positions,) if isinstance(positions, Integral) else tuple(positions)  # type: ignore[arg-type]
+    listed = tuple(positions) if isinstance(positions, Iterable) else (positions,)
     if not listed or len(set(listed)) < len(listed):
         raise InputError(f"positions {list(listed)}: give each once, and at least one")
     for position in listed:
-        whole = isinstance(position, Integral) and not isinstance(position, bool)
-        if not whole or not -longest <= int(position) < longest:
+        if not is_whole(position, -longest, longest):
             raise InputError(
                 f"position {position!r}: the longest prompt has {longest} tokens, use 0..{longest - 1}, or "
                 "-1 for the last"

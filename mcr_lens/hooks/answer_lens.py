@@ -9,13 +9,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.translators import Translators, translate
 from mcr_lens.metrics.prediction import all_finite, log_distribution
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models import Hook, Model, ModelFacts, model_facts
 from mcr_lens.models.readout import read_out, rows_at_a_time
 from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
+from mcr_lens.numeric import is_whole
 
 __all__ = ["Answer", "AnswerLens"]
 
@@ -47,6 +49,10 @@ class AnswerLens:
         depths: the depths to read, of 0..L.
         translators: of a tuned lens; ``None``: the logit lens.
 
+    Raises:
+        InputError: for no answer, or one of a prompt, a position or tokens that there are none of; for depths
+            that the model does not have.
+
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
@@ -65,7 +71,9 @@ class AnswerLens:
         translators: Translators | None = None,
     ) -> None:
         self._model = model
+        facts = model_facts(model)
         self._depths = list(depths)
+        _check(answers, n_prompts, self._depths, facts)
         device = model.cfg.device
         self._affine = (
             () if translators is None else (translators.weights.to(device), translators.biases.to(device))
@@ -160,3 +168,22 @@ class AnswerLens:
         if self._affine and depth < self._model.cfg.n_layers:
             states = translate(states, *(part[depth].to(states.device) for part in self._affine))
         return read_out(self._model, states[None])[0]
+
+
+def _check(answers: Sequence[Answer], n_prompts: int, depths: Sequence[int], facts: ModelFacts) -> None:
+    last = facts.n_layers
+    if not depths or not all(is_whole(depth, 0, last + 1) for depth in depths):
+        raise InputError(f"depths {list(depths)}: use whole numbers of 0..{last}")
+    if not answers:
+        raise InputError("no answers: give at least one")
+    for number, answer in enumerate(answers):
+        if not is_whole(answer.prompt, 0, n_prompts) or not is_whole(answer.position, 0):
+            raise InputError(
+                f"answer {number}: position {answer.position} of prompt {answer.prompt}: use prompts "
+                f"0..{n_prompts - 1} and positions from 0"
+            )
+        if not answer.tokens or not all(is_whole(token, 0, facts.d_vocab) for token in answer.tokens):
+            raise InputError(
+                f"answer {number}: tokens {list(answer.tokens)[:8]}: use one or more of the vocabulary, "
+                f"0..{facts.d_vocab - 1}"
+            )

@@ -27,6 +27,7 @@ from mcr_lens.hooks.record import is_pattern
 from mcr_lens.hooks.sequence import FIRST_OUTPUT, FIRST_PATTERN, Follower
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.models.facts import ModelFacts, model_facts, owner_of
+from mcr_lens.numeric import is_whole
 
 __all__ = [
     "Edit",
@@ -171,7 +172,7 @@ def indices(values: int | Iterable[int], word: str, call: str) -> tuple[int, ...
     listed = (values,) if isinstance(values, Integral) else tuple(values)
     if not listed:
         raise InputError(f"{call}: no {word} given: name at least one")
-    if any(isinstance(x, bool) or not isinstance(x, Integral) or x < 0 for x in listed):
+    if not all(is_whole(x, 0) for x in listed):
         raise InputError(f"{call}: {word}s {list(listed)}: use whole numbers, counted from 0")
     if len(set(listed)) < len(listed):
         raise InputError(f"{call}: {word}s {list(listed)}: each once, a second time would edit the edit")

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.hooks.context import BatchContext, current_context
 from mcr_lens.hooks.finite import without
 from mcr_lens.hooks.observe import depth_hook_name
@@ -32,6 +32,7 @@ from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.models.readout import read_out, rows_at_a_time
 from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
+from mcr_lens.numeric import check_count
 
 __all__ = ["LogitLens"]
 
@@ -93,10 +94,9 @@ class LogitLens:
     ) -> None:
         require(model, "final_readout", type(self).__name__)
         facts = model_facts(model)
-        if not 0 <= top_k <= facts.d_vocab:
-            raise InputError(f"top_k {top_k}: use 0 (none) to {facts.d_vocab}, the vocabulary")
-        if token_block is not None and token_block < 1:
-            raise InputError(f"token_block {token_block}: use a number of rows from 1, or None")
+        check_count("top_k", top_k, 0, facts.d_vocab)
+        if token_block is not None:
+            check_count("token_block", token_block)
         self._model = model
         self._n_layers = facts.n_layers
         self._tokens = None if tokens is None else _checked_tokens(tokens, facts.d_vocab)
@@ -206,19 +206,19 @@ class LogitLens:
     def _finish(self, context: BatchContext, batch: int, rows: int) -> None:
         """The batch is over: means over each prompt's tokens."""
         lengths = context.prompt_lengths(batch, rows).cpu()
-        results: dict[str, Tensor] = {}
-        for name, pieces in self._pieces.items():
-            whole = torch.cat(pieces, dim=2)
-            if name == LOST_LOGITS:
-                lost = whole > 0
-                results[name] = lost.int().argmax(-1).where(lost.any(-1), -1)
-                continue
+        wholes = {name: torch.cat(pieces, dim=2) for name, pieces in self._pieces.items()}
+        lost = wholes.pop(LOST_LOGITS) > 0
+        lost_of_prompt = lost.any(-1)
+        results: dict[str, Tensor] = {LOST_LOGITS: lost.int().argmax(-1).where(lost_of_prompt, -1)}
+        for name, whole in wholes.items():
             if name.startswith("top_"):
                 results[name] = whole
                 continue
             counts = lengths - 1 if name in _OF_TARGETS else lengths
             counted = real_rows(counts, whole.shape[2], 0, whole.device)
-            results[name] = whole.double().where(counted, 0.0).sum(-1) / counts
+            mean = whole.double().where(counted, 0.0).sum(-1) / counts
+            # Also where the loss, which leaves the last token out, has all its terms.
+            results[name] = mean.masked_fill(lost_of_prompt, torch.nan)
             if self._per_token:
                 results[f"{name}_by_token"] = whole
         self._pieces = defaultdict(list)
@@ -227,7 +227,12 @@ class LogitLens:
 
 
 def _checked_tokens(tokens: Tensor | Sequence[Sequence[int]], d_vocab: int) -> Int[Tensor, "batch pos"]:
-    ids = torch.as_tensor(tokens).cpu()
+    try:
+        ids = torch.as_tensor(tokens).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, no numbers
+        raise InputError(
+            f"tokens: {one_line(error, 120)}; give ids (batch, pos), all rows of one length"
+        ) from error
     if ids.ndim != 2 or ids.is_floating_point() or not ids.numel():
         raise InputError(f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: give ids (batch, pos)")
     if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:

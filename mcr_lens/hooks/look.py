@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.roles import head_roles
 from mcr_lens.models import Hook, Model, model_facts, require
+from mcr_lens.numeric import check_count, is_whole
 
 __all__ = ["PatternObserver"]
 
@@ -62,11 +62,9 @@ class PatternObserver:
         require(model, "pattern_rows", "reading attention patterns")
         self._facts = model_facts(model)
         for layer in layers:
-            known = isinstance(layer, Integral) and not isinstance(layer, bool)
-            if not known or not 0 <= layer < self._facts.n_layers:
+            if not is_whole(layer, 0, self._facts.n_layers):
                 raise InputError(f"layer {layer!r}: {self._facts.name} has 0..{self._facts.n_layers - 1}")
-        if max_tokens < 1:
-            raise InputError(f"max_tokens {max_tokens}: use a number of tokens from 1")
+        check_count("max_tokens", max_tokens)
         self._layers = tuple(dict.fromkeys(int(layer) for layer in layers))
         if not self._layers:
             raise InputError("no layer to look at: name at least one")

@@ -8,7 +8,6 @@ row for all of them; a position in it is a position in the prompt, in every chun
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -23,6 +22,7 @@ from mcr_lens.hooks.positions import located
 from mcr_lens.hooks.record import Activations, is_pattern
 from mcr_lens.hooks.sequence import is_growing
 from mcr_lens.models.backend import Hook, Model
+from mcr_lens.numeric import is_whole
 
 __all__ = ["mean_ablate", "patch_activation", "resample_ablate"]
 
@@ -104,7 +104,7 @@ def resample_ablate(
     The draw is a function of the seed and the prompt's number, whatever the batch; it is made among the
     reference prompts that are long enough. Other arguments and errors as in ``mean_ablate``.
     """
-    if not isinstance(seed, Integral) or seed < 0:
+    if not is_whole(seed, 0):
         raise InputError(f"resample_ablate: seed {seed!r}: use a whole number, 0 or more")
     donor = replace(Donor.of(reference, hook_name, "resample_ablate"), seed=seed)
     return _replace("resample_ablate", hook_name, donor, positions, heads, model, {"seed": seed})
@@ -215,7 +215,7 @@ def _all_rows(context: BatchContext, batch: int, rows: int) -> tuple[Tensor, Ten
 
 
 def _positions(positions: int | Iterable[int], call: str) -> tuple[int, ...]:
-    listed = (positions,) if isinstance(positions, Integral) else tuple(positions)  # type: ignore[arg-type]
-    if not listed or any(isinstance(x, bool) or not isinstance(x, Integral) for x in listed):
+    listed = tuple(positions) if isinstance(positions, Iterable) else (positions,)
+    if not listed or not all(map(is_whole, listed)):
         raise InputError(f"{call}: positions {list(listed)}: give whole numbers, or None for all")
     return tuple(int(x) for x in listed)

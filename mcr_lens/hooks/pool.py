@@ -15,6 +15,7 @@ from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.numeric import is_whole
 
 __all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 
@@ -139,7 +140,7 @@ def chosen_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...
         return tuple(range(n_layers + 1))
     places = range(n_layers + 1)
     listed = list(depths) if isinstance(depths, Iterable) else [depths]
-    wrong = [x for x in listed if isinstance(x, bool) or x not in range(-len(places), len(places))]
+    wrong = [x for x in listed if not is_whole(x, -len(places), len(places))]
     if not listed or wrong or not isinstance(depths, Iterable):
         raise InputError(
             f"depths {depths}: use several whole numbers from 0 to {n_layers}, or from -1 down for the last"

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Model, checkpoint_labels
 from mcr_lens.models.load import load_model
+from mcr_lens.numeric import is_whole
 from mcr_lens.tiny import checkpoint_steps
 
 __all__ = ["Checkpoint", "checkpoints"]
@@ -78,13 +78,11 @@ def checkpoints(
 def _check(source: Source, steps: Sequence[int] | str) -> None:
     if isinstance(steps, str) and steps not in ("all", "thinned"):
         raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
-    if not isinstance(steps, str) and (
-        not isinstance(steps, Iterable) or not all(isinstance(step, Integral) for step in steps)
-    ):
+    if not isinstance(steps, str) and (not isinstance(steps, Iterable) or not all(map(is_whole, steps))):
         raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
     if not isinstance(source, str | Path | Iterable):
         raise InputError(f"checkpoints of {source!r}: give a name, folders, or a mapping from step to folder")
-    wrong = [step for step in source if not isinstance(step, Integral)] if isinstance(source, Mapping) else []
+    wrong = [step for step in source if not is_whole(step)] if isinstance(source, Mapping) else []
     if wrong:
         raise InputError(f"{wrong[0]!r} is no step: a mapping goes from whole numbers to folders or names")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from mcr_lens.errors import InputError
@@ -23,6 +23,7 @@ class ModelFacts:
         failed_checks: what the self-check found wrong, by the name of the check; empty when all is well.
         learned_sink: True when patterns sum to less than one because a learned sink logit was dropped.
         processing: ``"raw"``, or what has been done to the weights.
+        load_options: what else ``load_model`` was given, in words; a changed configuration is another model.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelFacts:
     processing: str
     learned_sink: bool = False
     failed_checks: Mapping[str, str] = field(default_factory=dict)
+    load_options: Mapping[str, str] = field(default_factory=dict)
 
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its model."""
@@ -50,6 +52,7 @@ class ModelFacts:
             "processing": self.processing,
             "dtype": self.dtype,
             "device": self.device,
+            **({"load_options": dict(self.load_options)} if self.load_options else {}),
             "learned_sink": self.learned_sink,
             "failed_checks": dict(self.failed_checks),
             "versions": {
@@ -59,16 +62,25 @@ class ModelFacts:
         }
 
 
+class _Origin(NamedTuple):
+    name: str
+    revision: str | None
+    load_options: Mapping[str, str]
+
+
 # The outcome of the self-check, with the state of the model that it was done on.
 _CHECKS: WeakKeyDictionary[Any, tuple[tuple[str, ...], SelfCheck]] = WeakKeyDictionary()
-_ORIGINS: WeakKeyDictionary[Any, tuple[str, str | None]] = WeakKeyDictionary()
+_ORIGINS: WeakKeyDictionary[Any, _Origin] = WeakKeyDictionary()
+# What is not told of loading: secrets, and what says nothing of the model.
+_UNTOLD = ("token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "move_to_device")
 # A plain hook is told its hook point and no more: these lead from there to the facts.
 _OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
 
 
-def record_origin(model: Model, source: str, revision: str | None) -> None:
-    """Remember where ``load_model`` got a model from: its class forgets the revision."""
-    _ORIGINS[model] = (source, revision)
+def record_origin(model: Model, source: str, revision: str | None, options: Mapping[str, Any]) -> None:
+    """Remember where ``load_model`` got a model from, and how: its class forgets the revision."""
+    told = {name: _in_words(value) for name, value in options.items() if name not in _UNTOLD}
+    _ORIGINS[model] = _Origin(source, revision, told)
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -84,7 +96,7 @@ def model_facts(model: Model) -> ModelFacts:
     # Folding, centring or casting weights makes another model of it: check again.
     is_new = model not in _CHECKS or _CHECKS[model][0] != state
     if is_new:
-        refuse_unsuited(model, _origin(model)[0])
+        refuse_unsuited(model, _origin(model).name)
         _CHECKS[model] = (state, self_check(model))
     facts = _facts(model, backend, *state, _CHECKS[model][1])
     if is_new:
@@ -122,7 +134,7 @@ def _facts(
     model: Model, backend: Backend, processing: str, dtype: str, device: str, checked: SelfCheck
 ) -> ModelFacts:
     cfg = model.cfg
-    name, revision = _origin(model)
+    name, revision, load_options = _origin(model)
     return ModelFacts(
         name=name,
         revision=revision,
@@ -138,12 +150,21 @@ def _facts(
         processing=processing,
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
+        load_options=load_options,
     )
 
 
-def _origin(model: Model) -> tuple[str, str | None]:
-    """Name and revision."""
-    return _ORIGINS.get(model, (str(model.cfg.model_name), None))
+def _origin(model: Model) -> _Origin:
+    return _ORIGINS.get(model) or _Origin(str(model.cfg.model_name), None, {})
+
+
+def _in_words(value: Any) -> str:
+    """Plain values as they are written; of an object its kind, whose own words may go on for pages."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_in_words(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_in_words, value))}]"
+    return str(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def _windows(model: Model, backend: Backend) -> tuple[int | None, ...]:

@@ -88,7 +88,7 @@ def load_model(
     if str(model.cfg.device) == "meta":  # offloaded to disk as a whole: it computes on the CPU
         model.cfg.device = "cpu"
     refuse_unsuited(model, name)
-    record_origin(model, name, revision)
+    record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
     return model
 

@@ -53,7 +53,7 @@ class Machine:
             return cls(here.devices, host)
         if memory == "cpu":
             return cls((), host)
-        times, x, each = memory.rpartition("x")
+        times, x, each = memory.rpartition("x") if isinstance(memory, str) else ("", "", memory)
         if x and not (times.isdecimal() and 1 <= int(times) <= 1024):
             raise InputError(f"memory {memory!r}: use 80GB, 8x80GB (eight devices) or cpu")
         return cls((number_of_bytes(each, "memory"),) * (int(times) if x else 1), host)
@@ -69,6 +69,8 @@ def number_of_bytes(text: str, what: str = "memory") -> int:
         >>> number_of_bytes("80GB"), number_of_bytes("1.5 GiB")
         (80000000000, 1610612736)
     """
+    if not isinstance(text, str):
+        raise InputError(f"{what} {text!r}: use a text such as '80GB'")
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, flags=re.IGNORECASE)
     size = 0.0
     if found is not None:

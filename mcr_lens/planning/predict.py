@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Backend, has_hooked_transformer
 from mcr_lens.models.hooked import supports_name
+from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import result_bytes
 from mcr_lens.planning.planned import Plan
@@ -75,12 +75,14 @@ def plan(
     """
     if dtype is not None and dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r}: use one of {', '.join(_DTYPES)}")
-    if bits is not None and not 1 <= bits <= 32:
-        raise InputError(f"bits {bits}: a weight takes 1 to 32")
-    if flops is not None and not 1e6 <= flops < 1e21:
-        raise InputError(f"flops {flops:g}: operations a second, such as 4e14 for an accelerator")
+    if backend not in ("auto", "hooked_transformer", "bridge"):
+        raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
+    if bits is not None and not (is_number(bits) and 1 <= bits <= 32):
+        raise InputError(f"bits {bits!r}: a weight takes 1 to 32")
+    if flops is not None and not (is_number(flops) and 1e6 <= flops < 1e21):
+        raise InputError(f"flops {flops!r}: operations a second, such as 4e14 for an accelerator")
     for name, value in (("batch_size", batch_size), ("chunk", chunk)):
-        if value not in (None, "auto") and not (_is_count(value) and value):
+        if value not in (None, "auto") and not is_whole(value, 1):
             raise InputError(f"{name} {value!r}: use a number from 1")
     machine = Machine.told(memory, host_memory)
     shape = model_shape(model, revision)
@@ -120,8 +122,12 @@ def _lengths(
     if isinstance(prompts, Prompts):
         return prompts.lengths
     if not isinstance(prompts, str | Path):
-        prompts = list(prompts)
-        if prompts and all(_is_count(each) for each in prompts):
+        prompts = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+        if prompts and all(map(is_whole, prompts)):
+            if options:
+                raise InputError(
+                    f"{', '.join(options)}: for prompts that are read; these are numbers of tokens"
+                )
             if min(prompts) < 2:
                 raise InputError("a prompt of less than 2 tokens: a prompt needs at least 2")
             return tuple(int(each) for each in prompts)
@@ -213,7 +219,3 @@ def _seconds(
         on_device=bool(setting.device_bytes),
         moved=moved,
     )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

@@ -7,7 +7,6 @@ import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
+from mcr_lens.numeric import is_whole
 
 __all__ = ["Batch", "Prompts", "check_number", "check_texts"]
 
@@ -206,9 +206,7 @@ class Prompts:
 
 def check_number(name: str, number: int | None, least: int, why: str) -> None:
     """Raise ``InputError`` unless a number was left out or is whole and large enough."""
-    if number is not None and (
-        isinstance(number, bool) or not isinstance(number, Integral) or number < least
-    ):
+    if number is not None and not is_whole(number, least):
         raise InputError(f"{name} = {number!r}: {why}; use a whole number from {least}, or leave it out")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
+from mcr_lens.numeric import is_whole
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
 from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, read_text, refuse_twice
 
@@ -50,6 +51,8 @@ def load_prompts(
     else:
         name = "list of strings"
         texts = check_texts(source, name)
+    if seed is not None and not is_whole(seed):
+        raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
     if seed is not None:
         random.Random(seed).shuffle(texts)
     return Prompts.from_texts(
@@ -70,6 +73,10 @@ def read_texts(
     split: str | None = None,
 ) -> list[str]:
     """The texts of a file or data set, untokenised; arguments and errors as in ``load_prompts``."""
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"texts are read from a file, not a {type(source).__name__}: give its path, or 'hf:NAME'"
+        )
     if str(source).startswith("hf:"):
         return _column(list(load_split(str(source).removeprefix("hf:"), config, split)), field, source)
     path = Path(os.path.expanduser(source))

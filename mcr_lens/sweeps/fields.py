@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.numeric import is_whole
 
 __all__ = ["check_counts", "check_entries", "check_fields", "check_once", "check_texts"]
 
@@ -67,7 +68,7 @@ def check_counts(what: str, least: int = 1, **counts: Any) -> None:
     for name, count in counts.items():
         if count in (None, "auto"):
             continue
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        if not is_whole(count, least):
             raise InputError(f"{what}: {name} = {count!r}: use a whole number from {least}")
 
 

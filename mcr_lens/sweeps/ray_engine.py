@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcr_lens.errors import InputError
+from mcr_lens.numeric import is_whole
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.fields import check_fields
 from mcr_lens.sweeps.folder import ResultFolder
@@ -57,7 +58,7 @@ class RayEngine:
         check_fields(self, "ray")
         for name, least in (("workers", 1), ("cpus_per_worker", 1), ("shards", 1), ("retries", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not is_whole(value, least):
                 raise InputError(f"ray: {name} = {value}: use a whole number from {least}")
         gpus = self.gpus_per_worker
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):

@@ -47,6 +47,8 @@ def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
         n = 64
         max_tokens = 256
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"a grid is read from a file, not a {type(path).__name__}: give its path")
     path = Path(os.path.expanduser(path))
     if os.path.exists(path) and not os.path.isfile(path):  # a device could be read for ever
         raise InputError(f"{path}: cannot be read (not a file); give a TOML file")

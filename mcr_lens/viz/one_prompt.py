@@ -1,7 +1,6 @@
 """What may be looked at: one prompt, as text, as ids or as ``Prompts`` of one; and some of its numbers."""
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -9,9 +8,10 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.intervene import described
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
 
-__all__ = ["TextOrTokens", "check_count", "chosen", "cut_note", "edit_note", "one_prompt"]
+__all__ = ["TextOrTokens", "chosen", "cut_note", "edit_note", "one_prompt"]
 
 TextOrTokens = str | Sequence[int] | Tensor | Prompts
 
@@ -62,15 +62,9 @@ def chosen(word: str, given: int | Iterable[int], count: int) -> list[int]:
     if not listed:
         raise InputError(f"no {word} to draw: name at least one of 0..{count - 1}")
     for number in listed:
-        if not isinstance(number, Integral) or isinstance(number, bool) or not 0 <= int(number) < count:
+        if not is_whole(number, 0, count):
             raise InputError(f"{word} {number!r}: use whole numbers from 0..{count - 1}")
     return list(dict.fromkeys(int(number) for number in listed))
-
-
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise ``InputError`` unless the value is a whole number from ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise InputError(f"{name} {value!r}: use a whole number from {least}")
 
 
 def cut_note(shown: int, n_tokens: int, also: str = "") -> str:

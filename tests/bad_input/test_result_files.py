@@ -110,6 +110,28 @@ def test_another_result_is_no_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "dims"),
+    [
+        ("sink_score", ("prompt", "layer")),
+        ("mixing_score", ("prompt", "head")),
+        ("learned_sink_mass", ("prompt", "layer", "depth")),
+        ("norm_ratio", ("prompt", "depth", "head")),
+        ("anisotropy", ("prompt",)),
+        ("n_tokens", ("prompt", "depth")),
+    ],
+)
+def test_what_a_profile_shows_has_its_shape(
+    name: str, dims: tuple[str, ...], llama_profile: mcr.Profile, tmp_path: Path
+) -> None:
+    sizes = dict(llama_profile.data.sizes)
+    values = np.ones([sizes[dim] for dim in dims], dtype=np.int64)
+    netcdf.write_dataset(
+        llama_profile.data.drop_vars(name).assign({name: (dims, values)}), tmp_path / "run.nc"
+    )
+    refused(tmp_path / "run.nc", "not a profile: no numbers of the shape", name)
+
+
+@pytest.mark.parametrize(
     ("name", "values", "why"),
     [
         ("not_finite_depth", ("prompt", ["a", "b"]), "holds no whole numbers"),

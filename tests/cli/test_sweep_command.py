@@ -99,6 +99,15 @@ def test_bad_input_is_refused(grid: Path, questions: Path, tmp_path: Path) -> No
     assert not out.exists()
 
 
+def test_code_of_models_that_are_replaced_need_not_be_allowed(grid: Path, tmp_path: Path) -> None:
+    model = "[[models]]\nsource = 'x/y'\noptions = {trust_remote_code = true}\n"
+    grid.write_text(model + "[[prompts]]\nsource = 'made-up'\nn = 2\n")
+    given = ("sweep", grid, "--out", tmp_path / "out", "--dry-run")
+    assert_refused(run(*given), 2, "a file alone cannot ask", "--trust-remote-code")
+    result = run(*given, "--model", "tiny")
+    assert result.exit_code == 0 and "x/y" not in result.stdout and "tiny" in result.stdout
+
+
 def test_options_of_ray_are_refused_without_it_and_when_they_cannot_be(grid: Path, tmp_path: Path) -> None:
     given = ("sweep", grid, "--out", tmp_path / "out", "--model", "tiny", "--prompts", "made-up")
     words = ("--workers, --gpus-per-worker: for --engine ray only; the engine is local",)

@@ -25,11 +25,18 @@ from mcr_lens.viz import report
 from mcr_lens.viz.report_page.runs import read_runs
 
 SHOWN = ["norm_ratio", "normalized_entropy", "normalized_entropy_without_sink", "anisotropy"]
-SHOWN += ["anisotropy_bound", "sink_norm", "top_activation", "median_activation"]
+SHOWN += [
+    "anisotropy_bound",
+    "sink_norm",
+    "top_activation",
+    "median_activation",
+    "sink_score",
+    "mixing_score",
+]
 ATTRIBUTES = (
     "schema model revision backend processing dtype device sink_position d_vocab learned_sink failed_checks "
     "interventions attached_hooks estimator prompts versions members sweep checkpoint arms ends_norm "
-    "compressed_depths before_depth writes seed lens interval"
+    "compressed_depths before_depth writes seed lens interval load_options"
 ).split()
 TEXTS = st.lists(st.text(max_size=6), max_size=3)
 PLAUSIBLE = st.one_of(
@@ -118,17 +125,22 @@ def attributes_of_profiles(draw: Draw, folder: Path, model: Any) -> None:
         assert report(path, folder / "page.html").is_file()
 
 
+CHANGES = ("gone", "text", "float", "bool", "odd", "turned", "flat", "other", "stacked")
+
+
 def other_variables(draw: Draw, data: xr.Dataset) -> xr.Dataset:
     """One or two variables of another type, with other values or dimensions, under another name, or gone."""
     for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(sorted(map(str, data.variables))))
         values = data[name]
-        change = draw(st.sampled_from(["gone", "text", "float", "bool", "odd", "turned", "flat", "other"]))
+        change = draw(st.sampled_from(list(CHANGES)))
         if change == "gone":
             data = data.drop_vars(name)
             continue
         if change == "turned":
             new = xr.Variable(values.dims[::-1], values.values.T)
+        elif change == "stacked":
+            new = values.expand_dims({draw(st.sampled_from(["model", "step", "arm", "dose"])): 2})
         elif change == "flat":
             new = xr.Variable((), values.values.flatten()[:1].sum()) if values.dtype.kind in "fiub" else None
         elif change == "odd":

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
 import mcr_lens as mcr
 from mcr_lens.models import backend_of, model_facts
 from mcr_lens.models.backend import has_hooked_transformer
+from mcr_lens.models.facts import record_origin
 
 TOKENS = torch.tensor([[1, *range(3, 40)], [1, *range(20, 57)]])
 
@@ -55,6 +56,28 @@ def test_a_folder_is_the_hugging_face_model(family: str, family_folder: Callable
     assert facts.processing == "raw"
     assert facts.name == str(folder)
     assert model.tokenizer.bos_token == "<bos>"
+
+
+def test_what_makes_another_model_of_it_is_told(llama_folder: Path, tmp_path: Path) -> None:
+    """A result says so where the weights or the configuration are not those of its source, but no secret."""
+    changed = {"hf_config_overrides": {"num_hidden_layers": 2}, "load_weights": False, "model_class": dict}
+    prompts = mcr.Prompts.from_tokens([[1, 3, 4, 5]])
+    plain = mcr.profile(mcr.load_model(llama_folder), prompts, progress=False).data
+    assert "load_options" not in plain.attrs
+    model = mcr.load_model(llama_folder, load_weights=False, hf_config_overrides={"num_hidden_layers": 2})
+    profile = mcr.profile(model, prompts, progress=False)
+    assert profile.data.attrs["load_options"] == {
+        "load_weights": "False",
+        "hf_config_overrides": "{num_hidden_layers: 2}",
+    }
+    loaded = mcr.Profile.load(profile.save(tmp_path / "run.nc"))
+    assert loaded.data.attrs == profile.data.attrs
+    record_origin(model, "x", None, changed | {"token": "hf_secret"})
+    assert model_facts(model).load_options == {
+        "hf_config_overrides": "{num_hidden_layers: 2}",
+        "load_weights": "False",
+        "model_class": "type",
+    }
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import is_sound
+from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
 
 try:
@@ -230,9 +230,8 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
 def _checked_depths(depths: Sequence[int] | None, n_layers: int) -> list[int]:
     listed = listed_depths(depths)
-    places = range(n_layers + 1)
-    chosen = list(places) if listed is None else listed
-    if not chosen or not all(isinstance(depth, Integral) and depth in places for depth in chosen):
+    chosen = list(range(n_layers + 1)) if listed is None else listed
+    if not chosen or not all(is_whole(depth, 0, n_layers + 1) for depth in chosen):
         raise InputError(f"depths {chosen}: use whole numbers of 0..{n_layers}, or None for all")
     return sorted({int(depth) for depth in chosen})
 

@@ -16,6 +16,7 @@ from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import LOST_LOGITS, is_sound
+from mcr_lens.numeric import is_number, is_whole
 
 __all__ = ["choice_summary", "multiple_choice"]
 
@@ -81,10 +82,10 @@ def multiple_choice(
     from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel, require_lm_eval
 
     require_lm_eval("multiple_choice")
-    if limit is not None and not limit > 0:
-        raise InputError(f"limit {limit}: use a number of documents from 1, a fraction below 1, or None")
-    if num_fewshot is not None and num_fewshot < 0:
-        raise InputError(f"num_fewshot {num_fewshot}: use a number of examples from 0, or None")
+    if limit is not None and not (is_number(limit) and limit > 0):
+        raise InputError(f"limit {limit!r}: use a number of documents from 1, a fraction below 1, or None")
+    if num_fewshot is not None and not is_whole(num_fewshot, 0):
+        raise InputError(f"num_fewshot {num_fewshot!r}: use a number of examples from 0, or None")
     lm = LensLanguageModel(
         model,
         interventions,

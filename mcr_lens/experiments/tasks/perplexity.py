@@ -15,6 +15,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts, read_texts
 from mcr_lens.prompts.files import read_text
 
@@ -86,6 +87,8 @@ def lens_perplexity(
         prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
     if len(documents) != len(prompts):
         raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
+    if not all(map(is_whole, documents)):
+        raise InputError("documents: give whole numbers, the same one for all windows of a document")
     data = logit_lens(
         model,
         prompts,
@@ -138,8 +141,8 @@ def text_windows(
     """
     n_ctx = model_facts(model).n_ctx
     size = min(n_ctx, _LONGEST) if max_tokens is None else max_tokens
-    if not 2 <= size <= n_ctx:
-        raise InputError(f"max_tokens {size}: use 2 to {n_ctx}, the context of {model_facts(model).name}")
+    if not is_whole(size, 2, n_ctx + 1):
+        raise InputError(f"max_tokens {size!r}: use 2 to {n_ctx}, the context of {model_facts(model).name}")
     whole = Prompts.from_texts(texts, model, prepend_bos=prepend_bos)
     # A BOS that was put first is put first again; one that a text brought itself belongs to the text.
     n_first = int(whole.bos in ("prepended", "eos prepended"))

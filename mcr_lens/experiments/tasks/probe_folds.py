@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mcr_lens.errors import InputError
+from mcr_lens.numeric import is_whole
 
 __all__ = [
     "Fold",
@@ -42,10 +42,10 @@ class Fold:
 
 def check_folds(folds: int, seed: int) -> None:
     """Raise ``InputError`` unless the number of folds and the seed are in range."""
-    if isinstance(folds, bool) or not isinstance(folds, Integral) or folds < 2:
-        raise InputError(f"folds {folds}: use a whole number from 2, or give test=(prompts, labels)")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
-        raise InputError(f"seed {seed} must be a whole number from 0 to 2**32 - 1")
+    if not is_whole(folds, 2):
+        raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
+    if not is_whole(seed, 0, 2**32):
+        raise InputError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
 
 
 def clusters(

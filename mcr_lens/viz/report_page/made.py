@@ -16,6 +16,7 @@ _FIRST = (
     "backend",
     "dtype",
     "device",
+    "load_options",
     "processing",
     "prompts",
     "estimator",
