@@ -62,10 +62,6 @@ if TYPE_CHECKING:
     from mcr_lens.models import (
         load_model,
     )
-    from mcr_lens.netcdf import (
-        read_dataset,
-        write_dataset,
-    )
     from mcr_lens.planning import (
         Plan,
         plan,
@@ -79,6 +75,10 @@ if TYPE_CHECKING:
     )
     from mcr_lens.result import (
         Profile,
+    )
+    from mcr_lens.result_files import (
+        read_dataset,
+        write_dataset,
     )
     from mcr_lens.sinks import (
         locate_sink,
@@ -204,14 +204,14 @@ _HOMES = {
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
     "quality_by_depth": "mcr_lens.experiments",
-    "read_dataset": "mcr_lens.netcdf",
+    "read_dataset": "mcr_lens.result_files",
     "read_grid": "mcr_lens.sweeps",
     "record": "mcr_lens.engine",
     "sweep": "mcr_lens.sweeps",
     "sweep_status": "mcr_lens.sweeps",
     "resample_ablate": "mcr_lens.hooks",
     "word_problems": "mcr_lens.prompts",
-    "write_dataset": "mcr_lens.netcdf",
+    "write_dataset": "mcr_lens.result_files",
     "zero_dimensions": "mcr_lens.hooks",
 }
 _MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "sweeps", "viz")

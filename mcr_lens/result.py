@@ -15,9 +15,8 @@ import xarray as xr
 from mcr_lens import phases
 from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
-from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.phases import ChangePoints, Phases
-from mcr_lens.profile_shape import STACKED, SUMMARY_OF_DEPTH, check_profile
+from mcr_lens.result_files import STACKED, SUMMARY_OF_DEPTH, check_profile, read_dataset, write_dataset
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["Profile"]

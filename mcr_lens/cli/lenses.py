@@ -26,7 +26,7 @@ def lens(
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
     import mcr_lens as mcr
-    from mcr_lens.netcdf import check_place, write_dataset
+    from mcr_lens.result_files import check_place, write_dataset
 
     check_place(out)
     tuned = None if translators is None else mcr.Translators.load(translators)

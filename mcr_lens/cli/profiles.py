@@ -32,7 +32,7 @@ def demo(
     The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
     """
     import mcr_lens as mcr
-    from mcr_lens.netcdf import check_place
+    from mcr_lens.result_files import check_place
     from mcr_lens.viz.report_page import check_page
     from mcr_lens.viz.report_page import report as write_report
 
@@ -56,7 +56,7 @@ def profile(
 ) -> None:
     """Measure every depth, layer and head of a model on your prompts in one pass."""
     import mcr_lens as mcr
-    from mcr_lens.netcdf import check_place
+    from mcr_lens.result_files import check_place
 
     check_place(out)
     loaded = model.load()

@@ -103,7 +103,7 @@ def tasks(
 
 
 def _write(results: "dict[str, xr.Dataset]", folder: Path) -> None:
-    from mcr_lens.netcdf import write_dataset
+    from mcr_lens.result_files import write_dataset
 
     for name, data in results.items():
         write_dataset(data, folder / name)

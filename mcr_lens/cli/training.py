@@ -34,7 +34,7 @@ def training(
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
-    from mcr_lens.netcdf import check_place
+    from mcr_lens.result_files import check_place
 
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")

@@ -10,8 +10,8 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.claims import Claim, claims_of
-from mcr_lens.netcdf import read_dataset, write_dataset
 from mcr_lens.not_finite import not_finite_note
+from mcr_lens.result_files import read_dataset, write_dataset
 from mcr_lens.statistics import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 

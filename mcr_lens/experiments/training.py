@@ -12,9 +12,9 @@ from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models.checkpoints import Checkpoint, Source, checkpoints
-from mcr_lens.netcdf import check_place
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
+from mcr_lens.result_files import check_place
 from mcr_lens.told import warnings_about
 
 __all__ = ["profile_training"]

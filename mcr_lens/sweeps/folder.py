@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.netcdf import check_place, plain_path
 from mcr_lens.result import Profile
+from mcr_lens.result_files import check_place, plain_path
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
 

@@ -17,7 +17,7 @@ import xarray as xr
 from shell import ENVIRONMENT
 
 import mcr_lens as mcr
-from mcr_lens import netcdf
+from mcr_lens.result_files import netcdf
 
 
 def refused(path: Path, *parts: str) -> None:
@@ -209,7 +209,7 @@ FULL = """
 import os, resource, signal, sys
 import numpy as np, xarray as xr
 import mcr_lens as mcr
-from mcr_lens.netcdf import write_dataset
+from mcr_lens.result_files import write_dataset
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = sys.argv[1]
 rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from shell import assert_refused, run
 
 import mcr_lens as mcr
 from mcr_lens.cli.show import number
-from mcr_lens.netcdf import read_dataset
+from mcr_lens.result_files import read_dataset
 
 FIELD = ("--field", "question", "--n", 5)
 

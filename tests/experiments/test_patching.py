@@ -15,7 +15,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
 from mcr_lens.hooks.context import is_running
 from mcr_lens.models.backend import as_module
-from mcr_lens.netcdf import read_dataset, write_dataset
+from mcr_lens.result_files import read_dataset, write_dataset
 
 CLEAN = [[1, 7, 9, 23, 5, 40], [1, 8, 30, 12, 6, 41]]
 CORRUPT = [[1, 7, 19, 23, 5, 40], [1, 8, 31, 12, 6, 41]]

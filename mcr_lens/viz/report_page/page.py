@@ -15,8 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model
-from mcr_lens.netcdf import check_place
 from mcr_lens.result import Profile
+from mcr_lens.result_files import check_place
 from mcr_lens.viz.one_prompt import TextOrTokens
 from mcr_lens.viz.report_page import results
 from mcr_lens.viz.report_page.content import Block, Heading, Note, Section, Table, Words

@@ -16,9 +16,9 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.uses import choice_uses, perplexity_use, probe_uses
-from mcr_lens.netcdf import read_dataset
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.result import Profile
+from mcr_lens.result_files import read_dataset
 from mcr_lens.viz.report_page.safe import plain
 
 __all__ = ["Kind", "Result", "Run", "Tasks", "read_runs", "whole"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
-from mcr_lens import netcdf
+from mcr_lens.result_files import netcdf
 
 ATTRIBUTES = {
     "revision": None,

@@ -12,9 +12,9 @@ from typing import Any
 import h5py
 import xarray as xr
 
-from mcr_lens.attributes import check_attributes
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.variables import check_variables
+from mcr_lens.result_files.attributes import check_attributes
+from mcr_lens.result_files.variables import check_variables
 
 __all__ = ["SCHEMA", "check_place", "plain_path", "read_dataset", "write_dataset"]
 

@@ -31,7 +31,7 @@ def check_profile(data: xr.Dataset, path: object) -> None:
             "other results"
         )
     shapes |= dict.fromkeys(_SUMMARY_OF_LAYER, ("prompt", "layer", "head"))
-    several = set(STACKED) & set(data.norm_ratio.dims)
+    several: set[Hashable] = set(STACKED) & set(data.norm_ratio.dims)
     wrong = [
         name
         for name, dims in shapes.items()
