@@ -157,13 +157,13 @@ def test_a_broken_attention_score_is_named_too(model: Any, value: float, options
 
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
 def test_no_lens_is_fitted_to_states_that_lost_attention(model: Any) -> None:
-    def edit(scores: torch.Tensor, hook: Any) -> torch.Tensor:
-        edited = scores.clone()
-        edited[0, 1, 2, :2] = float("nan")
+    def edit(queries: torch.Tensor, hook: Any) -> torch.Tensor:
+        edited = queries.clone()
+        edited[0, 2, 1] = float("nan")
         return edited
 
     before = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
-    point = model.hook_dict[f"blocks.{LAYER}.attn.hook_attn_scores"]
+    point = model.hook_dict[f"blocks.{LAYER}.attn.hook_q"]
     point.add_hook(edit)
     try:
         with pytest.raises(mcr.InputError, match="Inf or NaN in the model's own states: there is nothing"):
@@ -173,6 +173,31 @@ def test_no_lens_is_fitted_to_states_that_lost_attention(model: Any) -> None:
         model.reset_hooks()
     after = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
     assert torch.equal(before.weights, after.weights)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_key_that_is_knocked_out_is_not_broken(model: Any, attached: bool) -> None:
+    """Minus infinity as a score, also of the only key that the first token has."""
+
+    def knock_out(scores: torch.Tensor, hook: Any) -> torch.Tensor:
+        edited = scores.clone()
+        edited[..., 0] = -torch.inf
+        return edited
+
+    name = f"blocks.{LAYER}.attn.hook_attn_scores"
+    hooks = [] if attached else [(name, knock_out)]
+    if attached:
+        model.hook_dict[name].add_hook(knock_out)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            data = mcr.profile(model, PROMPTS, interventions=hooks, progress=False).data
+    finally:
+        model.reset_hooks()
+    assert (data.not_finite_depth == -1).all()
+    assert data.norm_ratio.notnull().all()
+    assert data.sink_score.sel(layer=slice(LAYER + 1, None)).notnull().all()
+    assert float(data.sink_attention.sel(layer=LAYER).max()) == 0
 
 
 def test_a_head_whose_pattern_an_edit_empties_is_not_broken(model: Any) -> None:

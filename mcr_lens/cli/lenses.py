@@ -26,9 +26,9 @@ def lens(
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_place, write_dataset
+    from mcr_lens.result_files import check_result_place, write_dataset
 
-    check_place(out)
+    check_result_place(out)
     tuned = None if translators is None else mcr.Translators.load(translators)
     loaded = model.load()
     chosen = prompts.load(loaded)

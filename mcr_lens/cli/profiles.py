@@ -32,11 +32,11 @@ def demo(
     The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
     """
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_place
+    from mcr_lens.result_files import check_result_place
     from mcr_lens.viz.report_page import check_page
     from mcr_lens.viz.report_page import report as write_report
 
-    check_place(out)
+    check_result_place(out)
     page = report_beside(out)
     check_page(page)
     model = mcr.load_model("tiny")
@@ -56,9 +56,9 @@ def profile(
 ) -> None:
     """Measure every depth, layer and head of a model on your prompts in one pass."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_place
+    from mcr_lens.result_files import check_result_place
 
-    check_place(out)
+    check_result_place(out)
     loaded = model.load()
     _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), out)
 

@@ -70,7 +70,8 @@ def sweep(
     }
     run_by = _engine(engine, {name: value for name, value in options.items() if value is not None})
     # Models of the grid that others replace run nothing, whatever they ask for.
-    read = sweeps.read_grid(grid, trust_remote_code=trust_remote_code or bool(model))
+    trust_remote_code = trust_remote_code or bool(model)
+    read = sweeps.read_grid(grid, trust_remote_code=trust_remote_code)
     chosen = _replaced(read, model, prompts, field, n, max_tokens)
     if status or dry_run:
         table = sweeps.sweep_status(chosen, out)

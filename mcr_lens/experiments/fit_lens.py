@@ -16,6 +16,7 @@ from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
 from mcr_lens.hooks.context import BatchContext, running
+from mcr_lens.hooks.intervene import shapes_attention
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.packed_rows import PackedRows
@@ -183,7 +184,7 @@ def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
 
     n_layers = model.cfg.n_layers
     hooks = [(depth_hook_name(depth, n_layers), read) for depth in range(n_layers + 1)]
-    finite = FiniteObserver(model, patterns=not any("pattern" in name for name in attached_hooks(model)))
+    finite = FiniteObserver(model, patterns=not any(map(shapes_attention, attached_hooks(model))))
     with running(context):
         run(model, batch.tokens.to(model.cfg.device), [*hooks, *finite.hooks()], blocks_only=True)
     with warnings.catch_warnings():

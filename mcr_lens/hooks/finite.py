@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mcr_lens.metrics.rows import real_rows
 
-__all__ = ["first_lost_row", "first_not_finite", "without"]
+__all__ = ["first_broken_score", "first_lost_row", "first_not_finite", "without"]
 
 
 def first_not_finite(block: Tensor, lengths: Int[Tensor, "batch"], offset: int = 0) -> Int[Tensor, "batch"]:
@@ -42,6 +42,16 @@ def first_lost_row(
     lost = (pattern.detach().amax(-1) == 0).any(1)
     lost &= real_rows(lengths, pattern.shape[-2], offset, pattern.device)
     return torch.where(lost.any(-1), lost.int().argmax(-1) + offset, -1)
+
+
+def first_broken_score(
+    scores: Float[Tensor, "batch head query key"], lengths: Int[Tensor, "batch"], offset: int = 0
+) -> Int[Tensor, "batch"]:
+    """First position of each prompt at which a head's scores hold NaN or +Inf; -1 where there is none."""
+    peak = scores.detach().amax(-1)
+    broken = (peak.isnan() | (peak == torch.inf)).any(1)
+    broken &= real_rows(lengths, scores.shape[-2], offset, scores.device)
+    return torch.where(broken.any(-1), broken.int().argmax(-1) + offset, -1)
 
 
 def without(broken: Bool[Tensor, "batch"], values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -204,12 +204,17 @@ def check_hooks(model: Model, hooks: Sequence[Hook], shortest: int | None = None
 
 
 def edits_a_pattern(hooks: Iterable[Hook]) -> bool:
-    """Whether a list may change an attention pattern: ours say so, of others the name of the point tells."""
+    """Whether a list may empty a row of attention: ours say so, of others the name of the point tells."""
     return any(
-        "pattern" in str(name) if made is None else made.edits_pattern
+        shapes_attention(str(name)) if made is None else made.edits_pattern
         for name, function in hooks
         for made in [getattr(function, "intervention", None)]
     )
+
+
+def shapes_attention(hook_name: str) -> bool:
+    """Whether an edit at a hook point may take a head's attention to some keys, or to all of them."""
+    return "pattern" in hook_name or "attn_scores" in hook_name
 
 
 def described(hooks: Sequence[Hook]) -> list[str]:

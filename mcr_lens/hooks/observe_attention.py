@@ -34,7 +34,9 @@ class AttentionObserver:
         require(model, "pattern_rows", "reading attention patterns")
         self._facts = model_facts(model)
         self._sink_position = sink_position
-        self._has_values = "blocks.0.attn.hook_v" in model.hook_dict
+        # Left out where the self-check found that they are not what attention adds up.
+        sound = "value_rows" not in self._facts.failed_checks
+        self._has_values = sound and "blocks.0.attn.hook_v" in model.hook_dict
         self._clear()
 
     def hooks(self) -> list[Hook]:

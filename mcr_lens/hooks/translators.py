@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.paths import plain_path
 
 __all__ = ["Translators", "translate"]
 
 _CONFIG, _PARAMS, _PUBLISHED_PARAMS = "config.json", "params.safetensors", "params.pt"
 _LENS_TYPE = "linear_tuned_lens"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def translate(
@@ -66,6 +68,8 @@ class Translators:
             )
         for name in ("weights", "biases"):
             tensor = getattr(self, name).detach()
+            if tensor.dtype not in _DTYPES:
+                raise InputError(f"translators with {name} of {tensor.dtype}: use float32 or another float")
             precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
             object.__setattr__(self, name, precise)
 
@@ -87,8 +91,8 @@ class Translators:
         Raises:
             InputError: when the place cannot be written or holds anything else; it is left as it was.
         """
-        folder = Path(folder).expanduser()
-        if folder.exists() and not (folder.is_dir() and _names(folder) in (set(), {_CONFIG, _PARAMS})):
+        folder = plain_path(folder)
+        if os.path.exists(folder) and not (folder.is_dir() and _names(folder) in (set(), {_CONFIG, _PARAMS})):
             raise InputError(f"{folder}: something else stands there; choose another folder")
         temporary = None
         try:
@@ -110,20 +114,29 @@ class Translators:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Translators:
+    def load(cls, folder: str | Path, *, allow_pickle: bool = False) -> Translators:
         """Read a folder that ``save`` wrote, or a published tuned lens (``config.json`` and ``params.pt``).
 
         In a published one, translator ``i`` (``"i.weight"``, ``"i.bias"``) belongs to hidden state ``i``,
-        which is depth ``i``. No code in it is run.
+        which is depth ``i``.
+
+        Args:
+            allow_pickle: read ``params.pt``, which is pickled, of a source you trust; nothing but tensors
+                is taken from it. What you ``save`` then is not pickled.
 
         Raises:
             InputError: for a folder that is incomplete, of another lens type, or not of the shape it states.
         """
-        folder = Path(folder).expanduser()
+        folder = plain_path(folder)
         config = _read_config(folder)
         if (folder / _PARAMS).is_file():
             weights, biases = _read_own(folder / _PARAMS)
         elif (folder / _PUBLISHED_PARAMS).is_file():
+            if not allow_pickle:
+                raise InputError(
+                    f"{folder}: {_PUBLISHED_PARAMS} is pickled; where you trust its source, "
+                    "Translators.load(folder, allow_pickle=True).save(new) makes safetensors of it"
+                )
             weights, biases = _read_published(folder / _PUBLISHED_PARAMS, config)
         else:
             raise InputError(f"{folder}: neither {_PARAMS} nor {_PUBLISHED_PARAMS} is there")
@@ -176,11 +189,11 @@ def _names(folder: Path) -> set[str]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{folder}: no {_CONFIG} there; give the folder of a tuned lens")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({one_line(error)})") from error
     if not isinstance(config, dict) or config.get("lens_type", _LENS_TYPE) != _LENS_TYPE:
         raise InputError(f"{path}: not the configuration of a {_LENS_TYPE!r}")

@@ -20,6 +20,7 @@ class ModelFacts:
 
     Attributes:
         windows: keys a query may see in each layer; ``None`` where attention is global.
+        attention_chunk: tokens of the chunks that attention stays within in some layers (Llama 4).
         failed_checks: what the self-check found wrong, by the name of the check; empty when all is well.
         learned_sink: True when patterns sum to less than one because a learned sink logit was dropped.
         processing: ``"raw"``, or what has been done to the weights.
@@ -41,6 +42,7 @@ class ModelFacts:
     learned_sink: bool = False
     failed_checks: Mapping[str, str] = field(default_factory=dict)
     load_options: Mapping[str, str] = field(default_factory=dict)
+    attention_chunk: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its model."""
@@ -151,6 +153,7 @@ def _facts(
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
         load_options=load_options,
+        attention_chunk=_attention_chunk(model, backend),
     )
 
 
@@ -180,6 +183,14 @@ def _windows(model: Model, backend: Backend) -> tuple[int | None, ...]:
         types = ["sliding_attention" if window else "full_attention"] * n_layers
     local = ("sliding_attention", "local")
     return tuple(window if kind in local else None for kind in types)
+
+
+def _attention_chunk(model: Model, backend: Backend) -> int | None:
+    if backend == "hooked_transformer":
+        return None
+    config = model.original_model.config.get_text_config(decoder=True)
+    has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
+    return getattr(config, "attention_chunk_size", None) if has_chunks else None
 
 
 def _processing(model: Model, backend: Backend) -> str:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.backend import HookedTransformer, Model
+from mcr_lens.models.backend import HookedTransformer, Model, run
 from mcr_lens.models.logit_error import logit_error
 
 __all__ = ["from_folder", "from_name", "supports_name"]
@@ -113,7 +113,11 @@ def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
     length = min(model.cfg.n_ctx, window + 16)
     tokens = torch.arange(length)[None] % model.cfg.d_vocab
     with torch.no_grad():
-        error = logit_error(model(tokens.to(model.cfg.device)), source(tokens).logits)
+        expected = source(tokens).logits
+    # As everywhere else: asked plainly, it would take a padding id for padding.
+    made = run(model, tokens.to(model.cfg.device), [])
+    assert made is not None
+    error = logit_error(made, expected)
     if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.1):
         raise InputError(
             f"{folder}: TransformerLens's conversion makes another function of it (logits differ by "

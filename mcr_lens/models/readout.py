@@ -1,23 +1,16 @@
 """The model's own read-out: final norm, unembedding and softcap, of any state of the residual stream."""
 
-import contextlib
-from collections import OrderedDict
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
+from mcr_lens.models.attached import hooks_set_aside
 from mcr_lens.models.backend import Model, backend_of
 
 __all__ = ["read_out", "rows_at_a_time"]
 
 # A block of logits holds at most this many numbers: 64 MiB in float32.
 _BLOCK_ELEMENTS = 2**24
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_HANDLES = ("fwd_hooks", "bwd_hooks")
 
 
 def read_out(
@@ -36,7 +29,7 @@ def read_out(
     if backend_of(model) == "hooked_transformer":
         # Its layers may lie on several devices; the bridge's modules fetch their input themselves.
         residual = residual.to(model.unembed.W_U.device)
-    with _without_hooks(model), torch.set_grad_enabled(gradients):
+    with hooks_set_aside([model.ln_final, model.unembed]), torch.set_grad_enabled(gradients):
         logits = model.unembed(model.ln_final(residual))
         cap = getattr(model.cfg, "output_logits_soft_cap", None)
         if cap is not None and cap > 0:
@@ -47,23 +40,3 @@ def read_out(
 def rows_at_a_time(model: Model) -> int:
     """How many rows to read out at once, so that their logits stay small beside the model."""
     return max(1, _BLOCK_ELEMENTS // model.cfg.d_vocab)
-
-
-@contextlib.contextmanager
-def _without_hooks(model: Model) -> Iterator[None]:
-    """Nobody's hooks on the final norm and the unembedding, for the time being."""
-    parts = [module for part in (model.ln_final, model.unembed) for module in part.modules()]
-    points = [module for module in parts if isinstance(module, HookPoint)]
-    names = (*_HOOKS, *_HANDLES)
-    kept = [(point, {name: getattr(point, name) for name in names}) for point in points]
-    try:
-        for point in points:
-            for name in _HOOKS:
-                setattr(point, name, OrderedDict())
-            for name in _HANDLES:  # the bridge's norm looks at these to choose its arithmetic
-                setattr(point, name, [])
-        yield
-    finally:
-        for point, hooks in kept:
-            for name, value in hooks.items():
-                setattr(point, name, value)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.models.attached import hooks_set_aside
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
 from mcr_lens.models.logit_error import logit_error
 from mcr_lens.models.own_attention import AttentionCheck
@@ -26,16 +27,18 @@ class SelfCheck(NamedTuple):
 def self_check(model: Model) -> SelfCheck:
     """Compare a model's hooks with each other on a few tokens, once, right after it was loaded.
 
-    Five checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
-    ``residual_sum`` (pre + attention write + MLP write = post in every block), ``final_readout`` (the
-    unembedding of the last depth is the logits), ``pattern_edits`` (an edited pattern changes the
-    logits) and ``own_attention`` (what a bridge computes in place of a Hugging Face module is what that
-    module gives; ``asked_attention`` where the module cannot be asked).
+    Six checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
+    ``value_rows`` (the pattern times the value vectors is what the heads give), ``residual_sum`` (pre +
+    attention write + MLP write = post in every block), ``final_readout`` (the unembedding of the last depth
+    is the logits), ``pattern_edits`` (an edited pattern changes the logits) and ``own_attention`` (what a
+    bridge computes in place of a Hugging Face module is what that module gives; ``asked_attention`` where
+    the module cannot be asked). Hooks that the user has attached are set aside: the outcome is the model's.
 
     Raises:
         InputError: for a model that cannot be run at all.
     """
-    with evaluation_mode(model):  # dropout would look like a broken hook
+    # Dropout would look like a broken hook, and so would an edit.
+    with evaluation_mode(model), hooks_set_aside([as_module(model)]):
         return _check(model)
 
 
@@ -57,7 +60,8 @@ def _check(model: Model) -> SelfCheck:
     sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
     learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
     found = {
-        "pattern_rows": _pattern_rows(sums, learned_sink, tolerance),
+        "pattern_rows": _pattern_rows(sums, model.cfg.n_layers, learned_sink, tolerance),
+        "value_rows": _value_rows(model, seen, tolerance),
         "residual_sum": _residual_sum(model, seen, tolerance),
         "final_readout": _final_readout(model, seen, logits, tolerance),
         "pattern_edits": _pattern_edits(model, tokens, logits),
@@ -70,7 +74,10 @@ def _names(model: Model) -> list[str]:
     per_block = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     names = []
     for layer in range(model.cfg.n_layers):
-        names += [f"blocks.{layer}.{name}" for name in (*per_block, "attn.hook_pattern")]
+        names += [
+            f"blocks.{layer}.{name}"
+            for name in (*per_block, "attn.hook_pattern", "attn.hook_v", "attn.hook_z")
+        ]
     return names
 
 
@@ -94,13 +101,38 @@ def _leave_room(sums: list[Tensor], tolerance: float) -> bool:
     return allowed and any(bool((rows < 1 - 2 * tolerance).any()) for rows in sums)
 
 
-def _pattern_rows(sums: list[Tensor], learned_sink: bool, tolerance: float) -> str | None:
+def _pattern_rows(sums: list[Tensor], n_layers: int, learned_sink: bool, tolerance: float) -> str | None:
     if not sums:
         return "no attention pattern fires"
+    if len(sums) < n_layers:  # blocks of another kind between those with attention
+        return f"{n_layers - len(sums)} of {n_layers} blocks have no attention pattern"
     worst = float(torch.stack([(rows - 1).abs().max() for rows in sums]).max())
     # Written so that NaN fails.
     if not worst <= tolerance and not learned_sink:
         return f"rows of a pattern sum to 1 only within {worst:.2g}"
+    return None
+
+
+def _value_rows(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
+    """Value vectors may be normed after their hook point, or lie in another order than their name says."""
+    errors = []
+    for layer in range(model.cfg.n_layers):
+        pattern, values, heads = (
+            seen.get(f"blocks.{layer}.attn.hook_{name}") for name in ("pattern", "v", "z")
+        )
+        if pattern is None or values is None or heads is None:
+            continue
+        if values.ndim != 4 or values.shape[1] != pattern.shape[-1] or pattern.shape[1] % values.shape[2]:
+            return f"the value vectors of block {layer} have the shape {tuple(values.shape)}"
+        each = values.repeat_interleave(pattern.shape[1] // values.shape[2], dim=2)
+        summed = torch.einsum("bhqk,bkhd->bqhd", pattern.float(), each.float()).flatten()
+        given = heads.float().flatten()
+        if summed.shape != given.shape:
+            return f"the heads of block {layer} give {len(given)} numbers, their values {len(summed)}"
+        errors.append((summed - given).norm() / given.norm())
+    worst = float(torch.stack([error.cpu() for error in errors]).max()) if errors else 0.0
+    if not worst <= tolerance:
+        return f"patterns times value vectors differ from what the heads give by {worst:.2g}"
     return None
 
 

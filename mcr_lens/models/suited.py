@@ -7,7 +7,7 @@ import transformers
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Model, as_module, backend_of
 
-__all__ = ["refuse_encoder_folder", "refuse_unsuited"]
+__all__ = ["refuse_encoder", "refuse_encoder_folder", "refuse_unsuited"]
 
 
 def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> transformers.PreTrainedConfig:
@@ -27,6 +27,13 @@ def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> transformers
     return config
 
 
+def refuse_encoder(config: transformers.PreTrainedConfig, name: str) -> None:
+    """Refuse a configuration that says of itself that it is no decoder's; one that says nothing may be."""
+    kinds = config.architectures or []
+    if config.is_encoder_decoder or (kinds and not any(map(_is_decoder, kinds))):
+        raise _no_decoder(name, ", ".join(kinds) or config.model_type)
+
+
 def refuse_unsuited(model: Model, name: str) -> None:
     """Refuse a model that is there: an encoder by its class, or one whose weights are not.
 
@@ -35,9 +42,7 @@ def refuse_unsuited(model: Model, name: str) -> None:
     """
     if backend_of(model) == "bridge":
         kind = type(model.original_model).__name__
-        # A decoder that also sees pictures generates on a condition, as an encoder-decoder does.
-        is_decoder = _is_named_decoder(kind) or kind.endswith("ForConditionalGeneration")
-        is_decoder &= not model.original_model.config.is_encoder_decoder
+        is_decoder = _is_decoder(kind) and not model.original_model.config.is_encoder_decoder
     else:
         kind = str(model.cfg.original_architecture or "HookedTransformer")
         is_decoder = model.cfg.attention_dir == "causal"
@@ -51,6 +56,11 @@ def refuse_unsuited(model: Model, name: str) -> None:
         raise InputError(
             f"{name}: {empty[0]} has no values (device 'meta'): load the model on 'cpu', or with device_map"
         )
+
+
+def _is_decoder(architecture: str) -> bool:
+    # A decoder that also sees pictures generates on a condition, as an encoder-decoder does.
+    return _is_named_decoder(architecture) or architecture.endswith("ForConditionalGeneration")
 
 
 def _is_named_decoder(architecture: str) -> bool:

@@ -98,7 +98,8 @@ def memory_needed(
         "residual": tokens * d_model * (5 * _FLOAT64 + (3 if is_bridge else 6) * size)
         + (kept if is_long or rows < longest else 0),
         "mlp": tokens * ((3 if is_bridge else 4) * shape.d_mlp + 2 * d_model) * size,
-        "logits": tokens * shape.d_vocab * size if is_bridge else 0,
+        # A softcap makes new logits of the old ones.
+        "logits": tokens * shape.d_vocab * size * (2 if shape.softcap else 1) if is_bridge else 0,
     }
     return Memory(
         weights=weights,

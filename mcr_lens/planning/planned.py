@@ -28,6 +28,7 @@ class Plan:
         seconds: estimated time of each setting.
         result: bytes of the result, which the file does not exceed by much.
         is_measured: whether the speed was measured on this machine.
+        bits: bits a weight of the blocks, where it was told.
     """
 
     shape: ModelShape
@@ -38,6 +39,7 @@ class Plan:
     seconds: tuple[Seconds, ...]
     result: int
     is_measured: bool
+    bits: float | None = None
 
     @property
     def chosen(self) -> Setting | None:
@@ -122,6 +124,11 @@ class Plan:
         each += f"{in_words(self.machine.host)} on the host"
         said = [f"Memory: {each}; {100 * (1 - USABLE):.0f} % of each is left free."]
         said.append("The host's GB are the larger of loading and running: weights come to the host first.")
+        if self.shape.quantised and self.bits is None:
+            said.append(
+                f"The configuration is of quantised weights ({self.shape.quantised}), planned here in full: "
+                "bits (--bits) plans them as they are stored, loaded by you and handed in."
+            )
         chosen = self.chosen
         if chosen is None:
             said.append("Nothing fits: fewer or shorter prompts, a smaller dtype, or more memory.")

@@ -112,7 +112,7 @@ def plan(
     settings = tuple(sorted(made, key=lambda setting: placements(machine).index(setting.placement)))
     seconds = _times(shape, lengths, settings, machine, kind, flops, is_told=memory is not None)
     result = result_bytes(shape, len(lengths))
-    return Plan(shape, kind, tuple(lengths), machine, settings, seconds, result, flops is None)
+    return Plan(shape, kind, tuple(lengths), machine, settings, seconds, result, flops is None, bits)
 
 
 def _lengths(

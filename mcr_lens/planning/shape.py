@@ -16,6 +16,7 @@ from mcr_lens.models.backend import Model, as_module
 from mcr_lens.models.facts import model_facts
 from mcr_lens.models.revisions import refuse_revision
 from mcr_lens.models.room import refuse_too_deep
+from mcr_lens.models.suited import refuse_encoder
 from mcr_lens.tiny import weights_folder
 
 __all__ = ["ModelShape", "loaded_shape", "model_shape"]
@@ -41,6 +42,8 @@ class ModelShape:
             last pattern of every layer.
         tied_parameters: of an unembedding that shares its numbers with the embedding; ``HookedTransformer``
             holds them a second time.
+        softcap: whether the logits go through one.
+        quantised: how the configuration says that its weights are quantised; empty for not at all.
         stored_dtype: what the files hold, as the configuration has it; empty where it does not say.
     """
 
@@ -60,6 +63,8 @@ class ModelShape:
     windows: tuple[int | None, ...]
     joint_qkv: bool = False
     tied_parameters: int = 0
+    softcap: bool = False
+    quantised: str = ""
     stored_dtype: str = ""
 
     @property
@@ -86,6 +91,7 @@ def model_shape(source: str | Path | PreTrainedConfig, revision: str | None = No
         (10, 112, True)
     """
     name, config = _configuration(source, revision)
+    refuse_encoder(config, name)
     try:
         return _shape(name, config)
     except InputError:
@@ -132,6 +138,8 @@ def _shape(name: str, config: PreTrainedConfig) -> ModelShape:
         windows=_windows(sizes, len(blocks)),
         joint_qkv=any(part in name for name, _ in model.named_parameters() for part in _JOINT),
         tied_parameters=_tied(model),
+        softcap=bool(getattr(sizes, "final_logit_softcapping", None)),
+        quantised=_quantised(config),
         stored_dtype=str(getattr(config, "dtype", None) or "").removeprefix("torch."),
     )
 
@@ -161,6 +169,7 @@ def loaded_shape(model: Model) -> ModelShape:
         active_parameters=everything,
         windows=facts.windows,
         joint_qkv=any(name.startswith("blocks.0.attn.qkv") for name in model.hook_dict),
+        softcap=(getattr(cfg, "output_logits_soft_cap", None) or 0) > 0,
     )
 
 
@@ -212,6 +221,12 @@ def _tied(model: Any) -> int:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _quantised(config: Any) -> str:
+    told = getattr(config, "quantization_config", None) or {}
+    method = told.get("quant_method", "some way") if isinstance(told, dict) else told.quant_method
+    return str(getattr(method, "value", method)) if told else ""
 
 
 def _expert_parameters(model: nn.Module) -> int:

@@ -82,6 +82,8 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
 
     tabs: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
     try:
+        if b"\0" in path.read_bytes():  # binary, or UTF-16; pandas takes it for text
+            raise ValueError("it holds NUL, convert it to UTF-8 text")
         # Without a header, a line with too many cells is an error; with one, pandas would take the first
         # cell for an index, or leave the last one out.
         table = pandas.read_csv(

@@ -1,6 +1,11 @@
 """Results on disk: one sealed netCDF file each, and what it must hold to be read again."""
 
-from mcr_lens.result_files.netcdf import check_place, plain_path, read_dataset, write_dataset
+from mcr_lens.result_files.netcdf import (
+    check_place,
+    check_result_place,
+    read_dataset,
+    write_dataset,
+)
 from mcr_lens.result_files.profile_shape import STACKED, SUMMARY_OF_DEPTH, check_profile
 
 __all__ = [
@@ -8,7 +13,7 @@ __all__ = [
     "SUMMARY_OF_DEPTH",
     "check_place",
     "check_profile",
-    "plain_path",
+    "check_result_place",
     "read_dataset",
     "write_dataset",
 ]

@@ -9,33 +9,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import h5py
 import xarray as xr
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.paths import plain_path
 from mcr_lens.result_files.attributes import check_attributes
+from mcr_lens.result_files.content import check_content
 from mcr_lens.result_files.variables import check_variables
 
-__all__ = ["SCHEMA", "check_place", "plain_path", "read_dataset", "write_dataset"]
+__all__ = ["SCHEMA", "check_place", "check_result_place", "read_dataset", "write_dataset"]
 
 SCHEMA = 1
 # Attributes travel as one JSON string: netCDF attributes lose None, booleans and nested values.
 _ATTRIBUTE = "mcr_lens"
 _SEAL = b"\nmcr_lens %020d %s\n"
 _SEAL_LENGTH = len(_SEAL % (0, b"0" * 64))
-# No compression that we write with makes more than this of a byte.
-_DEFLATED = 1100
-
-
-def plain_path(path: str | Path) -> Path:
-    """A path with the user's home in the place of ``~``; no such home leaves it as it is.
-
-    Raises:
-        InputError: for what is no path.
-    """
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
-        raise InputError(f"{path!r}: not a path; give the name of a file or folder, such as 'run.nc'")
-    return Path(os.path.expanduser(path))
+# How a netCDF file begins, of this format and of the one before.
+_BEGINNINGS = (b"\x89HDF\r\n\x1a\n", b"CDF")
 
 
 def check_place(path: str | Path) -> None:
@@ -65,15 +55,35 @@ def check_place(path: str | Path) -> None:
         raise _unwritable(path, reason)
 
 
+def check_result_place(path: str | Path) -> None:
+    """The same for a result, which replaces an earlier one and no other file: it may be the prompts'.
+
+    Raises:
+        InputError: when it cannot be written, or something that is no result stands there.
+    """
+    check_place(path)
+    path = plain_path(path)
+    if path.is_symlink():  # the link alone is replaced, what it leads to stays
+        return
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError:  # nothing there, or nothing that can be read and yet be replaced
+        return
+    if beginning and not beginning.startswith(_BEGINNINGS):
+        raise _unwritable(path, "a file stands there that is no result")
+
+
 def write_dataset(data: xr.Dataset, path: str | Path) -> Path:
     """Write to a temporary file beside ``path`` first, renamed when complete.
 
     The file is netCDF 4, which other programs read too, and a line behind it with the hash of its content.
 
     Raises:
-        InputError: when the place cannot be written; nothing is left behind.
+        InputError: when the place cannot be written, or a file stands there that is no result; nothing is
+            left behind.
     """
-    check_place(path)
+    check_result_place(path)
     path = plain_path(path)
     stored = data.copy()
     stored.attrs = {_ATTRIBUTE: json.dumps({"schema": SCHEMA, **data.attrs})}
@@ -117,7 +127,7 @@ def read_dataset(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path}: no such file")
     try:
         _check_seal(path)
-        _check_content(path)
+        check_content(path)
         data = xr.load_dataset(path, engine="h5netcdf")
         attributes = json.loads(data.attrs[_ATTRIBUTE])
         schema = attributes.pop("schema")
@@ -147,25 +157,6 @@ def _check_seal(path: Path) -> None:
     length = len(content) - _SEAL_LENGTH
     if length < 0 or bytes(content[length:]) != _seal(content[:length]):
         raise ValueError("not as it was written")
-
-
-def _check_content(path: Path) -> None:
-    """Raise ``ValueError`` for what no file of ours holds: data kept elsewhere, or more than it can hold.
-
-    HDF5 can point to other files, whose content a reader would be shown as the result's; and it can claim
-    any number of values that were never written, for which memory would be taken.
-    """
-    claimed = 0
-    with h5py.File(path, "r") as file:
-        for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link")
-            stored = file[name]
-            if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
-                raise ValueError(f"{name} is no plain array")
-            claimed += (stored.size or 0) * max(stored.dtype.itemsize, 1)
-    if claimed > _DEFLATED * path.stat().st_size:
-        raise ValueError(f"{claimed} bytes claimed")
 
 
 def _unwritable(path: Path, reason: str) -> InputError:

@@ -1,6 +1,6 @@
 """What a dataset must hold to be a profile: whatever a file says, showing it must not stumble."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Set
 
 import xarray as xr
 
@@ -31,7 +31,7 @@ def check_profile(data: xr.Dataset, path: object) -> None:
             "other results"
         )
     shapes |= dict.fromkeys(_SUMMARY_OF_LAYER, ("prompt", "layer", "head"))
-    several: set[Hashable] = set(STACKED) & set(data.norm_ratio.dims)
+    several = {dim for dim in STACKED if dim in data.norm_ratio.dims}
     wrong = [
         name
         for name, dims in shapes.items()
@@ -42,7 +42,7 @@ def check_profile(data: xr.Dataset, path: object) -> None:
         raise InputError(f"{path}: not a profile: no numbers of the shape {kinds}")
 
 
-def _fits(values: xr.DataArray, dims: Iterable[Hashable], several: set[Hashable]) -> bool:
+def _fits(values: xr.DataArray, dims: Iterable[str], several: Set[str]) -> bool:
     """Numbers along these dimensions and those of several profiles, which the prompts may have in common."""
     along = set(values.dims)
     whole = along == set(dims) | several or (

@@ -49,15 +49,30 @@ class Cell:
         """Readable, safe in every file system, and different for different settings.
 
         The hash at the end is over everything in the grid that the cell is made of, the content of a file of
-        prompts, and the sizes and times of the files of a model folder. Versions of packages are not in it:
-        they stand in each result.
+        prompts, and the sizes and times of the files in the folder of a model or a data set. Versions of
+        packages are not in it: they stand in each result.
 
         Raises:
             InputError: for a file of prompts that cannot be read.
         """
         at = "" if self.revision is None else f"@{_safe(self.revision)}"
         labels = [_safe(self.model.label) + at, _safe(self.prompts.label), _safe(self.arm.label)]
-        return "--".join([*labels, _digest({**self.settings(), "files": _files(self)})])
+        return "--".join([*labels, _digest({**self.settings(), "files": self._files})])
+
+    @cached_property
+    def _files(self) -> dict[str, Any]:
+        return _files(self)
+
+    def check_unchanged(self) -> None:
+        """Raise ``InputError`` where files are others by now than those that the name speaks of."""
+        now = _files(self)
+        for kind, before in self._files.items():
+            if now.get(kind) != before:
+                source = self.model.source if kind == "model" else self.prompts.source
+                raise InputError(
+                    f"{source}: changed while the sweep was running, so that nobody knows what was measured; "
+                    "run it again when nothing writes there"
+                )
 
     @property
     def baseline(self) -> "Cell":
@@ -176,9 +191,11 @@ def _files(cell: Cell) -> dict[str, Any]:
         found["python"] = list(sys.version_info[:2])
     if cell.prompts.file is not None:
         found["prompts"] = _content(cell.prompts.file)
+    elif cell.prompts.folder is not None:
+        found["prompts"] = _listing(cell.prompts.folder, "**/*")
     folder = Path(cell.model.source).expanduser()
     if cell.model.source != "tiny" and folder.is_dir():
-        found["model"] = _listing(folder)
+        found["model"] = _listing(folder, "*")
     return found
 
 
@@ -196,7 +213,9 @@ def _hashed(path: Path, size: int, changed: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _listing(folder: Path) -> Sequence[Sequence[Any]]:
+def _listing(folder: Path, pattern: str) -> Sequence[Sequence[Any]]:
     """Names, sizes and times: weights are too large to be read for a name."""
-    inside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in inside]
+    inside = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
+    return [
+        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in inside
+    ]

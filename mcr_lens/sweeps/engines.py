@@ -11,7 +11,7 @@ from mcr_lens.sweeps.folder import ResultFolder
 from mcr_lens.sweeps.grid import Grid
 from mcr_lens.sweeps.local import run_local
 from mcr_lens.sweeps.ray_engine import RayEngine
-from mcr_lens.sweeps.status import sweep_status
+from mcr_lens.sweeps.status import status_of
 
 __all__ = ["Engine", "engine_of", "sweep"]
 
@@ -56,7 +56,8 @@ def sweep(
     listed, folder = cells(grid), ResultFolder(out)
     folder.prepare(listed)
     run(listed, folder, progress)
-    return sweep_status(grid, out)
+    # Of the names that they had when it began: a file may be another one by now.
+    return status_of(listed, folder)
 
 
 def engine_of(engine: str | Engine) -> Engine:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.paths import plain_path
 from mcr_lens.result import Profile
-from mcr_lens.result_files import check_place, plain_path
+from mcr_lens.result_files import check_place
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
 
@@ -95,10 +96,18 @@ class ResultFolder:
         Raises:
             InputError: when it is not there or cannot be read.
         """
-        return Profile.load(self.result_path(cell))
+        try:
+            return Profile.load(self.result_path(cell))
+        except InputError as error:
+            raise InputError(f"{error}; delete it, and the next run computes it again") from error
 
     def save(self, cell: Cell, measured: Profile) -> None:
-        """Put a profile in its place; an earlier failure is forgotten."""
+        """Put a profile in its place; an earlier failure is forgotten.
+
+        Raises:
+            InputError: when the files that it was made of have changed since the cell got its name.
+        """
+        cell.check_unchanged()
         with temporary_folder(self.place) as made:
             _put(measured.save(made / self.result_path(cell).name), self.place)
         self._forget_error(cell)
@@ -123,7 +132,7 @@ class ResultFolder:
         if self.is_done(cell):
             return
         failure = error if isinstance(error, Failure) else Failure.of(error)
-        about = {**asdict(failure), "cell": cell.settings()}
+        about = {**asdict(failure), "cell": cell.settings(), "sources": _sources(cell)}
         with temporary_folder(self.place) as made:
             written = made / self.error_path(cell).name
             written.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -131,18 +140,28 @@ class ResultFolder:
 
     def _remove_old_records(self, cells: Sequence[Cell]) -> None:
         """Records of failures of cells that are done, or of files that are others now: a mended model."""
-        current = {json.dumps(cell.settings(), sort_keys=True): cell for cell in cells}
+        # Another grid may have settings that are the same, for files elsewhere.
+        current = {_key(cell.settings(), _sources(cell)): cell for cell in cells}
         for path in self.place.glob(f"*{ERROR_SUFFIX}"):
             try:
-                about = json.loads(path.read_text(encoding="utf-8"))["cell"]
+                about = json.loads(path.read_text(encoding="utf-8"))
+                key = _key(about["cell"], about["sources"])
             except (OSError, ValueError, RecursionError, KeyError, TypeError):
                 continue  # not a record of ours, or gone meanwhile
-            cell = current.get(json.dumps(about, sort_keys=True))
+            cell = current.get(key)
             if cell is not None and (self.is_done(cell) or path != self.error_path(cell)):
                 path.unlink(missing_ok=True)
 
     def _forget_error(self, cell: Cell) -> None:
         self.error_path(cell).unlink(missing_ok=True)
+
+
+def _sources(cell: Cell) -> list[str]:
+    return [cell.model.source, cell.prompts.source]
+
+
+def _key(settings: object, sources: object) -> str:
+    return json.dumps([settings, sources], sort_keys=True)
 
 
 def _put(path: Path, folder: Path) -> None:

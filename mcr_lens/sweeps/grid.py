@@ -121,6 +121,12 @@ class SweepPrompts:
             raise InputError(f"prompts {self.label}: {path} is not a file; give one, or 'hf:FOLDER'")
         return path
 
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of the data set that the prompts are read from, if they are from one."""
+        path = Path(self.source.removeprefix("hf:")).expanduser()
+        return path if self.source.startswith("hf:") and path.is_dir() else None
+
     def load(self, model: Model) -> Prompts:
         """The prompts in the model's tokens; errors as ``load_prompts``."""
         if self.source in BUNDLED:

@@ -18,11 +18,14 @@ def run_local(cells: Sequence[Cell], folder: ResultFolder, progress: bool) -> No
 
     A model is loaded once for all its cells, if any of them is left, and freed before the next.
     """
-    done = sum(map(folder.is_done, cells))
-    bar = tqdm(total=len(cells), initial=done, desc="sweep", unit="cell", disable=None if progress else True)
+    done = {id(cell) for cell in cells if folder.is_done(cell)}
+    quiet = None if progress else True
+    bar = tqdm(total=len(cells), initial=len(done), desc="sweep", unit="cell", disable=quiet)
     with bar:
         for of_one_model in _grouped(cells, loading_key):
             left = [cell for cell in of_one_model if not folder.is_done(cell)]
+            # What another process has put there meanwhile.
+            bar.update(sum(id(cell) not in done for cell in of_one_model) - len(left))
             if left:
                 _run_model(left, folder, bar, progress)
                 release_memory()

@@ -1,5 +1,6 @@
 """What of a sweep is done, failed or left, from its folder alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from mcr_lens.sweeps.cells import Cell, cells
 from mcr_lens.sweeps.folder import ResultFolder
 from mcr_lens.sweeps.grid import Grid
 
-__all__ = ["sweep_status"]
+__all__ = ["status_of", "sweep_status"]
 
 
 def sweep_status(grid: Grid, out: str | Path) -> pd.DataFrame:
@@ -28,8 +29,12 @@ def sweep_status(grid: Grid, out: str | Path) -> pd.DataFrame:
         >>> sweep_status(grid, "no such folder").state.tolist()
         ['left']
     """
-    folder = ResultFolder(out)
-    return pd.DataFrame([_row(cell, folder) for cell in cells(grid)])
+    return status_of(cells(grid), ResultFolder(out))
+
+
+def status_of(listed: Sequence[Cell], folder: ResultFolder) -> pd.DataFrame:
+    """The same of cells that have their names already."""
+    return pd.DataFrame([_row(cell, folder) for cell in listed])
 
 
 def _row(cell: Cell, folder: ResultFolder) -> dict[str, str]:

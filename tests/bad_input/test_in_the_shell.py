@@ -124,6 +124,15 @@ def test_marks_and_line_ends_of_windows_change_nothing(
     assert made["digest"] == mcr.Prompts.from_tokens([[1, 4, 5], [1, 6, 7]]).digest
 
 
+@pytest.mark.parametrize("command", ["profile", "lens"])
+def test_the_prompts_are_not_replaced_by_the_result(command: str, llama_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("w1 w2 w3\n")
+    result = run(command, llama_folder, path, "--out", path)
+    assert_refused(result, 2, str(path), "no result", "choose another place")
+    assert path.read_text() == "w1 w2 w3\n"
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
 def test_a_disk_that_cannot_be_written(
     number: int, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ def refused(call: Any, *parts: str) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("kind", ["txt", "jsonl", "json"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "json", "csv"])
 def test_text_with_nul_is_told_apart_from_text(kind: str, tmp_path: Path) -> None:
     """UTF-16 without a mark, and most binary files that happen to be UTF-8."""
     path = tmp_path / f"p.{kind}"

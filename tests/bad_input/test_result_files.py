@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,79 @@ def test_a_disk_that_fills_up_while_it_is_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def sealed_as(path: Path, change: Callable[[h5py.File], None]) -> Path:
+    """A result that somebody who knows the format has changed."""
+    content = path.read_bytes()[: -netcdf._SEAL_LENGTH]
+    path.write_bytes(content)
+    with h5py.File(path, "a") as file:
+        change(file)
+    content = path.read_bytes()
+    path.write_bytes(content + netcdf._seal(content))
+    return path
+
+
+def test_a_thousand_texts_that_are_one_and_the_same(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    """Every element points to the same long text: it would be read a thousand times."""
+    path, places = llama_profile.save(tmp_path / "run.nc"), []
+
+    def add(file: h5py.File) -> None:
+        texts = file.create_dataset("extra", shape=(1000,), dtype=h5py.string_dtype())
+        texts[0] = "x" * 100_000
+        texts.make_scale("extra")
+        file.flush()
+        places.append(texts.id.get_offset())
+
+    sealed_as(path, add)
+    content = bytearray(path.read_bytes()[: -netcdf._SEAL_LENGTH])
+    (place,) = places
+    content[place : place + 16_000] = bytes(content[place : place + 16]) * 1000
+    path.write_bytes(bytes(content) + netcdf._seal(bytes(content)))
+    refused(path, "not a file saved by mcr_lens")
+
+
+def test_a_text_a_thousand_times_as_attribute(llama_profile: mcr.Profile, tmp_path: Path) -> None:
+    def add(file: h5py.File) -> None:
+        file.attrs["extra"] = ["x" * 100] * 1000
+
+    refused(sealed_as(llama_profile.save(tmp_path / "run.nc"), add), "not a file saved by mcr_lens")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"shape": (1,), "maxshape": (None,), "chunks": (1_000_000,), "compression": "gzip"},
+        {"shape": (10,), "chunks": (10,), "compression": "gzip", "shuffle": True},
+        {"shape": (10,), "chunks": (10,), "compression": "lzf"},
+    ],
+    ids=["pieces larger than the whole", "two filters", "another filter"],
+)
+def test_layouts_that_no_result_has(
+    layout: dict[str, Any], llama_profile: mcr.Profile, tmp_path: Path
+) -> None:
+    def add(file: h5py.File) -> None:
+        file.create_dataset("extra", dtype="f8", **layout)[:] = 1.0
+
+    refused(sealed_as(llama_profile.save(tmp_path / "run.nc"), add), "not a file saved by mcr_lens")
+
+
+def test_results_with_texts_are_read(tmp_path: Path) -> None:
+    data = xr.Dataset({"said": ("arm", ["a" * 50, "", "ü"])}, {"arm": ["x", "y", "z"]}, {"note": "n" * 500})
+    netcdf.write_dataset(data, tmp_path / "run.nc")
+    xr.testing.assert_identical(netcdf.read_dataset(tmp_path / "run.nc"), data)
+
+
+@pytest.mark.parametrize("content", [b"question\nw1 w2\n", b"\x89PNG", b"{}"])
+def test_a_file_that_is_no_result_is_not_replaced(
+    content: bytes, llama_profile: mcr.Profile, tmp_path: Path
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(mcr.InputError, match="a file stands there that is no result"):
+        llama_profile.save(path)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+    path.write_bytes(b"")
+    llama_profile.save(path)
+    llama_profile.save(path)
+    assert mcr.Profile.load(path).data.sizes == llama_profile.data.sizes

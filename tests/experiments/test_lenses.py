@@ -9,6 +9,7 @@ import pytest
 import torch
 from backends import BACKENDS, needs_hooked_transformer
 from families import FAMILIES, eager
+from safetensors.torch import save_file
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
@@ -150,6 +151,32 @@ def test_a_tuned_lens_is_fitted_saved_and_read_back(llama: Any, tmp_path: Path) 
     assert torch.equal(read.biases, made.biases)
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, "9" * 5000])
+def test_configurations_that_nobody_can_read(content: str, tmp_path: Path) -> None:
+    folder = mcr.Translators(torch.zeros(2, 8, 8), torch.zeros(2, 8)).save(tmp_path / "lens")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config.json: not"):
+        mcr.Translators.load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.int64])
+def test_translators_are_floats(dtype: torch.dtype, tmp_path: Path) -> None:
+    folder = mcr.Translators(torch.zeros(2, 8, 8), torch.zeros(2, 8)).save(tmp_path / "lens")
+    tensors = {"weights": torch.zeros(2, 8, 8).to(dtype), "biases": torch.zeros(2, 8)}
+    save_file(tensors, folder / "params.safetensors")
+    with pytest.raises(InputError, match=f"translators with weights of {dtype}"):
+        mcr.Translators.load(folder)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_names_that_no_folder_has(name: str, tmp_path: Path) -> None:
+    made = mcr.Translators(torch.zeros(2, 8, 8), torch.zeros(2, 8))
+    for call in (mcr.Translators.load, made.save):
+        with pytest.raises(InputError):
+            call(f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_published_folder_is_read(llama: Any, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     state = {}
@@ -160,10 +187,12 @@ def test_a_published_folder_is_read(llama: Any, tmp_path: Path) -> None:
     config = {"base_model_name_or_path": "llama", "d_model": 32, "num_hidden_layers": 3, "bias": True,
               "base_model_revision": None, "unembed_hash": "x", "lens_type": "linear_tuned_lens"}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    read = mcr.Translators.load(tmp_path)
+    with pytest.raises(InputError, match=r"params.pt is pickled; .*allow_pickle=True\).save\(new\)"):
+        mcr.Translators.load(tmp_path)
+    read = mcr.Translators.load(tmp_path, allow_pickle=True)
     assert torch.equal(read.weights, torch.stack([state[f"{i}.weight"] for i in range(3)]))
     data = mcr.measure(llama, ragged(), [mcr.TunedLens(llama, read)], progress=False)
     assert np.isfinite(data.lens_kl).all()
     (tmp_path / "config.json").write_text(json.dumps(config | {"d_model": 16}))
-    with pytest.raises(InputError):
-        mcr.Translators.load(tmp_path)
+    with pytest.raises(InputError, match="is not a tensor of shape"):
+        mcr.Translators.load(tmp_path, allow_pickle=True)

@@ -332,3 +332,15 @@ def test_files_that_lack_weights_are_refused(backend: Any, llama_folder: Path, t
     some = {name: tensor for name, tensor in whole.items() if "layers.1.mlp" not in name}
     save_file(some, folder / "model.safetensors", metadata={"format": "pt"})
     refused(folder, "partial: the files lack model.layers.1.mlp.", "random numbers", backend=backend)
+
+
+@pytest.mark.usefixtures("hooked_transformer")
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_folder_whose_tokenizer_pads_on_either_side(side: str, llama_folder: Path, tmp_path: Path) -> None:
+    """Token 0, the padding, stands in what the conversion is compared on."""
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "copy"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": side}))
+    model = mcr.load_model(folder, backend="hooked_transformer")
+    assert model.tokenizer.padding_side == side
+    assert_same_function(model, folder)

@@ -15,7 +15,7 @@ import pytest
 from families import eager
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig
+from transformers import AutoConfig, BertConfig, T5Config
 
 import mcr_lens as mcr
 from mcr_lens.host import in_words
@@ -24,6 +24,7 @@ from mcr_lens.planning import Machine, memory_needed, model_shape, plan, result_
 from mcr_lens.planning.machine import from_to, number_of_bytes, three_digits
 from mcr_lens.planning.seconds import seconds_needed
 from mcr_lens.planning.settings import ALLOCATOR, batches_of
+from mcr_lens.planning.shape import loaded_shape
 from mcr_lens.planning.speed import SpectrumSpeed, Speed
 from mcr_lens.tiny import weights_folder
 
@@ -47,6 +48,29 @@ def refused(call: Callable[[], object], *parts: str) -> None:
     assert "\n" not in str(raised.value)
     for part in parts:
         assert part in str(raised.value)
+
+
+def test_a_softcap_makes_new_logits_of_the_old(family_folder: Callable[[str], Path]) -> None:
+    options: Any = {"batch": 1, "longest": 64, "n_prompts": 1, "chunk": None, "dtype": "float32"}
+    for family, copies in (("gemma2", 2), ("llama", 1)):
+        shape = model_shape(family_folder(family))
+        loaded = loaded_shape(mcr.load_model(family_folder(family)))
+        for each in (shape, loaded):
+            needed = memory_needed(each, backend="bridge", **options)
+            assert needed.moments["logits"] == 64 * shape.d_vocab * 4 * copies
+
+
+def test_what_no_plan_is_for(tmp_path: Path) -> None:
+    for config in (BertConfig(architectures=["BertForMaskedLM"]), T5Config()):
+        config.save_pretrained(tmp_path)
+        refused(lambda: plan(tmp_path, [16]), str(tmp_path), "decoder")
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_quantised_weights_are_told(bits: int | None) -> None:
+    told = large(quantization_config={"quant_method": "gptq", "bits": 4})
+    sentences = plan(told, [512], bits=bits, **MACHINE).sentences()
+    assert any("quantised weights (gptq)" in sentence for sentence in sentences) == (bits is None)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "mistral"])
@@ -237,7 +261,7 @@ def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_fol
     refused(lambda: plan(tmp_path / "missing", sizes), "not a folder")
     refused(lambda: plan(tmp_path.parent, sizes), "no config.json")
     refused(lambda: plan("nobody/nothing", sizes), "nobody/nothing")
-    refused(lambda: plan(AutoConfig.for_model("t5"), sizes), "no decoder")
+    refused(lambda: plan(AutoConfig.for_model("t5"), sizes), "not a decoder")
     refused(lambda: plan(llama_folder, [500]), "context", "256")
     refused(lambda: plan(llama_folder, [1, 5]), "at least 2")
     refused(lambda: plan(llama_folder, []), "nothing to measure")

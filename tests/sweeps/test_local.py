@@ -227,3 +227,100 @@ def test_a_disk_that_is_full_stops_the_sweep(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         sweep(Grid([SweepModel("tiny")], [MADE_UP]), tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_that_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is saved under the name of what was there before, and the next run measures what is there."""
+    path, out = tmp_path / "p.txt", tmp_path / "out"
+    path.write_text("one two three\n")
+    grid = Grid([SweepModel("tiny", revisions=["step0", "step512"])], [SweepPrompts(str(path))])
+    load = SweepModel.load
+
+    def load_and_write(self: SweepModel, revision: str | None) -> Any:
+        if revision == "step512":
+            path.write_text("four five six seven\n")
+        return load(self, revision)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SweepModel, "load", load_and_write)
+        table = sweep(grid, out, progress=False)
+    assert table.state.tolist() == ["done", "failed"]
+    assert "p.txt: changed while the sweep was running" in table.error[1]
+    path.write_text("one two three\n")
+    assert sweep_status(grid, out).state.tolist() == ["done", "failed"]
+    assert sweep(grid, out, progress=False).state.tolist() == ["done", "done"]
+    digests = [ResultFolder(out).result(cell).data.attrs["prompts"]["digest"] for cell in cells(grid)]
+    assert digests[0] == digests[1]
+
+
+def test_a_model_that_changes_meanwhile(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    grid = Grid([SweepModel(str(folder))], [SweepPrompts("made-up", n=2)])
+    compute = local.compute
+
+    def compute_and_write(*args: Any) -> mcr.Profile:
+        (folder / "generation_config.json").write_text("{ }")
+        return compute(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "compute", compute_and_write)
+        table = sweep(grid, tmp_path / "out", progress=False)
+    assert table.state.tolist() == ["failed"] and f"{folder}: changed while" in table.error[0]
+    assert sweep(grid, tmp_path / "out", progress=False).state.tolist() == ["done"]
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_a_changed_data_set_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "train.jsonl"
+    grid = Grid([SweepModel("tiny")], [SweepPrompts(f"hf:{tmp_path / 'data'}", field="q", split="train")])
+    names = []
+    for texts in (["one two"], ["one two", "three four five"]):
+        path.write_text("".join(json.dumps({"q": text}) + "\n" for text in texts))
+        names.append(cells(grid)[0].name)
+    assert names[0] != names[1]
+
+
+def test_records_of_another_grid_stay(tmp_path: Path) -> None:
+    """The same settings for files of the same name elsewhere."""
+    arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,))]
+    grids = []
+    for place, text in (("a", "one two three"), ("b", "four five")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "p.txt").write_text(f"{text}\n")
+        grids.append(Grid([SweepModel("tiny")], [SweepPrompts(str(tmp_path / place / "p.txt"))], arms))
+    for grid in grids:
+        sweep(grid, tmp_path / "out", progress=False)
+    for grid in grids:
+        assert sweep_status(grid, tmp_path / "out").state.tolist() == ["done", "failed"]
+
+
+def test_a_result_that_somebody_cut_short_is_told_with_the_way_out(tmp_path: Path) -> None:
+    grid = Grid([SweepModel("tiny")], [MADE_UP], [SweepArm("clamp_norm", layers=(1,), rest_norm="baseline")])
+    table = sweep(grid, tmp_path, progress=False)
+    (tmp_path / table.file[0]).write_bytes((tmp_path / table.file[0]).read_bytes()[:3000])
+    (tmp_path / table.file[1]).unlink()
+    assert (
+        "cut short (ValueError); delete it, and the next run"
+        in sweep(grid, tmp_path, progress=False).error[1]
+    )
+
+
+def test_what_others_finish_counts_as_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid([SweepModel("tiny", revisions=["step0", "step512"])], [MADE_UP])
+    (_, other), folder, bars = cells(grid), ResultFolder(tmp_path), []
+    sweep(
+        Grid([SweepModel("tiny", revisions=["step512"])], [MADE_UP]), tmp_path / "elsewhere", progress=False
+    )
+    load, bar_class = SweepModel.load, local.tqdm
+
+    def load_while_another_process_saves(self: SweepModel, revision: str | None) -> Any:
+        shutil.copy(tmp_path / "elsewhere" / folder.result_path(other).name, tmp_path)
+        return load(self, revision)
+
+    monkeypatch.setattr(SweepModel, "load", load_while_another_process_saves)
+    monkeypatch.setattr(local, "tqdm", lambda **options: bars.append(bar_class(**options)) or bars[-1])
+    assert sweep(grid, tmp_path, progress=False).state.tolist() == ["done", "done"]
+    assert [bar.n for bar in bars] in ([2], [0])  # a bar that is not shown counts nothing

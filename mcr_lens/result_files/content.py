@@ -1,0 +1,75 @@
+"""What no file of ours holds: data kept elsewhere, or more than the file can hold. Nothing is read for it.
+
+HDF5 can point to other files, whose content a reader would be shown as the result's. It can claim any number
+of values that were never written, let a thousand texts be one and the same long one, or compress what is
+compressed: memory would be taken for all of it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+__all__ = ["check_content"]
+
+# No compression that we write with makes more than this of a byte.
+_DEFLATED = 1100
+# A list of a variable's dimensions, which is the longest that an attribute of ours is.
+_MOST_IN_ATTRIBUTE = 64
+
+
+def check_content(path: Path) -> None:
+    """Raise ``ValueError`` for a file that would have another read, or take more memory than it may."""
+    most = path.stat().st_size
+    claimed, texts = 0, 0
+    with h5py.File(path, "r") as file:
+        for length in _texts_of_attributes(file):
+            texts += length
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link")
+            stored = file[name]
+            if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
+                raise ValueError(f"{name} is no plain array")
+            claimed += (stored.size or 0) * max(stored.dtype.itemsize, 1)
+            if claimed > _DEFLATED * most:
+                raise ValueError(f"{claimed} bytes claimed")
+            _check_layout(stored)
+            for length in (*_texts_of_attributes(stored), *_texts(stored, most)):
+                texts += length
+                if texts > most:
+                    raise ValueError(f"{name}: more text than the file can hold")
+
+
+def _check_layout(stored: h5py.Dataset) -> None:
+    """No piece larger than the whole, and nothing compressed twice."""
+    if stored.chunks and any(piece > whole for piece, whole in zip(stored.chunks, stored.shape, strict=True)):
+        raise ValueError(f"{stored.name}: pieces {stored.chunks} of {stored.shape}")
+    filters = stored.id.get_create_plist()
+    kinds = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    if kinds not in ([], [h5py.h5z.FILTER_DEFLATE]):
+        raise ValueError(f"{stored.name}: filters {kinds}")
+
+
+def _texts(stored: h5py.Dataset, most: int) -> Iterator[int]:
+    """Length of every text of an array, each read alone."""
+    kind = h5py.check_vlen_dtype(stored.dtype)
+    if kind is None:
+        return
+    if kind is not str or (stored.size or 0) > most:
+        raise ValueError(f"{stored.name}: {stored.size} lists of {kind}")
+    for place in np.ndindex(stored.shape):
+        yield len(stored[place])
+
+
+def _texts_of_attributes(stored: Any) -> Iterator[int]:
+    for name in stored.attrs:
+        attribute = stored.attrs.get_id(name)
+        kind = h5py.check_vlen_dtype(attribute.dtype)
+        size = int(np.prod(attribute.shape))
+        if kind is str and size == 1:
+            yield len(np.ravel(stored.attrs[name])[0])
+        elif kind is not None and (kind is str or size > _MOST_IN_ATTRIBUTE):
+            raise ValueError(f"attribute {name}: {size} lists of {kind}")
