@@ -1,6 +1,8 @@
 """Whether what was given is a number: of Python's or another library's kinds, but never True or False."""
 
-from numbers import Integral, Real
+import operator
+from numbers import Real
+from typing import SupportsFloat, SupportsIndex, cast
 
 from mcr_lens.errors import InputError
 
@@ -14,9 +16,13 @@ def is_whole(value: object, least: int | None = None, below: int | None = None) 
         >>> is_whole(3, least=1), is_whole(3.0), is_whole(True), is_whole(3, below=3)
         (True, False, False, False)
     """
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         return False
-    return (least is None or int(value) >= least) and (below is None or int(value) < below)
+    try:
+        number = operator.index(cast("SupportsIndex", value))
+    except (TypeError, ValueError):  # an array of several, or of other numbers
+        return False
+    return (least is None or number >= least) and (below is None or number < below)
 
 
 def is_number(value: object) -> bool:
@@ -26,7 +32,15 @@ def is_number(value: object) -> bool:
         >>> is_number(3), is_number(0.5), is_number(True), is_number("3")
         (True, True, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool)
+    if isinstance(value, Real):
+        return not isinstance(value, bool)
+    # An array or a tensor of no dimensions.
+    if getattr(value, "shape", None) != () or "bool" in str(getattr(value, "dtype", "")):
+        return False
+    try:
+        return isinstance(float(cast("SupportsFloat", value)), float)
+    except (TypeError, ValueError):
+        return False
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:

@@ -182,7 +182,7 @@ def _check(answers: Sequence[Answer], n_prompts: int, depths: Sequence[int], fac
                 f"answer {number}: position {answer.position} of prompt {answer.prompt}: use prompts "
                 f"0..{n_prompts - 1} and positions from 0"
             )
-        if not answer.tokens or not all(is_whole(token, 0, facts.d_vocab) for token in answer.tokens):
+        if not len(answer.tokens) or not all(is_whole(token, 0, facts.d_vocab) for token in answer.tokens):
             raise InputError(
                 f"answer {number}: tokens {list(answer.tokens)[:8]}: use one or more of the vocabulary, "
                 f"0..{facts.d_vocab - 1}"

@@ -1,7 +1,6 @@
 """Hooks that a model already carries when it is measured: they stay, they run, and a result says so."""
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,13 +9,12 @@ from transformer_lens.hook_points import HookPoint
 
 from mcr_lens.models.backend import Model, as_module
 
-__all__ = ["attached_hooks", "hooks_set_aside"]
+__all__ = ["attached_hooks", "points_set_aside", "torch_hooks"]
 
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
-_OF_MODULES = (*_FORWARD, "_backward_pre_hooks", "_backward_hooks")
-_OF_POINTS = ("fwd_hooks", "bwd_hooks")
-# Hooks of PyTorch's that libraries hang up themselves, to do their work.
-_LIBRARIES = ("transformers", "transformer_lens", "accelerate", "mcr_lens")
+_OF_POINTS = (*_FORWARD, "_backward_pre_hooks", "_backward_hooks")
+# What of PyTorch's hooks libraries hang up themselves, to do their work.
+_LIBRARIES = ("torch", "transformers", "transformer_lens", "accelerate", "peft", "bitsandbytes", "mcr_lens")
 
 
 def attached_hooks(model: Model) -> list[str]:
@@ -42,6 +40,12 @@ def attached_hooks(model: Model) -> list[str]:
         if id(point) not in seen:
             seen.add(id(point))
             found += [name] * len(point.fwd_hooks)
+    return found + torch_hooks(model)
+
+
+def torch_hooks(model: Model) -> list[str]:
+    """Those of them that are PyTorch's own; what libraries have hung up is not among them."""
+    found = []
     for name, module in as_module(model).named_modules():
         hooks = [hook for kind in _FORWARD for hook in getattr(module, kind, {}).values()]
         found += [f"torch: {name}"] * sum(not _is_of_a_library(hook) for hook in hooks)
@@ -49,28 +53,35 @@ def attached_hooks(model: Model) -> list[str]:
 
 
 @contextlib.contextmanager
-def hooks_set_aside(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Nobody's hooks in these parts of a model, for the time being; those of libraries do their work."""
-    kept: list[tuple[nn.Module, str, Any]] = []
+def points_set_aside(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Nobody's hooks at the hook points of these parts of a model, for the time being.
+
+    Modules keep their hooks of PyTorch's own: those may be what makes them work, and libraries add to them.
+    """
+    points = [module for part in parts for module in part.modules() if isinstance(module, HookPoint)]
+    kept = [(point, _taken_off(point)) for point in points]
     try:
-        for module in (module for part in parts for module in part.modules()):
-            is_point = isinstance(module, HookPoint)
-            for name in _OF_MODULES:
-                hooks = getattr(module, name, None)
-                if hooks:
-                    rest = (
-                        {} if is_point else {i: hook for i, hook in hooks.items() if _is_of_a_library(hook)}
-                    )
-                    kept.append((module, name, hooks))
-                    setattr(module, name, OrderedDict(rest))
-            # The bridge's norm looks at these to choose its arithmetic.
-            for name in _OF_POINTS if is_point else ():
-                kept.append((module, name, getattr(module, name)))
-                setattr(module, name, [])
         yield
     finally:
-        for module, name, hooks in reversed(kept):
-            setattr(module, name, hooks)
+        for point, (torch_hooks, lists) in kept:
+            for name, hooks in torch_hooks.items():
+                now = getattr(point, name)
+                later = dict(now)
+                now.clear()
+                now.update(hooks | later)
+            # The bridge's norm looks at these to choose its arithmetic.
+            point.fwd_hooks, point.bwd_hooks = (
+                [*before, *now] for before, now in zip(lists, (point.fwd_hooks, point.bwd_hooks), strict=True)
+            )
+
+
+def _taken_off(point: HookPoint) -> tuple[dict[str, dict[int, Any]], tuple[list[Any], list[Any]]]:
+    torch_hooks = {name: dict(getattr(point, name)) for name in _OF_POINTS}
+    for name in _OF_POINTS:
+        getattr(point, name).clear()
+    lists = point.fwd_hooks, point.bwd_hooks
+    point.fwd_hooks, point.bwd_hooks = [], []
+    return torch_hooks, lists
 
 
 def _is_of_a_library(hook: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from mcr_lens.errors import InputError
+from mcr_lens.models.attached import torch_hooks
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
 from mcr_lens.models.self_check import SelfCheck, self_check
 from mcr_lens.models.suited import refuse_unsuited
@@ -70,11 +71,21 @@ class _Origin(NamedTuple):
     load_options: Mapping[str, str]
 
 
-# The outcome of the self-check, with the state of the model that it was done on.
-_CHECKS: WeakKeyDictionary[Any, tuple[tuple[str, ...], SelfCheck]] = WeakKeyDictionary()
+class _Checked(NamedTuple):
+    """The outcome of the self-check, with the state of the model that it was done on."""
+
+    state: tuple[str, str, str]
+    torch_hooks: list[str]
+    outcome: SelfCheck
+
+
+_CHECKS: WeakKeyDictionary[Any, _Checked] = WeakKeyDictionary()
 _ORIGINS: WeakKeyDictionary[Any, _Origin] = WeakKeyDictionary()
 # What is not told of loading: secrets, and what says nothing of the model.
-_UNTOLD = ("token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "move_to_device")
+_UNTOLD = (
+    *("token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code"),
+    *("move_to_device", "n_devices", "max_memory", "offload_folder"),
+)
 # A plain hook is told its hook point and no more: these lead from there to the facts.
 _OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
 
@@ -95,17 +106,27 @@ def model_facts(model: Model) -> ModelFacts:
     backend = backend_of(model)
     weights = next(as_module(model).parameters())
     state = (_processing(model, backend), str(weights.dtype).removeprefix("torch."), str(weights.device))
-    # Folding, centring or casting weights makes another model of it: check again.
-    is_new = model not in _CHECKS or _CHECKS[model][0] != state
+    is_new = _is_new(model, state)
     if is_new:
         refuse_unsuited(model, _origin(model).name)
-        _CHECKS[model] = (state, self_check(model))
-    facts = _facts(model, backend, *state, _CHECKS[model][1])
+        _CHECKS[model] = _Checked(state, torch_hooks(model), self_check(model))
+    facts = _facts(model, backend, *state, _CHECKS[model].outcome)
     if is_new:
         for name, point in model.hook_dict.items():
             if name.endswith("attn.hook_pattern"):
                 _OWNERS[point] = (ref(model), facts)
     return facts
+
+
+def _is_new(model: Model, state: tuple[str, str, str]) -> bool:
+    """Folding, centring or casting weights makes another model of it: it is checked again.
+
+    So it is when hooks of PyTorch's have gone that were there then; they may have been what was found.
+    """
+    checked = _CHECKS.get(model)
+    if checked is None or checked.state != state:
+        return True
+    return bool(checked.torch_hooks) and torch_hooks(model) != checked.torch_hooks
 
 
 def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:

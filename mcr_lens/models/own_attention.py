@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mcr_lens.errors import one_line
@@ -67,7 +68,9 @@ class AttentionCheck:
         except Exception as error:  # a module of any library, perhaps made to be called otherwise
             self._unasked[layer] = f"{type(error).__name__}: {one_line(error, 120)}"
             return
-        self._errors[layer] = float((_write(output).float() - expected).norm() / expected.norm())
+        # A layer that writes nothing is right, too.
+        size = expected.norm().clamp(min=torch.finfo(torch.float32).tiny)
+        self._errors[layer] = float((_write(output).float() - expected).norm() / size)
 
 
 def _attention_modules(model: Model) -> Iterator[tuple[int, Any]]:

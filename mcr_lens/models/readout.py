@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mcr_lens.models.attached import hooks_set_aside
+from mcr_lens.models.attached import points_set_aside
 from mcr_lens.models.backend import Model, backend_of
 
 __all__ = ["read_out", "rows_at_a_time"]
@@ -29,7 +29,7 @@ def read_out(
     if backend_of(model) == "hooked_transformer":
         # Its layers may lie on several devices; the bridge's modules fetch their input themselves.
         residual = residual.to(model.unembed.W_U.device)
-    with hooks_set_aside([model.ln_final, model.unembed]), torch.set_grad_enabled(gradients):
+    with points_set_aside([model.ln_final, model.unembed]), torch.set_grad_enabled(gradients):
         logits = model.unembed(model.ln_final(residual))
         cap = getattr(model.cfg, "output_logits_soft_cap", None)
         if cap is not None and cap > 0:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.attached import hooks_set_aside
+from mcr_lens.models.attached import points_set_aside
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
 from mcr_lens.models.logit_error import logit_error
 from mcr_lens.models.own_attention import AttentionCheck
@@ -15,6 +15,7 @@ from mcr_lens.models.own_attention import AttentionCheck
 __all__ = ["SelfCheck", "self_check"]
 
 _TOKENS = 6
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class SelfCheck(NamedTuple):
@@ -32,13 +33,13 @@ def self_check(model: Model) -> SelfCheck:
     attention write + MLP write = post in every block), ``final_readout`` (the unembedding of the last depth
     is the logits), ``pattern_edits`` (an edited pattern changes the logits) and ``own_attention`` (what a
     bridge computes in place of a Hugging Face module is what that module gives; ``asked_attention`` where
-    the module cannot be asked). Hooks that the user has attached are set aside: the outcome is the model's.
+    the module cannot be asked). Hooks at the model's hook points are set aside: the outcome is the model's.
 
     Raises:
         InputError: for a model that cannot be run at all.
     """
     # Dropout would look like a broken hook, and so would an edit.
-    with evaluation_mode(model), hooks_set_aside([as_module(model)]):
+    with evaluation_mode(model), points_set_aside([as_module(model)]):
         return _check(model)
 
 
@@ -129,7 +130,8 @@ def _value_rows(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> s
         given = heads.float().flatten()
         if summed.shape != given.shape:
             return f"the heads of block {layer} give {len(given)} numbers, their values {len(summed)}"
-        errors.append((summed - given).norm() / given.norm())
+        # A layer whose values are all zero is right, too.
+        errors.append((summed - given).norm() / given.norm().clamp(min=_TINY))
     worst = float(torch.stack([error.cpu() for error in errors]).max()) if errors else 0.0
     if not worst <= tolerance:
         return f"patterns times value vectors differ from what the heads give by {worst:.2g}"

@@ -29,7 +29,8 @@ def refuse_encoder_folder(folder: Path, trust_remote_code: bool) -> transformers
 
 def refuse_encoder(config: transformers.PreTrainedConfig, name: str) -> None:
     """Refuse a configuration that says of itself that it is no decoder's; one that says nothing may be."""
-    kinds = config.architectures or []
+    told = config.architectures  # a file may hold anything
+    kinds = [kind for kind in told if isinstance(kind, str)] if isinstance(told, list) else []
     if config.is_encoder_decoder or (kinds and not any(map(_is_decoder, kinds))):
         raise _no_decoder(name, ", ".join(kinds) or config.model_type)
 

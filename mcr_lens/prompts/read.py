@@ -46,8 +46,8 @@ def load_prompts(
         InputError: one line that names the file, what is wrong with it and what would be right.
     """
     check_number("n", n, 1, "ask for at least one prompt")
-    if isinstance(source, str | Path):
-        texts, name = read_texts(source, field, config=config, split=split), str(source)
+    if isinstance(source, str | os.PathLike):
+        texts, name = read_texts(source, field, config=config, split=split), os.fspath(source)
     else:
         name = "list of strings"
         texts = check_texts(source, name)
@@ -73,12 +73,13 @@ def read_texts(
     split: str | None = None,
 ) -> list[str]:
     """The texts of a file or data set, untokenised; arguments and errors as in ``load_prompts``."""
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         raise InputError(
             f"texts are read from a file, not a {type(source).__name__}: give its path, or 'hf:NAME'"
         )
-    if str(source).startswith("hf:"):
-        return _column(list(load_split(str(source).removeprefix("hf:"), config, split)), field, source)
+    source = os.fspath(source)
+    if source.startswith("hf:"):
+        return _column(list(load_split(source.removeprefix("hf:"), config, split)), field, source)
     path = Path(os.path.expanduser(source))
     if path.suffix not in _SUFFIXES:
         raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")

@@ -5,6 +5,7 @@ of values that were never written, let a thousand texts be one and the same long
 compressed: memory would be taken for all of it.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ __all__ = ["check_content"]
 
 # No compression that we write with makes more than this of a byte.
 _DEFLATED = 1100
-# A list of a variable's dimensions, which is the longest that an attribute of ours is.
-_MOST_IN_ATTRIBUTE = 64
+# Bytes that may be taken at once: for a piece of an array, or for some texts that are long and the same one.
+_PIECE, _AT_ONCE = 2**22, 2**28
 
 
 def check_content(path: Path) -> None:
@@ -25,7 +26,7 @@ def check_content(path: Path) -> None:
     most = path.stat().st_size
     claimed, texts = 0, 0
     with h5py.File(path, "r") as file:
-        for length in _texts_of_attributes(file):
+        for length in _texts_of_attributes(file, most):
             texts += length
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -37,7 +38,7 @@ def check_content(path: Path) -> None:
             if claimed > _DEFLATED * most:
                 raise ValueError(f"{claimed} bytes claimed")
             _check_layout(stored)
-            for length in (*_texts_of_attributes(stored), *_texts(stored, most)):
+            for length in (*_texts_of_attributes(stored, most), *_texts(stored, most)):
                 texts += length
                 if texts > most:
                     raise ValueError(f"{name}: more text than the file can hold")
@@ -45,7 +46,8 @@ def check_content(path: Path) -> None:
 
 def _check_layout(stored: h5py.Dataset) -> None:
     """No piece larger than the whole, and nothing compressed twice."""
-    if stored.chunks and any(piece > whole for piece, whole in zip(stored.chunks, stored.shape, strict=True)):
+    size = max(stored.dtype.itemsize, 1)
+    if stored.chunks and size * math.prod(stored.chunks) > max(size * (stored.size or 0), _PIECE):
         raise ValueError(f"{stored.name}: pieces {stored.chunks} of {stored.shape}")
     filters = stored.id.get_create_plist()
     kinds = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
@@ -54,22 +56,29 @@ def _check_layout(stored: h5py.Dataset) -> None:
 
 
 def _texts(stored: h5py.Dataset, most: int) -> Iterator[int]:
-    """Length of every text of an array, each read alone."""
+    """Lengths of the texts of an array, a few read at once."""
     kind = h5py.check_vlen_dtype(stored.dtype)
     if kind is None:
         return
     if kind is not str or (stored.size or 0) > most:
         raise ValueError(f"{stored.name}: {stored.size} lists of {kind}")
-    for place in np.ndindex(stored.shape):
-        yield len(stored[place])
+    if not stored.shape:
+        yield len(stored[()])
+        return
+    *leading, last = stored.shape
+    at_once = max(1, _AT_ONCE // most)
+    for place in np.ndindex(*leading):
+        for start in range(0, last, at_once):
+            yield sum(map(len, stored[(*place, slice(start, start + at_once))]))
 
 
-def _texts_of_attributes(stored: Any) -> Iterator[int]:
+def _texts_of_attributes(stored: Any, most: int) -> Iterator[int]:
     for name in stored.attrs:
         attribute = stored.attrs.get_id(name)
         kind = h5py.check_vlen_dtype(attribute.dtype)
-        size = int(np.prod(attribute.shape))
-        if kind is str and size == 1:
-            yield len(np.ravel(stored.attrs[name])[0])
-        elif kind is not None and (kind is str or size > _MOST_IN_ATTRIBUTE):
+        size = math.prod(attribute.shape or ())
+        # A few are no danger: a list of a variable's dimensions, the names of classes.
+        if kind is not None and size > max(1, _AT_ONCE // most):
             raise ValueError(f"attribute {name}: {size} lists of {kind}")
+        if kind is str:
+            yield sum(map(len, np.ravel(stored.attrs[name])))

@@ -80,11 +80,12 @@ def write_dataset(data: xr.Dataset, path: str | Path) -> Path:
     The file is netCDF 4, which other programs read too, and a line behind it with the hash of its content.
 
     Raises:
-        InputError: when the place cannot be written, or a file stands there that is no result; nothing is
-            left behind.
+        InputError: when the place cannot be written, a file stands there that is no result, or the data hold
+            what could not be read again; nothing is left behind.
     """
     check_result_place(path)
     path = plain_path(path)
+    check_variables(data, path)
     stored = data.copy()
     stored.attrs = {_ATTRIBUTE: json.dumps({"schema": SCHEMA, **data.attrs})}
     compressed = {str(name): {"zlib": True, "complevel": 4} for name in stored.data_vars}

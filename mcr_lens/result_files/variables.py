@@ -15,11 +15,14 @@ _PLACES = ("not_finite_depth", "not_finite_position")
 
 
 def check_variables(data: xr.Dataset, path: object) -> None:
-    """Raise ``InputError`` where a variable that is read anywhere is of a kind that it never has."""
+    """Raise ``InputError`` where a variable that is read anywhere is of a kind that it never has.
+
+    Before a file is written as well: what is written can be read.
+    """
     for name, values in data.variables.items():
         if set(_AXES) & set(values.dims) and values.dtype.kind not in "iufb":
             raise _wrong(path, name, "holds no numbers")
-    for name in set(_AXES) & set(data.coords):
+    for name in {"depth", "layer"} & set(data.coords):
         if data[name].dtype.kind == "b" or len(np.unique(data[name].values)) < data[name].size:
             raise _wrong(path, name, "names one of its places twice")
     for name in ("n_tokens", *_PLACES):
@@ -45,4 +48,4 @@ def _whole(values: np.ndarray) -> bool:
 
 
 def _wrong(path: object, name: object, why: str) -> InputError:
-    return InputError(f"{path}: variable {name!r} {why}; save the result again with mcr-lens")
+    return InputError(f"{path}: variable {name!r} {why}: no result of mcr-lens has that; leave it out")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ __all__ = ["Cell", "cells", "compute", "loading_key", "prompts_key"]
 # Part of every name: a new number when the same settings come to mean something else.
 _MEANING = 1
 _LABEL_LENGTH = 48
+# Results may be put where the data are.
+_RESULTS = (".nc", ".error.json")
 
 
 @dataclass(frozen=True)
@@ -192,10 +195,10 @@ def _files(cell: Cell) -> dict[str, Any]:
     if cell.prompts.file is not None:
         found["prompts"] = _content(cell.prompts.file)
     elif cell.prompts.folder is not None:
-        found["prompts"] = _listing(cell.prompts.folder, "**/*")
+        found["prompts"] = _listing(cell.prompts.folder, below=True)
     folder = Path(cell.model.source).expanduser()
     if cell.model.source != "tiny" and folder.is_dir():
-        found["model"] = _listing(folder, "*")
+        found["model"] = _listing(folder, below=False)
     return found
 
 
@@ -213,9 +216,17 @@ def _hashed(path: Path, size: int, changed: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _listing(folder: Path, pattern: str) -> Sequence[Sequence[Any]]:
-    """Names, sizes and times: weights are too large to be read for a name."""
-    inside = sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
-    return [
-        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in inside
-    ]
+def _listing(folder: Path, *, below: bool) -> list[list[Any]]:
+    """Names, sizes and times: weights are too large to be read for a name. Nothing hidden, and no results."""
+    found, places = [], [str(folder)]
+    while places:
+        with os.scandir(places.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.endswith(_RESULTS):
+                    continue
+                if entry.is_file():
+                    stat = entry.stat()
+                    found.append([os.path.relpath(entry.path, folder), stat.st_size, stat.st_mtime_ns])
+                elif below and entry.is_dir():
+                    places.append(entry.path)
+    return sorted(found)

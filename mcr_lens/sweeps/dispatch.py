@@ -89,6 +89,7 @@ class Dispatcher:
                 self._finish(task.cell)
                 continue
             try:
+                cell.check_unchanged()  # before the work, and again before it is saved
                 baseline = self._baseline(cell)
             except Exception as error:
                 self._fail(task.cell, Failure.of(error))

@@ -140,17 +140,20 @@ class ResultFolder:
 
     def _remove_old_records(self, cells: Sequence[Cell]) -> None:
         """Records of failures of cells that are done, or of files that are others now: a mended model."""
-        # Another grid may have settings that are the same, for files elsewhere.
-        current = {_key(cell.settings(), _sources(cell)): cell for cell in cells}
+        current: dict[str, list[Cell]] = {}
+        for cell in cells:
+            current.setdefault(json.dumps(cell.settings(), sort_keys=True), []).append(cell)
         for path in self.place.glob(f"*{ERROR_SUFFIX}"):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
-                key = _key(about["cell"], about["sources"])
-            except (OSError, ValueError, RecursionError, KeyError, TypeError):
+                settings, sources = json.dumps(about["cell"], sort_keys=True), about.get("sources")
+            except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
                 continue  # not a record of ours, or gone meanwhile
-            cell = current.get(key)
-            if cell is not None and (self.is_done(cell) or path != self.error_path(cell)):
-                path.unlink(missing_ok=True)
+            for cell in current.get(settings, ()):
+                # Another grid may have settings that are the same, for files elsewhere.
+                is_ours = sources in (None, _sources(cell))
+                if is_ours and (self.is_done(cell) or path != self.error_path(cell)):
+                    path.unlink(missing_ok=True)
 
     def _forget_error(self, cell: Cell) -> None:
         self.error_path(cell).unlink(missing_ok=True)
@@ -158,10 +161,6 @@ class ResultFolder:
 
 def _sources(cell: Cell) -> list[str]:
     return [cell.model.source, cell.prompts.source]
-
-
-def _key(settings: object, sources: object) -> str:
-    return json.dumps([settings, sources], sort_keys=True)
 
 
 def _put(path: Path, folder: Path) -> None:

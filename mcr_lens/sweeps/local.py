@@ -44,6 +44,7 @@ def _run_model(cells: Sequence[Cell], folder: ResultFolder, bar: tqdm, progress:
                         bar.set_postfix_str(cell.name)
                         # Another process may work on the same folder.
                         if not folder.is_done(cell):
+                            cell.check_unchanged()  # before the work, and again before it is saved
                             baseline = folder.baseline(cell)
                             folder.save(cell, compute(cell, model, prompts, baseline, progress))
                         bar.update()

@@ -47,7 +47,7 @@ def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
         n = 64
         max_tokens = 256
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | os.PathLike):
         raise InputError(f"a grid is read from a file, not a {type(path).__name__}: give its path")
     path = Path(os.path.expanduser(path))
     if os.path.exists(path) and not os.path.isfile(path):  # a device could be read for ever

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mcr_lens as mcr
 from mcr_lens.experiments.tasks import multiple_choice
@@ -85,7 +86,13 @@ def test_options_of_a_task(option: dict[str, Any], bundled_model: Any) -> None:
         multiple_choice(bundled_model, "arc_easy", **option)
 
 
-def test_numbers_of_numpy_are_numbers(bundled_model: Any) -> None:
-    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=np.int64(2), batch_size=np.int32(1), progress=False)
+@pytest.mark.parametrize("kind", [np.int64, np.array, torch.tensor])
+def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bundled_model: Any) -> None:
+    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False)
     assert data.sizes["k"] == 2
+    AnswerLens(bundled_model, 2, [Answer(0, kind(2), np.array([5, 6]))], [kind(1)])
+    mcr.fit_tuned_lens(bundled_model, PROMPTS, steps=kind(0), learning_rate=kind(1), progress=False)
+
+
+def test_numbers_of_a_plan_may_be_of_numpy() -> None:
     assert plan("tiny", np.array([16, 12]), memory="cpu", flops=np.float32(1e10)).lengths == (16, 12)

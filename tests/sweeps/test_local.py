@@ -283,6 +283,18 @@ def test_a_changed_data_set_is_another_one(tmp_path: Path) -> None:
     assert names[0] != names[1]
 
 
+def test_results_may_be_put_where_the_data_are(tmp_path: Path) -> None:
+    """What a sweep writes, and what is hidden, changes no data set."""
+    (tmp_path / "data" / ".git").mkdir(parents=True)
+    (tmp_path / "data" / "train.jsonl").write_text('{"q": "one two three"}\n')
+    prompts = SweepPrompts(f"hf:{tmp_path / 'data'}", field="q", split="train")
+    arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,)), SweepArm("ablate_mlp_write", layers=(1,))]
+    grid, out = Grid([SweepModel("tiny")], [prompts], arms), tmp_path / "data" / "results"
+    assert sweep(grid, out, progress=False).state.tolist() == ["done", "failed", "done"]
+    (tmp_path / "data" / ".git" / "index").write_text("x")
+    assert sweep_status(grid, out).state.tolist() == ["done", "failed", "done"]
+
+
 def test_records_of_another_grid_stay(tmp_path: Path) -> None:
     """The same settings for files of the same name elsewhere."""
     arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,))]

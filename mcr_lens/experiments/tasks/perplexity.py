@@ -87,8 +87,8 @@ def lens_perplexity(
         prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
     if len(documents) != len(prompts):
         raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
-    if not all(map(is_whole, documents)):
-        raise InputError("documents: give whole numbers, the same one for all windows of a document")
+    if not (all(map(is_whole, documents)) or all(isinstance(document, str) for document in documents)):
+        raise InputError("documents: give whole numbers or names, the same for all windows of a document")
     data = logit_lens(
         model,
         prompts,
