@@ -8,18 +8,16 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described, edits_a_pattern, shapes_attention
+from mcr_lens.hooks.intervene import check_hooks, described
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
-from mcr_lens.hooks.observe_attention import LOST_ROW
-from mcr_lens.hooks.observe_finite import FiniteObserver
-from mcr_lens.hooks.observe_scores import LOST_SCORE, ScoreObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
+from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
 from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
-from mcr_lens.not_finite import warn_not_finite, without_broken, without_lost_rows
+from mcr_lens.not_finite import without_broken
 from mcr_lens.numeric import is_whole
 from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
@@ -126,16 +124,10 @@ def measure(
     interventions = list(interventions)
     check_hooks(model, interventions, min(prompts.lengths))
     attached, facts = attached_hooks(model), model_facts(model)
-    # An edit may take all of a head's attention away; nothing is broken then.
-    edits_patterns = edits_a_pattern(interventions) or any(map(shapes_attention, attached))
-    edited = [*attached, *(str(name) for name, _ in interventions)]
-    if facts.backend == "hooked_transformer" and any("attn_scores" in name for name in edited):
-        observers = [ScoreObserver(model), *observers]
-    if not any(isinstance(observer, ResidualObserver) for observer in observers):
-        observers = [FiniteObserver(model, patterns=not edits_patterns), *observers]
-    if any(isinstance(observer, AttentionObserver) for observer in observers):
+    watch = Watch.over(model, observers, interventions, attached)
+    if watch.reads_attention:
         _refuse_attention_in_chunks(facts, max(prompts.lengths))
-    reading = [hook for observer in observers for hook in observer.hooks()]
+    reading = [hook for observer in watch.observers for hook in observer.hooks()]
     check_hooks(model, reading, min(prompts.lengths))
     hooks = [*interventions, *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
@@ -148,12 +140,7 @@ def measure(
         for batch in prompts.batches(size):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
-    data = xr.merge([observer.result() for observer in observers], join="outer", compat="no_conflicts")
-    if edits_patterns:
-        data = data.drop_vars(LOST_ROW, errors="ignore")
-    for lost in {LOST_ROW, LOST_SCORE} & set(data):
-        data = _without_lost_rows(data, facts.dtype, str(lost))
-    data = without_broken(data)
+    data = without_broken(watch.result())
     told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
     if taken := sorted(told.keys() & set(data.variables)):
         raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
@@ -173,14 +160,6 @@ def _refuse_attention_in_chunks(facts: ModelFacts, longest: int) -> None:
             f"load the prompts with max_tokens={facts.attention_chunk}, or measure other observers than "
             "AttentionObserver's"
         )
-
-
-def _without_lost_rows(data: xr.Dataset, dtype: str, lost: str) -> xr.Dataset:
-    """What an observer of attention found broken is broken for that of the residual stream, too."""
-    whole = without_lost_rows(data, lost)
-    if not whole.not_finite_depth.equals(data.not_finite_depth):
-        warn_not_finite(whole, dtype)
-    return whole
 
 
 def record(

@@ -63,8 +63,8 @@ def points_set_aside(parts: Iterable[nn.Module]) -> Iterator[None]:
     try:
         yield
     finally:
-        for point, (torch_hooks, lists) in kept:
-            for name, hooks in torch_hooks.items():
+        for point, (hung, lists) in kept:
+            for name, hooks in hung.items():
                 now = getattr(point, name)
                 later = dict(now)
                 now.clear()
@@ -76,12 +76,12 @@ def points_set_aside(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _taken_off(point: HookPoint) -> tuple[dict[str, dict[int, Any]], tuple[list[Any], list[Any]]]:
-    torch_hooks = {name: dict(getattr(point, name)) for name in _OF_POINTS}
+    hung = {name: dict(getattr(point, name)) for name in _OF_POINTS}
     for name in _OF_POINTS:
         getattr(point, name).clear()
     lists = point.fwd_hooks, point.bwd_hooks
     point.fwd_hooks, point.bwd_hooks = [], []
-    return torch_hooks, lists
+    return hung, lists
 
 
 def _is_of_a_library(hook: Any) -> bool:
