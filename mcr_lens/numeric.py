@@ -16,11 +16,11 @@ def is_whole(value: object, least: int | None = None, below: int | None = None) 
         >>> is_whole(3, least=1), is_whole(3.0), is_whole(True), is_whole(3, below=3)
         (True, False, False, False)
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool):
         return False
     try:
         number = operator.index(cast("SupportsIndex", value))
-    except (TypeError, ValueError):  # an array of several, or of other numbers
+    except (TypeError, ValueError):  # no number, an array of several, or of other numbers
         return False
     return (least is None or number >= least) and (below is None or number < below)
 
@@ -38,9 +38,10 @@ def is_number(value: object) -> bool:
     if getattr(value, "shape", None) != () or "bool" in str(getattr(value, "dtype", "")):
         return False
     try:
-        return isinstance(float(cast("SupportsFloat", value)), float)
+        float(cast("SupportsFloat", value))
     except (TypeError, ValueError):
         return False
+    return True
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:

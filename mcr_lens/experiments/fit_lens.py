@@ -113,6 +113,7 @@ class _Fit:
 
     def __init__(self, model: Model, learning_rate: float, steps: int) -> None:
         self._model = model
+        self._finite = FiniteObserver(model, patterns=not any(map(shapes_attention, attached_hooks(model))))
         cfg = model.cfg
         shapes = ((cfg.d_model, cfg.d_model), (cfg.d_model,))
         self._pairs = [
@@ -125,7 +126,7 @@ class _Fit:
 
     def step(self, batch: Batch) -> None:
         """One Adam step on a batch."""
-        states = _states(self._model, batch)
+        states = _states(self._model, batch, self._finite)
         self._optimizer.zero_grad()
         size = rows_at_a_time(self._model)
         count = len(states[-1])
@@ -173,7 +174,7 @@ class _Best:
         self.kl[better], self.step[better] = kl[better], step
 
 
-def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
+def _states(model: Model, batch: Batch, finite: FiniteObserver) -> list[Float[Tensor, "real d_model"]]:
     """The real tokens' states at every depth 0..L, without a graph."""
     context = BatchContext(0, batch.lengths, batch.prompts)
     rows = PackedRows.of(context, batch.tokens.shape[0], batch.tokens.shape[1])
@@ -184,7 +185,6 @@ def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
 
     n_layers = model.cfg.n_layers
     hooks = [(depth_hook_name(depth, n_layers), read) for depth in range(n_layers + 1)]
-    finite = FiniteObserver(model, patterns=not any(map(shapes_attention, attached_hooks(model))))
     with running(context):
         run(model, batch.tokens.to(model.cfg.device), [*hooks, *finite.hooks()], blocks_only=True)
     with warnings.catch_warnings():

@@ -27,9 +27,7 @@ def first_not_finite(block: Tensor, lengths: Int[Tensor, "batch"], offset: int =
         return torch.full((len(block),), -1)
     # The largest of a row is NaN where one is, and ten times faster to find than to ask each number.
     broken = ~block.detach().flatten(2).abs().amax(-1).isfinite()
-    broken &= real_rows(lengths, block.shape[1], offset, block.device)
-    first = broken.int().argmax(-1) + offset
-    return first.where(broken.any(-1), -1)
+    return _first(broken, lengths, offset)
 
 
 def first_lost_row(
@@ -39,9 +37,7 @@ def first_lost_row(
 
     A HookedTransformer makes a row of NaN, of attention scores that overflowed, into a row of zeros.
     """
-    lost = (pattern.detach().amax(-1) == 0).any(1)
-    lost &= real_rows(lengths, pattern.shape[-2], offset, pattern.device)
-    return torch.where(lost.any(-1), lost.int().argmax(-1) + offset, -1)
+    return _first((pattern.detach().amax(-1) == 0).any(1), lengths, offset)
 
 
 def first_broken_score(
@@ -49,9 +45,7 @@ def first_broken_score(
 ) -> Int[Tensor, "batch"]:
     """First position of each prompt at which a head's scores hold NaN or +Inf; -1 where there is none."""
     peak = scores.detach().amax(-1)
-    broken = (peak.isnan() | (peak == torch.inf)).any(1)
-    broken &= real_rows(lengths, scores.shape[-2], offset, scores.device)
-    return torch.where(broken.any(-1), broken.int().argmax(-1) + offset, -1)
+    return _first((peak.isnan() | (peak == torch.inf)).any(1), lengths, offset)
 
 
 def without(broken: Bool[Tensor, "batch"], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,3 +56,11 @@ def without(broken: Bool[Tensor, "batch"], values: Mapping[str, Tensor]) -> dict
         at = broken.to(tensor.device).reshape(-1, *[1] * (tensor.ndim - 1))
         kept[name] = torch.where(at, missing, tensor)
     return kept
+
+
+def _first(
+    broken: Bool[Tensor, "batch rows"], lengths: Int[Tensor, "batch"], offset: int
+) -> Int[Tensor, "batch"]:
+    """Position of each prompt's first broken row that is no padding; -1 where there is none."""
+    broken = broken & real_rows(lengths, broken.shape[1], offset, broken.device)
+    return torch.where(broken.any(-1), broken.int().argmax(-1) + offset, -1)

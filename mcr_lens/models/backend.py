@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "as_module",
     "backend_of",
+    "check_backend",
     "checkpoint_labels",
     "evaluation_mode",
     "has_hooked_transformer",
@@ -43,6 +44,12 @@ Model = Any  # a HookedTransformer or a TransformerBridge: they share hook names
 def has_hooked_transformer() -> bool:
     """True where the installed TransformerLens still has ``HookedTransformer``."""
     return HookedTransformer is not None
+
+
+def check_backend(backend: object) -> None:
+    """Raise ``InputError`` for what is no name of a backend, nor ``"auto"``."""
+    if backend not in ("auto", "hooked_transformer", "bridge"):
+        raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
 
 
 def backend_of(model: Model) -> Backend:

@@ -83,9 +83,9 @@ _CHECKS: WeakKeyDictionary[Any, _Checked] = WeakKeyDictionary()
 _ORIGINS: WeakKeyDictionary[Any, _Origin] = WeakKeyDictionary()
 # What is not told of loading: secrets, and what says nothing of the model.
 _UNTOLD = (
-    *("token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code"),
-    *("move_to_device", "n_devices", "max_memory", "offload_folder"),
-)
+    "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
+    "move_to_device", "n_devices", "max_memory", "offload_folder",
+)  # fmt: skip
 # A plain hook is told its hook point and no more: these lead from there to the facts.
 _OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
 

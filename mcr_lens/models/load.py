@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
-from mcr_lens.models.backend import Backend, Model, backend_of, has_hooked_transformer
+from mcr_lens.models.backend import Backend, Model, backend_of, check_backend, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin, require
 from mcr_lens.models.revisions import bundled_step, refuse_revision
 from mcr_lens.models.room import refuse_too_deep, refuse_too_large
@@ -62,8 +62,7 @@ def load_model(
             it, an encoder, an unknown dtype, a folder with pickled weights, one whose configuration asks for
             more memory than there is, or files that lack some of the weights.
     """
-    if backend not in ("auto", "hooked_transformer", "bridge"):
-        raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
+    check_backend(backend)
     if backend == "hooked_transformer" and not has_hooked_transformer():
         raise InputError(
             "HookedTransformer was removed in TransformerLens 4: use backend='bridge', "

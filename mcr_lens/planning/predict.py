@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
-from mcr_lens.models.backend import Backend, has_hooked_transformer
+from mcr_lens.models.backend import Backend, check_backend, has_hooked_transformer
 from mcr_lens.models.hooked import supports_name
 from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.planning.machine import Machine
@@ -75,8 +75,7 @@ def plan(
     """
     if dtype is not None and dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r}: use one of {', '.join(_DTYPES)}")
-    if backend not in ("auto", "hooked_transformer", "bridge"):
-        raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
+    check_backend(backend)
     if bits is not None and not (is_number(bits) and 1 <= bits <= 32):
         raise InputError(f"bits {bits!r}: a weight takes 1 to 32")
     if flops is not None and not (is_number(flops) and 1e6 <= flops < 1e21):

@@ -51,9 +51,9 @@ def load_prompts(
     else:
         name = "list of strings"
         texts = check_texts(source, name)
-    if seed is not None and not is_whole(seed):
-        raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
     if seed is not None:
+        if not is_whole(seed):
+            raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
         random.Random(seed).shuffle(texts)
     return Prompts.from_texts(
         texts[:n],

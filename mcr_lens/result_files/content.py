@@ -7,6 +7,7 @@ compressed: memory would be taken for all of it.
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,9 @@ _PIECE, _AT_ONCE = 2**22, 2**28
 def check_content(path: Path) -> None:
     """Raise ``ValueError`` for a file that would have another read, or take more memory than it may."""
     most = path.stat().st_size
-    claimed, texts = 0, 0
+    claimed = 0
     with h5py.File(path, "r") as file:
-        for length in _texts_of_attributes(file, most):
-            texts += length
+        texts = sum(_texts_of_attributes(file, most))
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is a link")
@@ -38,7 +38,7 @@ def check_content(path: Path) -> None:
             if claimed > _DEFLATED * most:
                 raise ValueError(f"{claimed} bytes claimed")
             _check_layout(stored)
-            for length in (*_texts_of_attributes(stored, most), *_texts(stored, most)):
+            for length in chain(_texts_of_attributes(stored, most), _texts(stored, most)):
                 texts += length
                 if texts > most:
                     raise ValueError(f"{name}: more text than the file can hold")

@@ -64,11 +64,11 @@ class Cell:
 
     @cached_property
     def _files(self) -> dict[str, Any]:
-        return _files(self)
+        return _files_now(self)
 
     def check_unchanged(self) -> None:
         """Raise ``InputError`` where files are others by now than those that the name speaks of."""
-        now = _files(self)
+        now = _files_now(self)
         for kind, before in self._files.items():
             if now.get(kind) != before:
                 source = self.model.source if kind == "model" else self.prompts.source
@@ -187,7 +187,7 @@ def _place(source: str) -> str:
     return path.name if path.is_absolute() or path.exists() else source
 
 
-def _files(cell: Cell) -> dict[str, Any]:
+def _files_now(cell: Cell) -> dict[str, Any]:
     """What decides the result and stands outside the grid."""
     found: dict[str, Any] = {}
     if cell.prompts.source == "library-code":
