@@ -20,7 +20,7 @@ from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
 from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.sequence import growing
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models import Hook, Model, batch_cost, model_facts
 from mcr_lens.models.backend import run
 from mcr_lens.not_finite import NotFiniteWarning, remedy
 
@@ -68,7 +68,8 @@ class PairRuns:
         """
         has = np.array([all(-n <= at < n for at in positions or ()) for n in self.pairs.lengths])
         values = np.full(len(self.pairs), np.nan)
-        for batch in self.pairs.batches(None if self.batch_size == "auto" else self.batch_size):
+        size = None if self.batch_size == "auto" else self.batch_size
+        for batch in self.pairs.batches(size, batch_cost(self.model)):
             rows = list(batch.pairs)
             if has[rows].any():
                 found = np.where(has[rows], self._metric(side, patch, batch), np.nan)

@@ -57,7 +57,7 @@ def activation_patching(
         clean_interventions: hooks that edit the clean run, patched or not.
         corrupt_interventions: hooks that edit the corrupt run. The two runs may differ in these alone: pairs
             of equal prompts, one side with ``ablate_mlp_write``.
-        batch_size: pairs a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: pairs a batch; ``"auto"`` cuts where padding and batches cost least.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:

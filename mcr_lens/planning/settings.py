@@ -21,7 +21,7 @@ ALLOCATOR = 250 * 10**6
 USABLE = 0.92
 # Tokens a chunk, the largest first.
 CHUNKS = (4096, 2048, 1024, 512, 256, 128)
-_BATCH_TOKENS = 4096  # as Prompts.batches has it
+_BATCH_TOKENS = 4096  # the most that models.batch_cost allows
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def fitting(
 
 
 def batches_of(lengths: Sequence[int], batch_size: int | str) -> list[tuple[int, int]]:
-    """``(prompts, tokens of the longest)`` of each batch, as ``Prompts.batches`` makes them.
+    """``(prompts, tokens of the longest)`` of each batch; of ``"auto"`` the largest that there may be.
 
     Example:
         >>> batches_of([3000, 1000, 1000, 10], "auto")

@@ -111,10 +111,16 @@ def test_the_result_is_as_large_as_predicted(llama_profile: mcr.Profile, llama_f
 
 
 @given(st.lists(st.integers(2, 6000), min_size=1, max_size=40), st.one_of(st.just("auto"), st.integers(1, 9)))
-def test_batches_are_those_of_the_engine(lengths: list[int], size: Any) -> None:
+def test_no_batch_of_the_engine_is_larger(lengths: list[int], size: Any) -> None:
     prompts = mcr.Prompts.from_tokens([[1] * length for length in lengths])
-    made = prompts.batches(None if size == "auto" else size)
-    assert batches_of(lengths, size) == [tuple(batch.tokens.shape) for batch in made]
+    cost = mcr.prompts.BatchCost(64, 4096)
+    engine = [tuple(batch.tokens.shape) for batch in prompts.batches(None if size == "auto" else size, cost)]
+    planned = batches_of(lengths, size)
+    if size == "auto":
+        assert max(rows * longest for rows, longest in engine) <= max(4096, max(lengths))
+        assert planned[0][0] >= engine[0][0]
+    else:
+        assert planned == engine
 
 
 def needed(**changes: Any) -> Any:

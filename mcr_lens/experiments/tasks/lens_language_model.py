@@ -62,7 +62,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         add_bos_token: ``None``: as the tokenizer was saved; ``True``: a BOS first, always once; ``False``:
             no special tokens.
         max_length: tokens that the model is given at most; by default its context.
-        batch_size: requests a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: requests a batch; ``"auto"`` cuts where padding and batches cost least.
 
     Raises:
         InputError: where lm-eval is missing, for depths the model does not have, translators made for
