@@ -17,7 +17,14 @@ from scipy.special import ndtr, stdtrit
 from mcr_lens.errors import InputError
 from mcr_lens.numeric import is_number, is_whole
 
-__all__ = ["bootstrap_ends", "bootstrap_interval", "bootstrap_means", "check_resampling", "resample_blocks"]
+__all__ = [
+    "bootstrap_ends",
+    "bootstrap_interval",
+    "bootstrap_means",
+    "bootstrap_ratio",
+    "check_resampling",
+    "resample_blocks",
+]
 
 # Numbers held at once: 32 MB of float64, so that no number of prompts or resamples fills the memory.
 _BLOCK = 2**22
@@ -90,6 +97,29 @@ def bootstrap_interval(
         resampled = _statistics(table, statistic, n_resamples, rng)
         n = np.full(resampled.shape[1:], len(table))
     return bootstrap_ends(resampled, n, confidence)
+
+
+def bootstrap_ratio(
+    sums: Float[np.ndarray, "unit column"],
+    counts: Float[np.ndarray, "unit column"] | Float[np.ndarray, "unit 1"],
+    *,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
+    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units that are drawn anew as a whole.
+
+    Raises:
+        InputError: for infinite sums, or for options out of range.
+    """
+    check_resampling(confidence, n_resamples, seed)
+    if np.isinf(sums).any():
+        raise InputError(f"{np.isinf(sums).sum()} values are infinite: nothing can be said of their mean")
+    means = bootstrap_means(np.column_stack([sums, counts]), n_resamples, np.random.default_rng(seed))
+    columns = sums.shape[1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no unit that was drawn counts
+        ratios = means[:, :columns] / means[:, columns:]
+    return bootstrap_ends(ratios, np.full(columns, len(sums)), confidence)
 
 
 def check_resampling(confidence: float, n_resamples: int, seed: int) -> None:

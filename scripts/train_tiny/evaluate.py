@@ -16,7 +16,7 @@ from mcr_lens.metrics import (
     sink_score,
     spectra,
 )
-from mcr_lens.tiny.decoder import Decoder
+from train_tiny.decoder import Decoder
 
 __all__ = ["headline", "mean_loss", "measure_depths"]
 

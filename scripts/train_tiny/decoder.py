@@ -1,4 +1,4 @@
-"""The decoder that `mcr_lens.tiny.train` trains: Qwen2's architecture, written for speed on a CPU.
+"""The decoder that `train_tiny.train` trains: Qwen2's architecture, written for speed on a CPU.
 
 Its parameters carry Hugging Face's names, so that its state dict *is* the state dict of a
 `Qwen2ForCausalLM` of the same shape. Blocks are compiled one by one (`compile_blocks`), and attention

@@ -1,4 +1,4 @@
-"""Train a tiny decoder: `python -m mcr_lens.tiny.train --problems openai/gsm8k --out runs/tiny`.
+"""Train a tiny decoder: `python -m train_tiny.train --problems openai/gsm8k --out runs/tiny`.
 
 The loss is next-token cross-entropy and nothing else; no parameter, learning rate or initialisation
 knows the first token or what is measured of it.
@@ -17,12 +17,12 @@ import torch
 import typer
 from tokenizers import Tokenizer
 
-from mcr_lens.tiny.corpus import Corpus, Source, problem_texts, read_texts, standard_library_texts
-from mcr_lens.tiny.decoder import Shape
-from mcr_lens.tiny.parallel import Peers
-from mcr_lens.tiny.synthetic import synthetic_document
-from mcr_lens.tiny.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from mcr_lens.tiny.trainer import Settings, Trainer, Validation
+from train_tiny.corpus import Corpus, Source, problem_texts, read_texts, standard_library_texts
+from train_tiny.decoder import Shape
+from train_tiny.parallel import Peers
+from train_tiny.synthetic import synthetic_document
+from train_tiny.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from train_tiny.trainer import Settings, Trainer, Validation
 
 __all__ = ["main"]
 

@@ -1,4 +1,4 @@
-"""Copy a run's result into the package: `python -m mcr_lens.tiny.bundle RUN`.
+"""Copy a run's result into the package: `python -m train_tiny.bundle RUN`.
 
 Takes the weights, configuration, tokenizer and training record, and thins the checkpoints to a few,
 log-spaced, of which the first is the initialisation and the last the final model.
@@ -15,7 +15,7 @@ import typer
 from safetensors.torch import load_file
 
 from mcr_lens.tiny import weights_folder
-from mcr_lens.tiny.checkpoints import save_checkpoint, steps_in
+from train_tiny.checkpoints import save_checkpoint
 
 __all__ = ["main", "thin"]
 
@@ -47,12 +47,14 @@ def main(
         shutil.copyfile(run / name, to / name)
     for path in (to / "checkpoints").glob("step_*.safetensors"):
         path.unlink()
-    for step in thin(steps_in(run / "checkpoints"), last, keep)[:-1]:
+    files = (run / "checkpoints").glob("step_*.safetensors")
+    steps = thin(sorted(int(path.stem.removeprefix("step_")) for path in files), last, keep)
+    for step in steps[:-1]:
         name = f"step_{step:06d}.safetensors"
         shutil.copyfile(run / "checkpoints" / name, to / "checkpoints" / name)
     save_checkpoint(load_file(run / "model.safetensors"), to / "checkpoints", last)
     size = sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
-    print(f"{to}: step {last}, {len(steps_in(to / 'checkpoints'))} checkpoints, {size / 1e6:.1f} MB")
+    print(f"{to}: step {last}, {len(steps)} checkpoints, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

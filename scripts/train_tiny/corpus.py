@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from mcr_lens.tiny.synthetic import synthetic_document
-from mcr_lens.tiny.tokenizer import special_ids
+from train_tiny.synthetic import synthetic_document
+from train_tiny.tokenizer import special_ids
 
 __all__ = ["Corpus", "Source", "problem_texts", "read_texts", "standard_library_texts"]
 

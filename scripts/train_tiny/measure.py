@@ -1,4 +1,4 @@
-"""Measure a trained folder: `python -m mcr_lens.tiny.measure --problems openai/gsm8k --split test`.
+"""Measure a trained folder: `python -m train_tiny.measure --problems openai/gsm8k --split test`.
 
 Prints, for questions of at most 128 tokens (and other lengths), the numbers by depth and layer; the
 loss against the unigram entropy of the same tokens; and samples.
@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from mcr_lens.tiny import weights_folder
-from mcr_lens.tiny.corpus import problem_texts
-from mcr_lens.tiny.decoder import Decoder, Shape
-from mcr_lens.tiny.evaluate import headline, mean_loss, measure_depths
-from mcr_lens.tiny.tokenizer import load_tokenizer
+from train_tiny.corpus import problem_texts
+from train_tiny.decoder import Decoder, Shape
+from train_tiny.evaluate import headline, mean_loss, measure_depths
+from train_tiny.tokenizer import load_tokenizer
 
 PROMPTS = (
     "Farid has 12 pens and buys 3 more packs of 4 pens. How many pens does he have?",

@@ -1,6 +1,6 @@
 """One run on several processes: each takes every n-th row of a batch, gradients are summed.
 
-Start it with `torchrun --nproc-per-node 2 -m mcr_lens.tiny.train ...`. The sum is the gradient of the
+Start it with `torchrun --nproc-per-node 2 -m train_tiny.train ...`. The sum is the gradient of the
 whole batch, so the number of processes changes a run by no more than rounding.
 """
 

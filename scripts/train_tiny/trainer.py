@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mcr_lens.tiny.checkpoints import is_grid_step, save_checkpoint
-from mcr_lens.tiny.corpus import Corpus
-from mcr_lens.tiny.decoder import Decoder, Shape
-from mcr_lens.tiny.evaluate import headline, mean_loss, measure_depths
-from mcr_lens.tiny.parallel import Peers
+from train_tiny.checkpoints import is_grid_step, save_checkpoint
+from train_tiny.corpus import Corpus
+from train_tiny.decoder import Decoder, Shape
+from train_tiny.evaluate import headline, mean_loss, measure_depths
+from train_tiny.parallel import Peers
 
 __all__ = ["Settings", "Trainer", "Validation"]
 
