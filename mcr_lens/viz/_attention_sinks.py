@@ -13,7 +13,7 @@ import xarray as xr
 from mcr_lens.errors import InputError
 from mcr_lens.numeric import check_count
 from mcr_lens.thresholds import SINK_THRESHOLD
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, one_prompt, pick
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -86,33 +86,27 @@ def attention_sinks(
     (layer,) = pick("layer", [layer], facts.n_layers)
     (sink_position,) = pick("sink_position", [sink_position], length)
     if isinstance(heads, str) and heads not in ("top", "all"):
-        raise InputError(
-            f"heads {heads!r}: use 'top', 'all' or a list of numbers from 0..{facts.n_heads - 1}"
-        )
-    named = range(facts.n_heads) if isinstance(heads, str) else heads
-    picked = pick("head", named, facts.n_heads)
-    top = isinstance(heads, str) and heads == "top"
-    size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // (_TOP if top else len(picked)))))
+        raise InputError(f"heads {heads!r}: use 'top', 'all' or numbers from 0..{facts.n_heads - 1}")
+    named = pick("head", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
+    most = _TOP if isinstance(heads, str) and heads == "top" else len(named)
+    size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
     observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
     data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0, layer=0)
     ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]
-    drawn = [head for head in ranked if head in picked][: _TOP if top else None]
+    drawn = [head for head in ranked if head in named][:most]
     texts = token_texts(model, prompts.tokens[0])
     title = f"{facts.name}, layer {layer}: attention heads"
-    notes = [
+    note = notes(
         _summary(data, texts, sink_position),
         edit_note(interventions),
         context,
         f"Shown: {len(drawn)} of {facts.n_heads} heads, by sink score." if len(drawn) < facts.n_heads else "",
         cut_note(size, length, f"; the scores are over all {length}"),
         f"The sink at position {sink_position} lies beyond them." if sink_position >= size else "",
-    ]
-    body = (
-        f'<div class="mcr-title">{escaped(title)}</div>'
-        f'<p class="mcr-note">{escaped(" ".join(note for note in notes if note))}</p>'
-        f"{_table(data, drawn, texts, sink_position)}{_heads(data, drawn, texts[:size], sink_position)}"
     )
-    return View(title, body, draws_heads=True)
+    table = _table(data, drawn, texts, sink_position)
+    heads_drawn = _heads(data, drawn, texts[:size], sink_position)
+    return View(title, f'<p class="mcr-note">{note}</p>{table}{heads_drawn}', draws_heads=True)
 
 
 def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:

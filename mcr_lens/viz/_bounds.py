@@ -2,19 +2,8 @@
 
 import plotly.graph_objects as go
 
+import mcr_lens.viz._panels as panels
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import (
-    COLORS,
-    INK,
-    add_curve,
-    depth_axis,
-    four_panels,
-    log_axis,
-    place,
-    profiles_by_name,
-    shares,
-    styled,
-)
 
 __all__ = ["bounds"]
 
@@ -25,9 +14,9 @@ _PANELS = (
     ("dominance", "first / rest of the spectrum", "dominance", "dominance_bound", "lower bound"),
 )
 _TIGHTNESS = {
-    "entropy": {"color": COLORS[3], "dash": "solid"},
-    "anisotropy": {"color": COLORS[4], "dash": "dash"},
-    "dominance": {"color": INK, "dash": "dot"},
+    "entropy": {"color": panels.COLORS[3], "dash": "solid"},
+    "anisotropy": {"color": panels.COLORS[4], "dash": "dash"},
+    "dominance": {"color": panels.INK, "dash": "dot"},
 }
 
 
@@ -51,16 +40,20 @@ def bounds(profile: Profile) -> go.Figure:
         >>> [title.text for title in figure.layout.annotations][:2]
         ['matrix entropy', 'anisotropy']
     """
-    (profile,) = profiles_by_name({"": profile}, "profile").values()
+    (profile,) = panels.profiles_by_name({"": profile}, "profile").values()
     tightness = {f"{name}_tightness": profile.tightness(name) for name in _TIGHTNESS}  # type: ignore[arg-type]
     derived = Profile(profile.data.assign(tightness))
     titles = [(quantity, unit) for quantity, unit, *_ in _PANELS]
-    figure = four_panels([*titles, ("tightness", "1 = the bound is met")])
+    figure = panels.four_panels([*titles, ("tightness", "1 = the bound is met")])
     depth = profile.data.depth.values
     for panel, (*_, measured, bound, side) in enumerate(_PANELS):
-        style = {"name": "measured", "line": {"color": COLORS[0], "width": 2}, "showlegend": panel == 0}
-        add_curve(figure, depth, profile.over_prompts(measured), style, place(panel))
-        color = COLORS[1] if side == "upper bound" else COLORS[2]
+        style = {
+            "name": "measured",
+            "line": {"color": panels.COLORS[0], "width": 2},
+            "showlegend": panel == 0,
+        }
+        panels.add_curve(figure, depth, profile.over_prompts(measured), style, panels.place(panel))
+        color = panels.COLORS[1] if side == "upper bound" else panels.COLORS[2]
         figure.add_scatter(
             x=depth,
             y=profile.over_prompts(bound)["mean"].values,
@@ -70,12 +63,12 @@ def bounds(profile: Profile) -> go.Figure:
             showlegend=panel < 2,
             line={"color": color, "dash": "dash", "width": 2},
             hovertemplate=f"{side}<br>depth %{{x}}: %{{y:.3g}}<extra></extra>",
-            **place(panel),
+            **panels.place(panel),
         )
     for name, line in _TIGHTNESS.items():
         style = {"name": f"tightness, {name}", "line": line | {"width": 2}}
-        add_curve(figure, depth, derived.over_prompts(f"{name}_tightness"), style, place(3))
-    log_axis(figure, 2)
-    shares(figure, 1, 3)
-    depth_axis(figure)
-    return styled(figure)
+        panels.add_curve(figure, depth, derived.over_prompts(f"{name}_tightness"), style, panels.place(3))
+    panels.log_axis(figure, 2)
+    panels.shares(figure, 1, 3)
+    panels.depth_axis(figure)
+    return panels.styled(figure)

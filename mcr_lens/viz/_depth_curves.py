@@ -4,20 +4,8 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
+import mcr_lens.viz._panels as panels
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import (
-    add_curve,
-    curve_style,
-    depth_axis,
-    four_panels,
-    has_curve,
-    log_axis,
-    place,
-    profiles_by_name,
-    shade_phases,
-    shares,
-    styled,
-)
 
 __all__ = ["depth_curves"]
 
@@ -55,15 +43,16 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
         >>> len(depth_curves(profile).data) > len(depth_curves({"a": profile, "b": profile}).data) / 2
         True
     """
-    named = profiles_by_name(profiles, "profile")
+    named = panels.profiles_by_name(profiles, "profile")
+    n_profiles = len(named)
     relative = len({profile.data.sizes["depth"] for profile in named.values()}) > 1
-    figure = four_panels([(quantity, unit) for quantity, unit, _ in _PANELS])
+    figure = panels.four_panels([(quantity, unit) for quantity, unit, _ in _PANELS])
     for number, (name, profile) in enumerate(named.items()):
         for panel, (*_, curves) in enumerate(_PANELS):
             for variable, label, dash in curves:
-                if not has_curve(profile, variable):
+                if not panels.has_curve(profile, variable):
                     continue
-                style = curve_style(number, label, dash) | {"showlegend": len(curves) > 1}
+                style = panels.curve_style(number, label, dash) | {"showlegend": len(curves) > 1}
                 if name:  # the legend names the profiles once, and their dashed curves apart
                     style["name"] = name if dash == "solid" else f"{name}, {label}"
                     style["showlegend"] = panel == 0 or dash != "solid"
@@ -73,11 +62,13 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                 x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
                 at = "relative depth" if relative else str(along)
                 # Bands of many curves would drown them.
-                add_curve(figure, x, curve, style, place(panel), at, min(0.15, 0.6 / len(named)))
+                panels.add_curve(
+                    figure, x, curve, style, panels.place(panel), at, min(0.15, 0.6 / len(named))
+                )
     if not relative:
         first, profile = next(iter(named.items()))
-        shade_phases(figure, profile.phases(confidence=None), len(_PANELS), first)
-    log_axis(figure, 0)
-    shares(figure, 1, 2, 3)
-    depth_axis(figure, relative)
-    return styled(figure)
+        panels.shade_phases(figure, profile.phases(confidence=None), len(_PANELS), first)
+    panels.log_axis(figure, 0)
+    panels.shares(figure, 1, 2, 3)
+    panels.depth_axis(figure, relative)
+    return panels.styled(figure)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from mcr_lens.viz._style import INK, add_curve, curve_style, four_panels, log_axis, place, shares, styled
+import mcr_lens.viz._panels as panels
 
 if TYPE_CHECKING:
     from mcr_lens.experiments import AblationStudy
@@ -27,19 +27,19 @@ def dose_response(study: AblationStudy) -> go.Figure:
     Lines are means over prompts, bands their bootstrap intervals; treatments in colour, controls dotted.
     """
     curves = study.dose_curves()
-    figure = four_panels([(quantity, unit) for _, quantity, unit in _PANELS])
+    figure = panels.four_panels([(quantity, unit) for _, quantity, unit in _PANELS])
+    n_arms = curves.sizes["arm"]
     number = {"treatment": 0, "control": 0}
     for arm, kind in zip(study.data.arm.values.tolist(), study.data.kind.values.tolist(), strict=True):
-        style = curve_style(number[kind], arm)
+        style = panels.curve_style(number[kind], arm)
         if kind == "control":
-            style["line"] = {"color": INK, "dash": ("dot", "dashdot")[number[kind] % 2], "width": 2}
+            style["line"] = {"color": panels.INK, "dash": ("dot", "dashdot")[number[kind] % 2], "width": 2}
         number[kind] += 1
         for panel, (outcome, *_) in enumerate(_PANELS):
             curve = curves[outcome].sel(arm=arm).to_dataset("estimate")
             legend = {"showlegend": panel == 0}
-            opacity = min(0.15, 0.6 / curves.sizes["arm"])
-            add_curve(figure, curves.dose, curve, style | legend, place(panel), "dose", opacity)
-    log_axis(figure, 0)
-    shares(figure, 1, 2)
+            panels.add_curve(figure, curves.dose, curve, style | legend, panels.place(panel), "dose", n_arms)
+    panels.log_axis(figure, 0)
+    panels.shares(figure, 1, 2)
     figure.update_xaxes(title_text="dose (share removed; 0 = untouched)", row=2)
-    return styled(figure)
+    return panels.styled(figure)

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import styled
+from mcr_lens.viz._panels import styled
 
 __all__ = ["head_map"]
 

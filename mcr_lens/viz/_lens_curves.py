@@ -6,19 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import (
-    add_curve,
-    curve_style,
-    depth_axis,
-    four_panels,
-    log_axis,
-    place,
-    profiles_by_name,
-    shares,
-    styled,
-)
 
 __all__ = ["lens_curves"]
 
@@ -56,7 +46,7 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
         >>> len(lens_curves({"untouched": data}).data)  # four lines, each with the two ends of its band
         12
     """
-    named = profiles_by_name(lenses, "lens")
+    named = panels.profiles_by_name(lenses, "lens")
     for name, profile in named.items():
         if not set(_PANELS) & set(profile.data):
             called = f"{name!r}: " if name else ""
@@ -68,7 +58,7 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
     titles = [*_PANELS.values()]
     if perplexity:
         titles[0] = ("perplexity of the next token", "exp(mean loss)")
-    figure = four_panels(titles)
+    figure = panels.four_panels(titles)
     for number, (name, profile) in enumerate(named.items()):
         depth = profile.data.depth.values
         x, at = (depth / depth[-1], "relative depth") if relative else (depth, "depth")
@@ -78,11 +68,11 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
             if perplexity and variable == "lens_loss":
                 with np.errstate(over="ignore"):
                     curve = np.exp(curve)
-            style = curve_style(number, name) | {"showlegend": bool(name) and variable == variables[0]}
-            panel = place([*_PANELS].index(variable))
-            add_curve(figure, x, curve, style, panel, at, min(0.15, 0.6 / len(named)))
+            style = panels.curve_style(number, name) | {"showlegend": bool(name) and variable == variables[0]}
+            panel = panels.place([*_PANELS].index(variable))
+            panels.add_curve(figure, x, curve, style, panel, at, len(named))
     if perplexity:
-        log_axis(figure, 0)
-    shares(figure, 3)
-    depth_axis(figure, relative)
-    return styled(figure)
+        panels.log_axis(figure, 0)
+    panels.shares(figure, 3)
+    panels.depth_axis(figure, relative)
+    return panels.styled(figure)

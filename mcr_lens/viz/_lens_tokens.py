@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mcr_lens.numeric import check_count
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, one_prompt, pick
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -73,17 +73,11 @@ def lens_tokens(
     options = {"translators": translators, "top_k": top_k, "per_token": True, "progress": False}
     data = logit_lens(model, cut, interventions, **options).isel(prompt=0)
     title = f"{model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
-    notes = [
-        cut_note(len(ids), length),
-        context,
-        f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else "",
-        edit_note(interventions),
-    ]
+    some = f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else ""
+    note = notes(cut_note(len(ids), length), context, some, edit_note(interventions))
     body = (
-        f'<div class="mcr-title">{escaped(title)}</div>'
         '<p class="mcr-note">Shade: probability of the best token, 0<span class="mcr-legend"></span>1. Green '
-        f"frame: the token that came. {escaped(' '.join(note for note in notes if note))}</p>"
-        f"{_table(model, data, ids, rows)}"
+        f"frame: the token that came. {note}</p>{_table(model, data, ids, rows)}"
     )
     return View(title, body)
 

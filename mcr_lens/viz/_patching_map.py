@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.viz._style import styled
+from mcr_lens.viz._panels import styled
 from mcr_lens.viz._tokens import visible
 
 __all__ = ["patching_map"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from mcr_lens.errors import InputError
 from mcr_lens.numeric import is_whole
+from mcr_lens.viz._tokens import escaped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mcr_lens.models import Hook, Model
     from mcr_lens.prompts import Prompts
 
-__all__ = ["TextOrTokens", "cut_note", "edit_note", "one_prompt", "pick"]
+__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt", "pick"]
 
 TextOrTokens: TypeAlias = "Union[str, Sequence[int], Tensor, Prompts]"  # noqa: UP007
 
@@ -44,7 +45,7 @@ def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str
             raise InputError(f"text_or_tokens: give a text, or the ids of one prompt ({error})") from error
         if ids.ndim not in (1, 2) or ids.shape[:-1] not in ((), (1,)) or ids.is_floating_point():
             raise InputError(
-                f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: give ids of one prompt, (pos) or (1, pos)"
+                f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: ids of one prompt are (pos) or (1, pos)"
             )
         prompts = Prompts.from_tokens([ids.flatten().tolist()])
     if len(prompts) != 1:
@@ -68,6 +69,11 @@ def pick(what: str, numbers: int | Iterable[int], count: int) -> list[int]:
         if not is_whole(number, 0, count):
             raise InputError(f"{what} {number!r}: use whole numbers from 0..{count - 1}")
     return list(dict.fromkeys(int(number) for number in listed))
+
+
+def notes(*sentences: str) -> str:
+    """What a view says above itself, ready for its note; empty sentences are left out."""
+    return escaped(" ".join(sentence for sentence in sentences if sentence))
 
 
 def cut_note(size: int, n_tokens: int, also: str = "") -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from mcr_lens.numeric import check_count
 from mcr_lens.thresholds import SINK_THRESHOLD
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, one_prompt, pick
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -68,12 +68,10 @@ def sink_tokens(
     texts = token_texts(model, prompts.tokens[0][:size])
     title = f"{facts.name}: attention received, by token"
     cut = cut_note(size, length, f"; means are over all {length} queries")
-    notes = " ".join(note for note in (cut, context, edit_note(interventions)) if note)
     body = (
-        f'<div class="mcr-title">{escaped(title)}</div>'
         '<p class="mcr-note">Shade: mean over heads of the column mean, 0'
         '<span class="mcr-legend mcr-root"></span>1 on a square-root scale. Framed: above '
-        f"{SINK_THRESHOLD} in at least one head. {escaped(notes)}</p>"
+        f"{SINK_THRESHOLD} in at least one head. {notes(cut, context, edit_note(interventions))}</p>"
         + "".join(_strip(data.isel(layer=i), texts) for i in range(data.sizes["layer"]))
     )
     return View(title, body)

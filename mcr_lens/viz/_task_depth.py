@@ -4,9 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import add_curve, curve_style, depth_axis, shade_phases, styled
 
 __all__ = ["task_depth"]
 
@@ -33,8 +33,8 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
         kind, metric = of_use.kind.iloc[0], of_use.metric.iloc[0]
         panel = {"row": metrics.index(metric) + 1, "col": 1}
         curve = {"mean": of_use.quality, "low": of_use.low, "high": of_use.high}
-        style = curve_style(number, str(name), "dash" if kind == "embedding" else "solid")
-        add_curve(figure, of_use.depth, curve, style, panel)
+        style = panels.curve_style(number, str(name), "dash" if kind == "embedding" else "solid")
+        panels.add_curve(figure, of_use.depth, curve, style, panel)
         best = of_use.loc[of_use.quality.idxmax() if metric == "accuracy" else of_use.quality.idxmin()]
         figure.add_scatter(
             x=[best.depth],
@@ -49,7 +49,7 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
     for row, metric in enumerate(metrics, start=1):
         figure.update_yaxes(title_text=_UNITS[metric], title_standoff=6, row=row)
     if profile is not None:
-        shade_phases(figure, profile.phases(confidence=None), len(metrics))
+        panels.shade_phases(figure, profile.phases(confidence=None), len(metrics))
     figure.update_xaxes(matches="x")
-    depth_axis(figure, row=len(metrics))
-    return styled(figure).update_layout(height=120 + 280 * len(metrics))
+    panels.depth_axis(figure, row=len(metrics))
+    return panels.styled(figure).update_layout(height=120 + 280 * len(metrics))

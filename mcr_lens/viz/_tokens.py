@@ -71,24 +71,18 @@ def _token_text(tokenizer: Any, token: int) -> str:
 
 def _byte_text(tokenizer: Any, token: int, text: str) -> str:
     """The bytes of a token that is no text by itself, where the vocabulary tells them."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     piece = tokenizer.convert_ids_to_tokens(token)
     if not isinstance(piece, str):
         return text
     if byte := _BYTE_PIECE.fullmatch(piece):
         return f"\\x{byte[1].lower()}"
-    if all(character in _BYTES for character in piece):
-        return bytes(_BYTES[character] for character in piece).decode("utf-8", "backslashreplace")
+    # The characters that byte-level vocabularies write bytes with.
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    if all(character in byte_of for character in piece):
+        return bytes(byte_of[character] for character in piece).decode("utf-8", "backslashreplace")
     return text
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level vocabularies write bytes with (GPT-2's alphabet)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
 
 
 def _sign(character: str) -> str:

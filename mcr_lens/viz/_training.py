@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.result import Profile
-from mcr_lens.viz._style import has_curve, place, styled
+from mcr_lens.viz._panels import has_curve, place, styled
 
 __all__ = ["training"]
 

@@ -29,7 +29,7 @@ class View:
 
     def __init__(self, title: str, body: str, *, draws_heads: bool = False) -> None:
         self.title = title
-        self._body = body
+        self._body = f'<div class="mcr-title">{escaped(title)}</div>{body}'
         self._draws_heads = draws_heads
 
     def html(self, *, script: bool = True) -> str:

@@ -95,7 +95,7 @@ def test_intervals_of_the_phases_are_told(llama_profile: mcr.Profile, tmp_path: 
     assert found is not None
     page = written(profile, tmp_path)
     assert f"compression begins at depth {found.begins}" in page.text
-    assert "Only 3 prompts" in written(llama_profile, tmp_path).text
+    assert "3 prompts: intervals over fewer" in written(llama_profile, tmp_path).text
 
 
 def test_how_it_was_made_is_told(llama_profile: mcr.Profile, tmp_path: Path) -> None:
@@ -149,12 +149,11 @@ def test_a_model_that_is_not_at_hand_is_named_and_not_loaded(
     monkeypatch.setattr("mcr_lens.models.load_model", lambda *a, **k: pytest.fail("it was loaded"))
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "pytorch_model.bin").touch()
-    names = ["gpt2", str(tmp_path / "evil"), "evil", "//host/share", "x" * 9000, "/" + "x" * 9000, ATTACK]
     monkeypatch.chdir(tmp_path)
-    for name in names:
-        page = written(valley(model=name), tmp_path)
-        assert "was not loaded unasked" in page.text
-    with pytest.raises(mcr.InputError, match="name the model as well"):
+    names = ["gpt2", str(tmp_path / "evil"), "evil", "//host/share", "x" * 9000, "/" + "x" * 9000, ATTACK]
+    runs = [valley(model=name) for name in names]
+    assert "gpt2 was not loaded unasked" in written(runs, tmp_path).text
+    with pytest.raises(mcr.InputError, match="name it with model="):
         written(valley(model="gpt2"), tmp_path, prompt="A text.")
 
 
@@ -174,7 +173,7 @@ def test_several_profiles_are_compared(tmp_path: Path) -> None:
     curves = page.figures[0]
     names = {trace.get("name") for trace in curves["data"]}
     assert {"org/small", "org/large"} <= names
-    assert curves["layout"]["xaxis3"]["title"]["text"] == "relative depth"
+    assert curves["layout"]["xaxis3"]["title"]["text"] == "relative depth"  # five depths and eight
     assert "2 profiles" in page.text
     for phrase in (valley().phases(confidence=None).headline, "no compression phase"):
         assert phrase in page.text
@@ -216,10 +215,9 @@ def test_an_ablation_study_tells_its_claims(study: mcr.AblationStudy, tmp_path: 
 def test_a_lens_and_a_training_folder(bundled_model: Any, tmp_path: Path) -> None:
     prompts = mcr.Prompts.from_texts(mcr.word_problems(4), bundled_model)
     lens = mcr.write_dataset(mcr.logit_lens(bundled_model, prompts, progress=False), tmp_path / "lens.nc")
-    mcr.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
+    run = mcr.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
     page = written([lens, tmp_path / "run"], tmp_path)
     assert "the loss on the next token is" in page.text
-    run = mcr.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
     for sentence in str(mcr.appearance(run)).split("\n"):
         assert sentence in page.text
 
@@ -268,7 +266,7 @@ def test_what_a_profile_lacks_is_left_out(tmp_path: Path) -> None:
     assert "Attention patterns could not be read" in page.text
     assert "Strongest sinks" not in page.text
     single = written(valley().data.isel(prompt=[0]), tmp_path)
-    assert "Only 1 prompt:" in single.text
+    assert "1 prompt: intervals over fewer" in single.text
 
 
 def test_what_to_mind_is_said(tmp_path: Path) -> None:

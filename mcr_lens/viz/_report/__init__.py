@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from mcr_lens.result_files import check_place
 from mcr_lens.viz._prompt import TextOrTokens
 from mcr_lens.viz._report.example import example
 from mcr_lens.viz._report.experiments import lenses, patching, study, tasks, training_run
-from mcr_lens.viz._report.gather import Result, Run, gather
+from mcr_lens.viz._report.gather import Result, Run, gather, naming
 from mcr_lens.viz._report.html import MARK, Block, plain, render
 from mcr_lens.viz._report.profiles import profiles
 
@@ -113,12 +114,15 @@ def check_page(out: Path, overwrite: bool = False) -> None:
 def _results(runs: Sequence[Run]) -> dict[str, list[Block]]:
     """What was found in words, and a section behind it for every kind of result."""
     of_kind = {run.kind: [each for each in runs if each.kind == run.kind] for run in runs}
-    parts = [profiles(of_kind["profile"])] if "profile" in of_kind else []
-    parts += map(study, of_kind.get("study", ()))
+    measured = of_kind.get("profile", [])
+    parts = [profiles(measured)] if measured else []
     parts += [lenses(of_kind["lens"])] if "lens" in of_kind else []
-    parts += map(patching, of_kind.get("patching", ()))
-    parts += map(training_run, of_kind.get("training", ()))
-    parts += [tasks(run, of_kind.get("profile", ())) for run in of_kind.get("tasks", ())]
+    with_phases = partial(tasks, profiles=measured)
+    each = {"study": study, "patching": patching, "training": training_run, "tasks": with_phases}
+    for kind, part in each.items():
+        for run in of_kind.get(kind, ()):
+            with naming(run.source):
+                parts.append(part(run))
     sections: dict[str, list[Block]] = {"What was found": []}
     for title, words, blocks in parts:
         sections["What was found"] += [{"heading": title}, *words]

@@ -40,35 +40,33 @@ def example(runs: Sequence[Run], model: Model | str | None, prompt: TextOrTokens
     from mcr_lens import models
 
     untouched = [run for run in runs if run.kind == "profile" and not run.attributes.get("interventions")]
-    if model is not None:
-        loaded = models.load_model(model)
-        name = models.model_facts(loaded).name
-        own = next((run.content for run in untouched if run.attributes.get("model") == name), None)
-        return _views(loaded, own, prompt)
-    candidates = [*untouched, *(run for run in runs if run not in untouched)]
-    for run in candidates:
-        if not _is_at_hand(run.attributes.get("model")):
-            continue
-        # A folder holds one revision.
-        revision = run.attributes.get("revision") if run.attributes["model"] == "tiny" else None
-        try:
-            loaded = models.load_model(run.attributes["model"], revision=revision)
-            return _views(loaded, run.content if run in untouched else None, prompt)
-        except InputError as error:
-            # Nobody asked for this model: the report does without it and says why. A prompt was asked for.
+    source, revision, own = model, None, untouched
+    if model is None:
+        candidates = [*untouched, *(run for run in runs if run not in untouched)]
+        run = next((run for run in candidates if _is_at_hand(run.attributes.get("model"))), None)
+        if run is None:
+            name = plain(candidates[0].attributes.get("model") or "the model", 80)
             if prompt is not None:
-                raise
-            return [{"note": f"Not drawn: {error}."}]
-    name = plain(candidates[0].attributes.get("model") or "the model", 80)
-    if prompt is not None:
-        raise InputError(
-            f"prompt: {name} is not loaded unasked; name the model as well, with model= or --model"
-        )
-    note = (
-        f"Not drawn: a file of results holds no weights, and {name} was not loaded unasked. Name the model "
-        "to have its heads here: mcr-lens report RUN --model NAME-OR-FOLDER --prompt TEXT."
-    )
-    return [{"note": note}]
+                raise InputError(f"prompt: {name} is not loaded unasked; name it with model= or --model")
+            note = (
+                f"Not drawn: a file of results holds no weights, and {name} was not loaded unasked. Name the "
+                "model to have its heads here: mcr-lens report RUN --model NAME-OR-FOLDER --prompt TEXT."
+            )
+            return [{"note": note}]
+        source = run.attributes["model"]
+        # A folder holds one revision.
+        revision = run.attributes.get("revision") if source == "tiny" else None
+        own = [run] if run in untouched else []
+    try:
+        loaded = models.load_model(source, revision=revision)
+        name = models.model_facts(loaded).name
+        measured = (run.content for run in own if run.attributes.get("model") == name)
+        return _views(loaded, next(measured, None), prompt)
+    except InputError as error:
+        # Nobody asked for this model: the report does without it and says why.
+        if model is not None or prompt is not None:
+            raise
+        return [{"note": f"Not drawn: {error}."}]
 
 
 def _is_at_hand(name: object) -> bool:

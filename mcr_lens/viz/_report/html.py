@@ -5,7 +5,7 @@ A block is a dict with one of these keys:
 - ``heading``, ``note``: a text;
 - ``words``: sentences, a line each; a triple is a verdict, a question and a sentence;
 - ``figure``: a plotly figure, with its ``caption``;
-- ``table``: a data frame, its index first, with an optional ``caption``; ``prose`` for cells that are sentences;
+- ``table``: a data frame, its index first, and its ``caption``; ``prose`` where cells are sentences;
 - ``view``: a view of one prompt, and whether it carries the ``script`` that draws heads;
 - ``more``: a title, and under ``blocks`` what is folded away until somebody opens it.
 

@@ -88,7 +88,9 @@
     styled(figure, narrow);
     plot.querySelector(".waiting")?.remove();
     plot.style.height = figure.layout.height + "px";
-    const config = { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover" };
+    // Where nothing can hover, the bar would stand over a title all the time.
+    const bar = !narrow && window.matchMedia("(hover: hover)").matches && "hover";
+    const config = { responsive: true, displaylogo: false, displayModeBar: bar };
     await window.Plotly.react(plot, figure.data, figure.layout, config);
     shape.set(plot, narrow);
     // A long legend takes its room from the panels: give it back.

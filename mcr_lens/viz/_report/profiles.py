@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from mcr_lens.caveats import caveats
 from mcr_lens.findings import findings
 from mcr_lens.phases import Phases
 from mcr_lens.result import Profile
@@ -22,7 +23,6 @@ __all__ = ["profiles"]
 _STRONGEST = 10
 _SCORES = ("sink_score", "identity_score", "previous_token_score", "mixing_score")
 _OTHER_MAPS = ("mixing_score", "previous_token_score", "identity_score", "col_sum_max")
-_FEW_PROMPTS = 8
 
 
 def profiles(runs: Sequence[Run]) -> tuple[str, list[Block], list[Block]]:
@@ -76,8 +76,8 @@ def _facts(profile: Profile, phases: Phases) -> dict[str, str]:
         facts["lowest normalized entropy"] = (
             f"{entropy[low]:.2f} at depth {low} ({without:.2f} without the sink token)"
         )
-    if "sink_rate" in summary and summary["sink_rate"].notna().any():
-        rate = summary["sink_rate"]
+    rate = pd.Series(summary.get("sink_rate"), dtype=float).dropna()
+    if len(rate):
         facts["largest sink rate"] = f"{rate.max():.2f} in layer {rate.idxmax()}"
         strongest = _strongest(profile).iloc[0]
         facts["strongest sink"] = (
@@ -96,18 +96,14 @@ def _words(profile: Profile, phases: Phases) -> list[str]:
 
 def _cautions(run: Run) -> list[str]:
     """What to mind when reading these numbers."""
-    made, n = run.attributes, run.content.data.sizes["prompt"]
-    notes = [*run.cautions]
-    if n < _FEW_PROMPTS:
-        notes.append(f"Only {n} prompt{'s' * (n > 1)}: intervals over so few cover too seldom, or are none.")
+    made, notes = run.attributes, caveats(run.content)
     if made.get("interventions"):
         notes.append(f"Measured under interventions: {', '.join(map(str, made['interventions']))}.")
     if made.get("processing", "raw") != "raw":
         notes.append(f"The weights were processed ({made['processing']}): norms are not the model's own.")
     if not _is_raw(run.content):
         notes.append(f"Entropies are of another estimator than the paper's: {made['estimator']}.")
-    failed = dict(made.get("failed_checks") or {})
-    return notes + [f"Check {name} failed: {what}." for name, what in failed.items()]
+    return notes
 
 
 def _figures(profile: Profile) -> list[Block]:
@@ -142,8 +138,9 @@ def _tables(profile: Profile, phases: Phases) -> list[Block]:
     blocks: list[Block] = []
     if "sink_score" in profile.data:
         caption = (
-            "Means over prompts. The role names the largest of the sink, identity and previous-token scores "
-            f"if it is above {SINK_THRESHOLD}; else a head mixes if its mixing score is above {MIXING_THRESHOLD}."
+            "Means over prompts. The role names the largest of the sink, identity and previous-token "
+            f"scores if it is above {SINK_THRESHOLD}; else a head mixes whose mixing score is above "
+            f"{MIXING_THRESHOLD}."
         )
         blocks += [{"heading": "Strongest sinks"}, {"table": _strongest(profile), "caption": caption}]
     boundaries = phases.table()
@@ -172,8 +169,9 @@ def _strongest(profile: Profile) -> pd.DataFrame:
     table[above] = [f"{share:.0%}" for share in table[above]]
     # A score that could not be measured is NaN.
     known = table.reindex(columns=_SCORES).to_numpy(dtype=float)
-    table["role"] = [ROLES[int(role)] for role in head_roles(*torch.tensor(known.T))]
-    return table.set_index("layer")
+    sink, identity, previous, mixing = torch.tensor(known.T)
+    table["role"] = [ROLES[int(role)] for role in head_roles(sink, identity, previous, mixing)]
+    return table.set_index("layer").round(3)
 
 
 def _is_raw(profile: Profile) -> bool:
@@ -183,10 +181,10 @@ def _is_raw(profile: Profile) -> bool:
 
 
 _CURVES = (
-    "Lines are means over prompts, bands the middle half of the prompts; dashed: without the sink token. What "
-    "belongs to a layer stands at the depth that the layer reads. Shaded: the phases, of several profiles those "
-    "of the first. Models with different numbers of layers are drawn over relative depth: 0 are the embeddings, "
-    "1 is the last depth. Click a name in the legend to hide it."
+    "Lines are means over prompts, bands the middle half of the prompts; dashed: without the sink token. "
+    "What belongs to a layer stands at the depth that the layer reads. Shaded: the phases, of several "
+    "profiles those of the first. Models with different numbers of layers are drawn over relative depth: "
+    "0 are the embeddings, 1 is the last depth. Click a name in the legend to hide it."
 )
 _BOUNDS = (
     "One massive token forces a dominant singular value: entropy cannot lie above its bound, anisotropy and "

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcr_lens.viz._style import four_panels, log_axis, place
+from mcr_lens.viz._panels import four_panels, log_axis, place
 
 TITLES = [("norm ratio", "sink / others"), ("entropy", "0 to 1"), ("loss", "nats"), ("time", "s")]
 

@@ -104,7 +104,7 @@ def add_curve(
     style: dict[str, Any],
     place: dict[str, int],
     at: str = "depth",
-    opacity: float = 0.15,
+    n_curves: int = 1,
 ) -> None:
     """Draw ``curve["mean"]`` with the band from ``curve["low"]`` to ``curve["high"]`` in one panel.
 
@@ -115,14 +115,14 @@ def add_curve(
             that a click in the legend hides the band with its line.
         place: ``row`` and ``col`` of the panel.
         at: what the hover calls a place on the x axis.
-        opacity: of the band.
+        n_curves: in the panel; bands of many are fainter, or they would drown the lines.
     """
     name = style["name"]
     x, mean, low, high = (np.asarray(values) for values in (x, curve["mean"], curve["low"], curve["high"]))
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     band["legendgroup"] = name
     red, green, blue = (int(style["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
-    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{opacity:.2g})"}
+    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{min(0.15, 0.6 / n_curves):.2g})"}
     # Stretch by stretch: plotly fills across a gap, to where there is nothing.
     for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
         figure.add_scatter(x=x[known], y=low[known], **band, **place)
