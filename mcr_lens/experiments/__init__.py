@@ -1,15 +1,18 @@
 """Experiments: compositions of hooks, the engine and statistics, with labelled results."""
 
-from mcr_lens.experiments.ablation import ablation_study
-from mcr_lens.experiments.appearance import Appearance, appearance
-from mcr_lens.experiments.claims import Claim
-from mcr_lens.experiments.compare import input_dependence
-from mcr_lens.experiments.fit_lens import fit_tuned_lens
+from mcr_lens.experiments.ablation.claims import Claim
+from mcr_lens.experiments.ablation.run import ablation_study
+from mcr_lens.experiments.ablation.study import AblationStudy
+from mcr_lens.experiments.appearances import Appearance, appearance
 from mcr_lens.experiments.lenses import lens_summary, logit_lens
-from mcr_lens.experiments.logits import answer_loss, kl_divergence, logit_difference, logits_at
-from mcr_lens.experiments.patching import activation_patching
-from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
-from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.experiments.patching.logit_metrics import (
+    answer_loss,
+    kl_divergence,
+    logit_difference,
+    logits_at,
+)
+from mcr_lens.experiments.patching.prompt_pairs import PairBatch, PromptPairs
+from mcr_lens.experiments.patching.run import activation_patching
 from mcr_lens.experiments.tasks import (
     DepthEncoder,
     TextStates,
@@ -29,7 +32,9 @@ from mcr_lens.experiments.tasks import (
     text_windows,
     wikitext_articles,
 )
+from mcr_lens.experiments.text_kinds import input_dependence
 from mcr_lens.experiments.training import profile_training
+from mcr_lens.experiments.tuned_lens import fit_tuned_lens
 
 __all__ = [
     "AblationStudy",

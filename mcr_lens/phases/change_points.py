@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves, mean_of_prompts
-from mcr_lens.phases.find import find_phases
+from mcr_lens.phases.phases import find_phases
 from mcr_lens.phases.resampling import Place, matched_places, place_interval, resampled_means, with_values
 
 __all__ = ["PENALTY", "ChangePoints", "change_points", "segment"]

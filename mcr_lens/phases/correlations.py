@@ -9,12 +9,12 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of
 from mcr_lens.phases.resampling import interval, resampled_means
-from mcr_lens.phases.shifts import FEWEST, correlation, shift_test
-from mcr_lens.statistics import adjusted
+from mcr_lens.stats.bootstrap import bootstrap_interval, check_resampling
+from mcr_lens.stats.paired import adjusted
+from mcr_lens.stats.shift_test import FEWEST, correlation, shift_test
 
 __all__ = ["OUTCOMES", "correlations"]
 
@@ -54,7 +54,7 @@ def correlations(
 
         p = share of the n shifts, 0 included, with |r| at least that observed
 
-    (the larger of two such shares, see ``mcr_lens.phases.shifts.shift_test``). This holds for series that
+    (the larger of two such shares, see ``mcr_lens.stats.shift_test``). This holds for series that
     are alike all along the depth. Where both change most in the first and last layers, for whatever
     reasons of their own, p is too small: in simulations with larger changes at both ends it fell below 0.05
     in a third of the draws. Look at the curves before believing it. It cannot be below
@@ -70,7 +70,7 @@ def correlations(
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
-        correction: see ``mcr_lens.statistics.adjusted``. Holm by default: with so few outcomes it costs
+        correction: see ``mcr_lens.stats.adjusted``. Holm by default: with so few outcomes it costs
             less than ``"by"`` and holds under any dependence too.
         confidence: coverage aimed at by the intervals.
         n_resamples: of the bootstrap; all shifts are always used.

@@ -8,10 +8,10 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from mcr_lens.phases.compression import compression_span
 from mcr_lens.phases.curves import by_prompt
+from mcr_lens.phases.emergence import WRITES, named_layers
 from mcr_lens.phases.resampling import Place, matched_places, place_interval, resampled_means, with_values
-from mcr_lens.phases.span import compression_span
-from mcr_lens.phases.stages import WRITES, named_layers
 
 __all__ = ["PhaseIntervals", "phase_intervals"]
 

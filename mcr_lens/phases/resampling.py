@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mcr_lens.bootstrap import bootstrap_ends, bootstrap_means, check_resampling
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import bootstrap_ends, bootstrap_means, check_resampling
 
 __all__ = ["Place", "interval", "matched_places", "place_interval", "resampled_means", "with_values"]
 

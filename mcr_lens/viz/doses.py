@@ -4,7 +4,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.viz.bands import add_band
 from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.style import COLORS, INK, styled

@@ -8,8 +8,8 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.intervene import described
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
+from mcr_lens.validate import is_whole
 
 __all__ = ["TextOrTokens", "chosen", "cut_note", "edit_note", "one_prompt"]
 

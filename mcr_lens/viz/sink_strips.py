@@ -7,8 +7,8 @@ import xarray as xr
 from mcr_lens.engine import measure
 from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import check_count
 from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.validate import check_count
 from mcr_lens.viz.inline import View
 from mcr_lens.viz.one_prompt import TextOrTokens, chosen, cut_note, edit_note, one_prompt
 from mcr_lens.viz.tokens import escaped, token_texts, visible

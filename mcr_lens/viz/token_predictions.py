@@ -8,8 +8,8 @@ import xarray as xr
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import check_count
 from mcr_lens.prompts import Prompts
+from mcr_lens.validate import check_count
 from mcr_lens.viz.inline import View
 from mcr_lens.viz.one_prompt import TextOrTokens, chosen, cut_note, edit_note, one_prompt
 from mcr_lens.viz.tokens import escaped, token_texts, visible

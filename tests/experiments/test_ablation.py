@@ -155,7 +155,7 @@ def test_nothing_is_measured_before_the_arguments_are_checked(
     def measured(*_: Any, **__: Any) -> None:
         raise AssertionError("the baseline was measured")
 
-    monkeypatch.setattr("mcr_lens.experiments.ablation.profile", measured)
+    monkeypatch.setattr("mcr_lens.experiments.ablation.run.profile", measured)
     wrong: list[dict[str, Any]] = [{"arms": ["magic"]}, {"layers": [9]}, {"max_ratio": -1}]
     for options in wrong:
         with pytest.raises(InputError):

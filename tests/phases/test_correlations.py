@@ -13,8 +13,8 @@ from scipy.signal import lfilter
 
 import mcr_lens as mcr
 from mcr_lens.phases import correlations
-from mcr_lens.phases.shifts import shift_test, shifted_correlations
-from mcr_lens.statistics import adjusted
+from mcr_lens.stats.paired import adjusted
+from mcr_lens.stats.shift_test import shift_test, shifted_correlations
 
 ROWS = 6  # three outcomes, two methods; the same at either level
 

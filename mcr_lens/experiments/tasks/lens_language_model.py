@@ -19,8 +19,8 @@ from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import is_sound
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
+from mcr_lens.validate import is_whole
 
 try:
     from lm_eval.api.model import TemplateLM

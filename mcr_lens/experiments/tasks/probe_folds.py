@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = [
     "Fold",

@@ -8,7 +8,6 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.listed import listed_depths, listed_labels
@@ -27,6 +26,7 @@ from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
+from mcr_lens.stats.bootstrap import bootstrap_interval
 
 __all__ = ["linear_probes", "probe_summary"]
 

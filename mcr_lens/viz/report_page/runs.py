@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.uses import choice_uses, perplexity_use, probe_uses
 from mcr_lens.not_finite import not_finite_note

@@ -11,7 +11,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.phases import first_singular_value
-from mcr_lens.phases.alpha import PARTS
+from mcr_lens.phases.singular_value import PARTS
 
 
 def measured(*matrices: np.ndarray) -> xr.Dataset:

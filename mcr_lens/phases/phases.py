@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
-from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
-from mcr_lens.phases.span import (
+from mcr_lens.phases.compression import (
     MIN_ENTROPY_DROP,
     MIN_NORM_RATIO,
     compression_span,
     entropy_fall,
     other_valleys,
 )
-from mcr_lens.phases.stages import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
+from mcr_lens.phases.emergence import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
 
 __all__ = ["Phases", "find_phases"]
 

@@ -8,9 +8,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
+from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO, compression_span
 from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of, mean_of_prompts
-from mcr_lens.phases.span import MIN_ENTROPY_DROP, MIN_NORM_RATIO, compression_span
-from mcr_lens.phases.stages import MIN_SHARE, WRITES, named_layers
+from mcr_lens.phases.emergence import MIN_SHARE, WRITES, named_layers
 
 __all__ = ["OVER_DATA_SETS", "constancy"]
 

@@ -9,10 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.claims import Claim, claims_of
+from mcr_lens.experiments.ablation.claims import Claim, claims_of
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.result_files import read_dataset, write_dataset
-from mcr_lens.statistics import PairedEffect, adjusted, bootstrap_interval, paired_effect
+from mcr_lens.stats.paired import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["AblationStudy"]

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mcr_lens.errors import InputError
+from mcr_lens.phases.compression import MIN_NORM_RATIO
 from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
-from mcr_lens.phases.span import MIN_NORM_RATIO
 
 __all__ = [
     "MIN_SHARE",

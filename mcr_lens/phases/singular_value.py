@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of, mean_of_prompts
+from mcr_lens.stats.bootstrap import bootstrap_interval, check_resampling
 
 __all__ = ["PARTS", "first_singular_value"]
 

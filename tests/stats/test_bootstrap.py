@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import bootstrap_interval
 
 NAN = float("nan")
 
@@ -152,7 +152,7 @@ def test_the_seed_decides_and_the_block_size_does_not(monkeypatch: pytest.Monkey
     values = np.random.default_rng(0).normal(size=(25, 2))
     first = np.array(bootstrap_interval(values, seed=1))
     assert (first != bootstrap_interval(values, seed=2)).any()
-    monkeypatch.setattr("mcr_lens.bootstrap._BLOCK", 1000)
+    monkeypatch.setattr("mcr_lens.stats.bootstrap._BLOCK", 1000)
     np.testing.assert_allclose(bootstrap_interval(values, seed=1), first, rtol=1e-12)
 
 

@@ -10,15 +10,15 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure, profile
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, check_arms, writes_of
-from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.experiments.ablation.arms import ARMS, Arm, Write, build_arms, check_arms, writes_of
+from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.models import Model, model_facts, require
-from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.told import warnings_about
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["ablation_study"]
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling, resample_blocks
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import bootstrap_interval, check_resampling, resample_blocks
 
 __all__ = ["PairedEffect", "adjusted", "bootstrap_interval", "paired_effect"]
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_number, is_whole
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["bootstrap_ends", "bootstrap_interval", "bootstrap_means", "check_resampling", "resample_blocks"]
 
