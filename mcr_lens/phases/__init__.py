@@ -15,10 +15,9 @@ from mcr_lens.phases.emergence import (
     emergence_layers,
     emergence_stages,
 )
-from mcr_lens.phases.intervals import PhaseIntervals
+from mcr_lens.phases.intervals import PhaseIntervals, Place
 from mcr_lens.phases.per_prompt import constancy
 from mcr_lens.phases.phases import Phases, find_phases
-from mcr_lens.phases.resampling import Place
 from mcr_lens.phases.singular_value import first_singular_value
 
 __all__ = [

@@ -163,10 +163,10 @@ def test_the_seed_decides_and_the_block_size_does_not(monkeypatch: pytest.Monkey
         ([], {}, "no prompt has a value"),
         ([[NAN], [NAN]], {}, "no prompt has a value"),
         ([1.0, np.inf], {}, "1 values are infinite"),
-        ([1.0, 2.0], {"confidence": 95}, "confidence 95 must lie between 0 and 1"),
-        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples 0 must be a whole number"),
-        ([1.0, 2.0], {"n_resamples": 1e4}, "n_resamples 10000.0 must be a whole number"),
-        ([1.0, 2.0], {"seed": -1}, "seed -1 must be a whole number"),
+        ([1.0, 2.0], {"confidence": 95}, "confidence 95: use a number between 0 and 1"),
+        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples 0: use a whole number"),
+        ([1.0, 2.0], {"n_resamples": 1e4}, "n_resamples 10000.0: use a whole number"),
+        ([1.0, 2.0], {"seed": -1}, "seed -1: use a whole number"),
     ],
 )
 def test_bad_input_is_refused(values: Any, options: dict[str, Any], says: str) -> None:
