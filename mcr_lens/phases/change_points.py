@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves
 from mcr_lens.phases.intervals import Place, matched_places, place_intervals
 from mcr_lens.phases.phases import find_phases
 from mcr_lens.stats.bootstrap import mean_of_prompts, prompts_with_values, resampled_means
+from mcr_lens.validate import check_positive
 
 __all__ = ["PENALTY", "ChangePoints", "change_points", "segment"]
 
@@ -141,8 +141,7 @@ def change_points(
         >>> change_points(data).table()["begins"].tolist()
         ['compression', 'refinement']
     """
-    if not penalty > 0:
-        raise InputError(f"penalty {penalty} must be above 0, such as {PENALTY}")
+    check_positive("penalty", penalty, PENALTY)
     data = dataset_of(profile)
     kept, by_prompt = joint_curves(data, curves)
     table = prompts_with_values(by_prompt)

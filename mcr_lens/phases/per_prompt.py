@@ -69,7 +69,7 @@ def constancy(
     index = pd.MultiIndex.from_tuples(rows, names=["data set", "boundary"])
     table = pd.DataFrame(list(rows.values()), index=index)
     table = table.astype(dict.fromkeys(["of_mean", "mode", "lowest", "highest"], "Int64"))
-    table.attrs = thresholds._asdict()
+    table.attrs = {**thresholds._asdict()}
     return table if len(named) > 1 else table.droplevel(0)
 
 

@@ -222,7 +222,7 @@ def test_without_attention_entropy_remains() -> None:
         ({"outcomes": []}, "no outcomes: give some of normalized_entropy, sink_rate, mixing_score"),
         ({"outcomes": ["heat"]}, "no variable 'heat' in this profile; there are"),
         ({"correction": "none"}, "method 'none': use"),
-        ({"confidence": 0}, "confidence 0 must"),
+        ({"confidence": 0}, "confidence 0: use"),
     ],
 )
 def test_bad_input(options: dict, match: str) -> None:

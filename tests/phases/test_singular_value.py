@@ -113,7 +113,7 @@ def test_bad_input() -> None:
     data = measured(np.eye(2))
     with pytest.raises(mcr.InputError, match="raw estimator"):
         first_singular_value(data.assign_attrs(estimator={"center": True}))
-    with pytest.raises(mcr.InputError, match="confidence 1 must lie"):
+    with pytest.raises(mcr.InputError, match="confidence 1: use a number between"):
         first_singular_value(data, confidence=1)
     with pytest.raises(mcr.InputError, match="no variable 'norm_mass_ratio' in this profile"):
         made_profile([1, 2]).first_singular_value()

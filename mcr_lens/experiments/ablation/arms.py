@@ -1,6 +1,6 @@
 """The conditions of an ablation study: treatments that end a massive activation, and matched controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.phases import MIN_SHARE
 from mcr_lens.result import Profile
 
-__all__ = ["ARMS", "Arm", "Write", "build_arms", "check_arms", "writes_of"]
+__all__ = ["ARMS", "Arm", "Write", "build_arms", "massive_dimensions", "writes_of"]
 
 Write = Literal["mlp", "attention"]
 ARMS = ("write", "clamp", "dimensions", "block", "other token", "other layer")
@@ -45,41 +45,38 @@ class Arm:
     ends_norm: bool = False
 
 
-def check_arms(wanted: Sequence[str]) -> None:
-    """Raise ``InputError`` for an arm that does not exist, or none at all."""
-    unknown = [name for name in wanted if name not in ARMS]
-    if unknown or not wanted:
-        raise InputError(f"arms {list(unknown or wanted)}: use some of {', '.join(ARMS)}")
-
-
 def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) -> dict[int, Write]:
     """The layers to ablate, and which of their two writes does more for the sink token.
 
     Raises:
         InputError: when emergence layers are asked for and there are none.
     """
-    if layers == "emergence":
-        chosen = profile.emergence_layers()
-        if not chosen:
-            peak = float(profile["norm_ratio"].mean("prompt").max())
-            raise InputError(
-                f"no layer writes {MIN_SHARE:.0%} of a massive first token (its norm ratio peaks at "
-                f"{peak:.1f}): there is nothing to ablate; name layers=[...] to do it all the same"
-            )
-    else:
-        chosen = sorted({int(layer) for layer in layers})
-    along = {kind: profile[f"{kind}_write_along"].mean("prompt") for kind in ("mlp", "attention")}
-    return {
-        layer: "mlp" if float(along["mlp"][layer]) >= float(along["attention"][layer]) else "attention"
-        for layer in chosen
-    }
+    layers = profile.emergence_layers() if layers == "emergence" else sorted(layers)
+    if not layers:
+        peak = float(profile["norm_ratio"].mean("prompt").max())
+        raise InputError(
+            f"no layer writes {MIN_SHARE:.0%} of a massive first token (its norm ratio peaks at "
+            f"{peak:.1f}): there is nothing to ablate; name layers=[...] to do it all the same"
+        )
+    mlp, attention = (profile[f"{kind}_write_along"].mean("prompt") for kind in ("mlp", "attention"))
+    return {layer: "mlp" if float(mlp[layer]) >= float(attention[layer]) else "attention" for layer in layers}
+
+
+def massive_dimensions(baseline: Profile, layers: Sequence[int]) -> list[int]:
+    """The dimensions that are largest in a tenth of the prompts, at the sink token behind these layers."""
+    depths = [layer + 1 for layer in layers]
+    dimension = baseline["top_activation_dimension"].sel(depth=depths).values
+    position = baseline["top_activation_position"].sel(depth=depths).values
+    at_sink = dimension[position == baseline.data.attrs["sink_position"]]
+    largest, counts = np.unique(at_sink if at_sink.size else dimension, return_counts=True)
+    return [int(d) for d in largest[counts >= _MIN_DIMENSION_SHARE * counts.sum()]]
 
 
 def build_arms(
     model: Model,
     baseline: Profile,
     writes: Mapping[int, Write],
-    wanted: Sequence[str] = ARMS,
+    names: Sequence[str] = ARMS,
     max_ratio: float = 1.0,
     rest_norm: Sequence[float] | None = None,
     seed: int = 0,
@@ -88,47 +85,70 @@ def build_arms(
     """The arms of a study, treatments first. What a model cannot have is refused, or left out.
 
     Raises:
-        InputError: for an arm that does not exist, or, with ``refuse``, cannot be had.
+        InputError: with ``refuse``, for an arm that cannot be had.
     """
-    check_arms(wanted)
     sink = int(baseline.data.attrs["sink_position"])
     n_layers = baseline.data.sizes["layer"]
-    layers = list(writes)
+    layers, behind = list(writes), f"behind {_layers(writes)}"
     rng = np.random.default_rng(seed)
-    # Drawn whether wanted or not: the same seed gives the same controls.
+    # Drawn whether they are named or not: the same seed gives the same controls.
     tokens = _other_tokens(baseline.data.n_tokens.values, sink, rng)
-    others = _other_layers(layers, _layers_in_reach(baseline), rng)
+    others = _other_layers(layers, baseline, rng)
     arms: list[Arm] = []
-    if "write" in wanted:
+    if "write" in names:
         arms += _write_arms(writes, sink)
-    if "clamp" in wanted:
-        arms.append(_clamp_arm(layers, sink, max_ratio, rest_norm))
-    if "dimensions" in wanted:
-        arms.append(_dimensions_arm(baseline, layers, sink))
+    if "clamp" in names:
+        arms.append(
+            Arm(
+                "norm clamp",
+                "treatment",
+                f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others",
+                lambda dose: clamp_norm(layers, sink, max_ratio=max_ratio, rest_norm=rest_norm, dose=dose),
+                ends_norm=True,
+            )
+        )
+    if "dimensions" in names:
+        dimensions = massive_dimensions(baseline, layers)
+        arms.append(
+            Arm(
+                "zeroed dimensions",
+                "treatment",
+                f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0",
+                lambda dose: zero_dimensions(layers, dimensions, sink, dose),
+                ends_norm=True,
+            )
+        )
     later = range(min(layers) + 1, n_layers)
-    if refuse and "block" in wanted and not later:
+    if refuse and "block" in names and not later:
         raise InputError(f"arm 'block': there is no layer after {min(layers)}; leave it out, or name others")
-    if refuse and "other layer" in wanted and not others:
-        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
-    if "block" in wanted and later and "pattern_edits" not in model_facts(model).failed_checks:
-        arms.append(_block_arm(later, sink))
-    if "other token" in wanted:
+    if "block" in names and later and "pattern_edits" not in model_facts(model).failed_checks:
+        arms.append(
+            Arm(
+                "blocked sink",
+                "treatment",
+                f"no later token attends to the sink token in layers {later[0]}-{later[-1]}",
+                lambda dose: block_attention_to(sink, later, dose=dose),
+            )
+        )
+    if "other token" in names:
         arms.append(
             Arm(
                 "control: other token",
                 "control",
-                f"the same {_named(writes)} removed at a random other token of each prompt",
+                f"the same {_writes(writes)} removed at a random other token of each prompt",
                 lambda dose: remove_writes(writes, tokens, dose),
             )
         )
-    if "other layer" in wanted and others:
+    if refuse and "other layer" in names and not others:
+        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
+    if "other layer" in names and others:
+        same_kind = dict(zip(others, writes.values(), strict=False))
         arms.append(
             Arm(
                 "control: other layer",
                 "control",
-                f"the same kind of write of layer{_plural(others)} {_listed(others)} removed at the sink "
-                "token",
-                lambda dose: remove_writes(dict(zip(others, writes.values(), strict=False)), sink, dose),
+                f"the same kind of write of {_layers(others)} removed at the sink token",
+                lambda dose: remove_writes(same_kind, sink, dose),
             )
         )
     return arms
@@ -136,70 +156,26 @@ def build_arms(
 
 def remove_writes(writes: Mapping[int, Write], position: int | Sequence[int], dose: float) -> list[Hook]:
     """Hooks that take ``dose`` of each layer's named write at a position."""
-    by_kind = {
-        kind: [layer for layer, write in writes.items() if write == kind] for kind in ("mlp", "attention")
-    }
     hooks: list[Hook] = []
-    if by_kind["mlp"]:
-        hooks += ablate_mlp_write(by_kind["mlp"], position, dose)
-    if by_kind["attention"]:
-        hooks += ablate_attention_write(by_kind["attention"], position, dose)
+    for kind, ablate in (("mlp", ablate_mlp_write), ("attention", ablate_attention_write)):
+        if layers := [layer for layer, write in writes.items() if write == kind]:
+            hooks += ablate(layers, position, dose)
     return hooks
 
 
 def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
     """Every layer by itself, and all together where there are several."""
-    sets: list[dict[int, Write]] = [{layer: write} for layer, write in writes.items()]
-    if len(writes) > 1:
-        sets.append(dict(writes))
+    sets: list[Mapping[int, Write]] = [{layer: write} for layer, write in writes.items()]
     return [
         Arm(
-            f"write, layer{_plural(chosen)} {_listed(chosen)}",
+            f"write, {_layers(removed)}",
             "treatment",
-            f"the {_named(chosen)} removed at the sink token",
-            lambda dose, chosen=chosen: remove_writes(chosen, sink, dose),
-            ends_norm=len(chosen) == len(writes),
+            f"the {_writes(removed)} removed at the sink token",
+            lambda dose, removed=removed: remove_writes(removed, sink, dose),
+            ends_norm=len(removed) == len(writes),
         )
-        for chosen in sets
+        for removed in (sets if len(writes) == 1 else [*sets, writes])
     ]
-
-
-def _clamp_arm(layers: Sequence[int], sink: int, max_ratio: float, rest_norm: Sequence[float] | None) -> Arm:
-    return Arm(
-        "norm clamp",
-        "treatment",
-        f"the sink token's norm behind layer{_plural(layers)} {_listed(layers)} scaled down to "
-        f"{max_ratio:g} times the mean of the others",
-        lambda dose: clamp_norm(layers, sink, max_ratio=max_ratio, rest_norm=rest_norm, dose=dose),
-        ends_norm=True,
-    )
-
-
-def _dimensions_arm(baseline: Profile, layers: Sequence[int], sink: int) -> Arm:
-    depths = [layer + 1 for layer in layers]
-    dimension = baseline["top_activation_dimension"].sel(depth=depths)
-    at_sink = baseline["top_activation_position"].sel(depth=depths) == sink
-    found, counts = np.unique(dimension.values[at_sink.values], return_counts=True)
-    if not len(found):
-        found, counts = np.unique(dimension.values, return_counts=True)
-    massive = [int(d) for d in found[counts >= _MIN_DIMENSION_SHARE * counts.sum()]]
-    return Arm(
-        "zeroed dimensions",
-        "treatment",
-        f"dimension{_plural(massive)} {_listed(massive)} of the sink token's state behind "
-        f"layer{_plural(layers)} {_listed(layers)} set to 0",
-        lambda dose: zero_dimensions(layers, massive, sink, dose),
-        ends_norm=True,
-    )
-
-
-def _block_arm(layers: Sequence[int], sink: int) -> Arm:
-    return Arm(
-        "blocked sink",
-        "treatment",
-        f"no later token attends to the sink token in layers {layers[0]}-{layers[-1]}",
-        lambda dose: block_attention_to(sink, layers, dose=dose),
-    )
 
 
 def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> list[int]:
@@ -208,31 +184,27 @@ def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> l
     return [position + (position >= sink) for position in drawn]
 
 
-def _layers_in_reach(baseline: Profile) -> int:
-    """Layers that write before the last compressed depth: what a later one writes no outcome could show."""
+def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Generator) -> list[int]:
+    """As many others, or as many as there are, of those that write before the last compressed depth.
+
+    No outcome could show what a later one writes.
+    """
     compress = baseline.phases(confidence=None).compress
-    return compress[1] if compress else baseline.data.sizes["layer"]
-
-
-def _other_layers(layers: Sequence[int], reach: int, rng: np.random.Generator) -> list[int]:
-    """As many of the first ``reach`` layers that are not among these, or as many as there are."""
+    reach = compress[1] if compress else baseline.data.sizes["layer"]
     rest = [layer for layer in range(reach) if layer not in layers]
-    chosen = rng.permutation(len(rest))[: len(layers)]
-    return sorted(rest[i] for i in chosen)
+    return sorted(rest[i] for i in rng.permutation(len(rest))[: len(layers)])
 
 
-def _named(writes: Mapping[int, Write]) -> str:
-    parts = []
-    for kind, word in (("mlp", "MLP"), ("attention", "attention")):
-        layers = [layer for layer, write in writes.items() if write == kind]
-        if layers:
-            parts.append(f"{word} write of layer{_plural(layers)} {_listed(layers)}")
-    return " and ".join(parts)
+def _writes(writes: Mapping[int, Write]) -> str:
+    by_kind = {"MLP": "mlp", "attention": "attention"}
+    layers = {word: [x for x, write in writes.items() if write == kind] for word, kind in by_kind.items()}
+    return " and ".join(f"{word} write of {_layers(some)}" for word, some in layers.items() if some)
 
 
-def _listed(numbers: Sequence[int] | Mapping[int, object]) -> str:
-    return ", ".join(str(number) for number in numbers)
+def _layers(layers: Iterable[int]) -> str:
+    return _listed("layer", layers)
 
 
-def _plural(things: Sequence[object] | Mapping[int, object]) -> str:
-    return "s" if len(things) > 1 else ""
+def _listed(noun: str, numbers: Iterable[int]) -> str:
+    numbers = list(numbers)
+    return f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
