@@ -18,10 +18,10 @@ from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
 from mcr_lens.not_finite import without_broken
-from mcr_lens.numeric import is_whole
 from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
+from mcr_lens.validate import is_whole
 
 __all__ = ["check_prompts", "measure", "profile", "record"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Model, checkpoint_labels
 from mcr_lens.models.load import load_model
-from mcr_lens.numeric import is_whole
 from mcr_lens.tiny import checkpoint_steps
+from mcr_lens.validate import is_whole
 
 __all__ = ["Checkpoint", "checkpoints"]
 

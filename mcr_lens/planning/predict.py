@@ -13,7 +13,6 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Backend, check_backend, has_hooked_transformer
 from mcr_lens.models.hooked import supports_name
-from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import result_bytes
 from mcr_lens.planning.planned import Plan
@@ -23,6 +22,7 @@ from mcr_lens.planning.shape import ModelShape, model_shape
 from mcr_lens.planning.speed import SpectrumSpeed, Speed
 from mcr_lens.prompts import Prompts, load_prompts
 from mcr_lens.tiny import weights_folder
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["plan"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = ["Batch", "BatchCost", "Prompts", "check_number", "check_texts"]
 

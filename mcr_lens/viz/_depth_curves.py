@@ -44,7 +44,6 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
         True
     """
     named = panels.profiles_by_name(profiles, "profile")
-    n_profiles = len(named)
     relative = len({profile.data.sizes["depth"] for profile in named.values()}) > 1
     figure = panels.four_panels([(quantity, unit) for quantity, unit, _ in _PANELS])
     for number, (name, profile) in enumerate(named.items()):

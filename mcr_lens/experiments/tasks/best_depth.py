@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import bootstrap_ends, bootstrap_ratio, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.uses import Use
+from mcr_lens.stats.bootstrap import bootstrap_ends, bootstrap_ratio
+from mcr_lens.validate import check_resampling
 
 __all__ = ["best_depth", "quality_by_depth"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.experiments.tasks.uses import check_metric
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_number, is_whole
+from mcr_lens.stats.bootstrap import bootstrap_interval
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["choice_summary", "multiple_choice"]
 

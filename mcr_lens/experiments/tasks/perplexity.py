@@ -10,14 +10,14 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import bootstrap_ratio
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts, read_texts
 from mcr_lens.prompts.files import read_text
+from mcr_lens.stats.bootstrap import bootstrap_ratio
+from mcr_lens.validate import is_whole
 
 __all__ = ["lens_perplexity", "read_documents", "text_windows", "wikitext_articles"]
 

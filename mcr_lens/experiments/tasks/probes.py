@@ -9,7 +9,6 @@ import xarray as xr
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from mcr_lens.bootstrap import bootstrap_ratio
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.probe_folds import (
@@ -23,8 +22,9 @@ from mcr_lens.experiments.tasks.probe_folds import (
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
-from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts
+from mcr_lens.stats.bootstrap import bootstrap_ratio
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["fit_probes", "linear_probes", "probe_summary"]
 

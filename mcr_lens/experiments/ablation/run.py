@@ -1,6 +1,5 @@
 """The ablation study: what follows when the sink token is kept from becoming massive, by several ways."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -10,19 +9,19 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure, profile
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, check_arms, writes_of
-from mcr_lens.experiments.study import AblationStudy
-from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
+from mcr_lens.experiments.ablation.arms import ARMS, Arm, Write, build_arms, writes_of
+from mcr_lens.experiments.ablation.study import AblationStudy
+from mcr_lens.hooks import AttentionObserver, ResidualObserver
 from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.models import Model, model_facts, require
-from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
 from mcr_lens.told import warnings_about
+from mcr_lens.validate import check_count, check_indices, check_positive, is_number
 
 __all__ = ["ablation_study"]
 
-_KEPT = (
+_VARIABLES = (
     "norm_ratio",
     "matrix_entropy",
     "entropy_bound",
@@ -40,7 +39,7 @@ _KEPT = (
 def ablation_study(
     model: Model,
     prompts: Prompts,
-    layers: Literal["emergence"] | Sequence[int] = "emergence",
+    layers: Literal["emergence"] | int | Iterable[int] = "emergence",
     doses: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
     arms: Sequence[str] = ARMS,
     *,
@@ -60,7 +59,8 @@ def ablation_study(
 
     Args:
         layers: ``"emergence"``: the layers whose write makes the token massive, by the baseline profile; or
-            some of your own. Of a layer's two writes the larger (along the state it leaves) is removed.
+            one or several of your own. Of a layer's two writes the larger (along the state it leaves) is
+            removed.
         doses: how much is taken, in [0, 1]; 0 is the baseline and always there.
         arms: some of ``"write"``, ``"clamp"``, ``"dimensions"``, ``"block"``, ``"other token"`` and
             ``"other layer"``. All by default, less what the model cannot have; an arm that is named and
@@ -77,42 +77,49 @@ def ablation_study(
         InputError: when no layer makes the token massive and none is named; for doses or arms that do not
             exist; as ``profile``.
     """
-    named = tuple(arms) != ARMS
     for check in ("residual_sum", "pattern_rows", "final_readout"):
         require(model, check, "ablation_study")
-    given = _doses(doses)
-    check_arms(arms)
-    if named and "block" in arms:
+    doses = _doses(doses)
+    unknown = [name for name in arms if name not in ARMS]
+    if unknown or not arms:
+        raise InputError(f"arms {list(unknown or arms)}: use some of {', '.join(ARMS)}")
+    by_name = tuple(arms) != ARMS
+    if by_name and "block" in arms:
         require(model, "pattern_edits", "ablation_study with the arm 'block'")
-    _check(model, layers, max_ratio, seed)
+    if isinstance(layers, str) and layers != "emergence":
+        raise InputError(f"layers {layers!r}: use 'emergence', or the numbers of some layers")
+    if not isinstance(layers, str):
+        layers = check_indices("layers", layers, model_facts(model).n_layers)
+    check_positive("max_ratio", max_ratio, 1)
+    check_count("seed", seed, 0)
+    settings = {"batch_size": batch_size, "chunk": chunk, "progress": False}
     bar = tqdm(desc="ablation", unit="run", disable=None if progress else True)
     with bar:
-        settings = {"batch_size": batch_size, "chunk": chunk, "progress": False}
         base = profile(model, prompts, observers=[LogitLens(model)], sink_position=sink_position, **settings)
         bar.update()
         writes = writes_of(base, layers)
         rest_norm = None if chunk is None else base["rest_norm"].mean("prompt").values.tolist()
-        chosen = build_arms(model, base, writes, arms, max_ratio, rest_norm, seed, refuse=named)
-        bar.reset(total=1 + len(chosen) * len(given))
+        conditions = build_arms(model, base, writes, arms, max_ratio, rest_norm, seed, refuse=by_name)
+        bar.reset(total=1 + len(conditions) * len(doses))
         bar.update()
         runs = []
-        for arm in chosen:
+        for arm in conditions:
             bar.set_postfix_str(arm.name)
-            at_doses = [base.data[list(_KEPT)]]
-            for dose in given:
-                observers: list[Observer] = [
+            at_doses = [base.data[list(_VARIABLES)]]
+            for dose in doses:
+                observers = [
                     ResidualObserver(model, sink_position),
                     AttentionObserver(model, sink_position),
                     LogitLens(model),
                 ]
                 with warnings_about(f"arm {arm.name}, dose {dose:g}"):
                     measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
-                at_doses.append(measured[list(_KEPT)])
+                at_doses.append(measured[list(_VARIABLES)])
                 bar.update()
-            runs.append(_along(at_doses, "dose", [0.0, *given]))
-    data = _along(runs, "arm", [arm.name for arm in chosen])
-    data = data.assign_coords(kind=("arm", [arm.kind for arm in chosen]))
-    data.attrs = base.data.attrs | _record(base, chosen, writes, seed)
+            runs.append(_along(at_doses, "dose", [0.0, *doses]))
+    data = _along(runs, "arm", [arm.name for arm in conditions])
+    data = data.assign_coords(kind=("arm", [arm.kind for arm in conditions]))
+    data.attrs = base.data.attrs | _record(base, conditions, writes, seed)
     return AblationStudy(data)
 
 
@@ -122,8 +129,8 @@ def _along(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[object]) -> x
 
 def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], seed: int) -> dict[str, object]:
     """How the study was made, and where the baseline has its valley."""
-    found = base.phases(confidence=None)
-    first, last = found.compress or (found.peak_depth, found.peak_depth)
+    phases = base.phases(confidence=None)
+    first, last = phases.compress or (phases.peak_depth, phases.peak_depth)
     return {
         "result": "ablation study",
         "writes": {str(layer): write for layer, write in writes.items()},
@@ -133,35 +140,14 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
         # also where layers of one's own were named.
         "compressed_depths": list(range(first, last + 1)),
         "before_depth": min(base.emergence_layers() or writes),
-        "has_compression_phase": found.compress is not None,
+        "has_compression_phase": phases.compress is not None,
         "seed": seed,
     }
-
-
-def _check(model: Model, layers: object, max_ratio: float, seed: int) -> None:
-    """What would else be found wrong only after the baseline has been measured."""
-    n_layers = model_facts(model).n_layers
-    if isinstance(layers, str):
-        if layers != "emergence":
-            raise InputError(f"layers {layers!r}: use 'emergence', or some of 0..{n_layers - 1}")
-    elif not _are_layers(layers, n_layers):
-        raise InputError(f"layers {layers}: name some of 0..{n_layers - 1}, or 'emergence'")
-    if not is_number(max_ratio) or not 0 < max_ratio < math.inf:
-        raise InputError(f"max_ratio {max_ratio!r}: use a number above 0, such as 1")
-    if not is_whole(seed, 0):
-        raise InputError(f"seed {seed!r}: use a whole number, 0 or more")
-
-
-def _are_layers(layers: object, n_layers: int) -> bool:
-    """Some layers of the model, and nothing else."""
-    listed = list(layers) if isinstance(layers, Iterable) else []
-    return bool(listed) and all(is_whole(x, 0, n_layers) for x in listed)
 
 
 def _doses(doses: Sequence[float]) -> list[float]:
     """Doses above 0 in rising order."""
     listed = list(doses) if isinstance(doses, Iterable) else []
-    known = all(is_number(dose) and 0 <= dose <= 1 for dose in listed)
-    if not known or not any(listed):
+    if not all(is_number(dose) and 0 <= dose <= 1 for dose in listed) or not any(listed):
         raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
     return sorted({float(dose) for dose in listed if dose > 0})

@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import resample_blocks
-from mcr_lens.phases.curves import mean_of_prompts
+from mcr_lens.stats.bootstrap import mean_of_prompts, resample_blocks
 
 __all__ = ["FEWEST", "correlation", "shift_test", "shifted_correlations"]
 

@@ -15,15 +15,16 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_number, is_whole
+from mcr_lens.validate import check_resampling
 
 __all__ = [
     "bootstrap_ends",
     "bootstrap_interval",
-    "bootstrap_means",
     "bootstrap_ratio",
-    "check_resampling",
+    "mean_of_prompts",
+    "prompts_with_values",
     "resample_blocks",
+    "resampled_means",
 ]
 
 # Numbers held at once: 32 MB of float64, so that no number of prompts or resamples fills the memory.
@@ -78,25 +79,25 @@ def bootstrap_interval(
         >>> round(float(low), 1), round(float(high), 1)
         (2.0, 6.0)
     """
-    check_resampling(confidence, n_resamples, seed)
     table = np.asarray(values, dtype=np.float64)
     if table.ndim == 0:
         raise InputError("one number has no interval: give an array with prompts first")
-    table = table[~np.isnan(table.reshape(len(table), -1)).all(1)] if table.size else table[:0]
+    table = prompts_with_values(table)
     if not len(table):
         raise InputError("no prompt has a value: nothing to resample")
-    if np.isinf(table).any():
-        raise InputError(
-            f"{np.isinf(table).sum()} values are infinite: set them to NaN, or take a bounded quantity"
-        )
-    rng = np.random.default_rng(seed)
     if statistic is np.mean or statistic is np.nanmean:
-        resampled = bootstrap_means(table, n_resamples, rng)
-        n = (~np.isnan(table)).sum(0)
-    else:
-        resampled = _statistics(table, statistic, n_resamples, rng)
-        n = np.full(resampled.shape[1:], len(table))
-    return bootstrap_ends(resampled, n, confidence)
+        resampled = resampled_means(table, confidence, n_resamples, seed)
+        return bootstrap_ends(resampled, (~np.isnan(table)).sum(0), confidence)
+    rng = _generator(table, confidence, n_resamples, seed)
+    takes_axis = "axis" in inspect.signature(statistic).parameters
+    blocks = []
+    for start, stop in resample_blocks(n_resamples, table.size):
+        draws = rng.integers(len(table), size=(stop - start, len(table)))
+        block = (
+            statistic(table[draws], axis=1) if takes_axis else [statistic(table[drawn]) for drawn in draws]
+        )
+        blocks.append(np.asarray(block, dtype=np.float64))
+    return bootstrap_ends(np.concatenate(blocks), len(table), confidence)
 
 
 def bootstrap_ratio(
@@ -107,29 +108,16 @@ def bootstrap_ratio(
     n_resamples: int,
     seed: int,
 ) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
-    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units that are drawn anew as a whole.
+    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units drawn anew as a whole.
 
     Raises:
         InputError: for infinite sums, or for options out of range.
     """
-    check_resampling(confidence, n_resamples, seed)
-    if np.isinf(sums).any():
-        raise InputError(f"{np.isinf(sums).sum()} values are infinite: nothing can be said of their mean")
-    means = bootstrap_means(np.column_stack([sums, counts]), n_resamples, np.random.default_rng(seed))
+    means = resampled_means(np.column_stack([sums, counts]), confidence, n_resamples, seed)
     columns = sums.shape[1]
     with np.errstate(invalid="ignore"):  # 0 / 0 where no unit that was drawn counts
         ratios = means[:, :columns] / means[:, columns:]
     return bootstrap_ends(ratios, np.full(columns, len(sums)), confidence)
-
-
-def check_resampling(confidence: float, n_resamples: int, seed: int) -> None:
-    """Raise ``InputError`` unless the options of a resampling method are in range."""
-    if not is_number(confidence) or not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence} must lie between 0 and 1, such as 0.95")
-    if not is_whole(n_resamples, 1):
-        raise InputError(f"n_resamples {n_resamples} must be a whole number, 1 or more, such as 9999")
-    if not is_whole(seed, 0):
-        raise InputError(f"seed {seed} must be a whole number, 0 or more")
 
 
 def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
@@ -139,10 +127,27 @@ def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, n_resamples)
 
 
-def bootstrap_means(
-    table: Float[np.ndarray, "prompt ..."], n_resamples: int, rng: np.random.Generator
+def prompts_with_values(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "prompt ..."]:
+    """The prompts that have any value: the others are not drawn."""
+    return table[~np.isnan(table.reshape(len(table), -1)).all(1)] if table.size else table[:0]
+
+
+def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
+    """Mean along the first axis, NaN left out; NaN where all are."""
+    used = ~np.isnan(table)
+    with np.errstate(invalid="ignore"):
+        return np.where(used, table, 0.0).sum(0) / used.sum(0)
+
+
+def resampled_means(
+    table: Float[np.ndarray, "prompt ..."], confidence: float, n_resamples: int, seed: int
 ) -> Float[np.ndarray, "resample ..."]:
-    """Means of resampled prompts, NaN left out: counts of prompts times values, one product a block."""
+    """Means of prompts drawn anew, NaN left out: counts of prompts times values, one product a block.
+
+    Raises:
+        InputError: for infinite values, or options out of range.
+    """
+    rng = _generator(table, confidence, n_resamples, seed)
     n = len(table)
     columns = table.reshape(n, -1)
     used = ~np.isnan(columns)
@@ -159,26 +164,8 @@ def bootstrap_means(
     return means.reshape(n_resamples, *table.shape[1:])
 
 
-def _statistics(
-    table: Float[np.ndarray, "prompt ..."],
-    statistic: Callable[..., Any],
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "resample ..."]:
-    """Any other statistic: of many resamples in one call where it takes ``axis``, else of each."""
-    takes_axis = "axis" in inspect.signature(statistic).parameters
-    blocks = []
-    for start, stop in resample_blocks(n_resamples, table.size):
-        draws = rng.integers(len(table), size=(stop - start, len(table)))
-        if takes_axis:
-            blocks.append(np.asarray(statistic(table[draws], axis=1), dtype=np.float64))
-        else:
-            blocks.append(np.array([statistic(table[drawn]) for drawn in draws], dtype=np.float64))
-    return np.concatenate(blocks)
-
-
 def bootstrap_ends(
-    resampled: Float[np.ndarray, "resample ..."], n: Int[np.ndarray, "..."], confidence: float
+    resampled: Float[np.ndarray, "resample ..."], n: int | Int[np.ndarray, "..."], confidence: float
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Order statistics with the share ``a'`` outside, rounded outwards; NaN for fewer than two prompts."""
     several = np.maximum(n, 2)
@@ -191,3 +178,14 @@ def bootstrap_ends(
         for place in (outside, last - outside)
     )
     return low[()], high[()]
+
+
+def _generator(table: np.ndarray, confidence: float, n_resamples: int, seed: int) -> np.random.Generator:
+    """What draws the prompts, once options and values are known to be in range."""
+    check_resampling(confidence, n_resamples, seed)
+    if infinite := int(np.isinf(table).sum()):
+        raise InputError(
+            f"{infinite} values are infinite and have no interval: set them to NaN, or leave intervals out "
+            "(confidence=None) where a call can"
+        )
+    return np.random.default_rng(seed)

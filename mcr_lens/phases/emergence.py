@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mcr_lens.errors import InputError
+from mcr_lens.phases.compression import MIN_NORM_RATIO
 from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
-from mcr_lens.phases.span import MIN_NORM_RATIO
 
 __all__ = [
     "MIN_SHARE",
@@ -53,14 +53,7 @@ def emergence_stages(
     Raises:
         InputError: for a profile without writes, or several profiles at once.
     """
-    data = dataset_of(profile)
-    written, _ = _named(profile, min_share, min_norm_ratio)
-    mlp, attention = over_prompts(data, "mlp_write_along"), over_prompts(data, "attention_write_along")
-    peak = np.fmax.reduce(over_prompts(data, "sink_norm"))
-    return [
-        Stage(layer, _larger(mlp[layer], attention[layer]), float((mlp + attention)[layer] / peak))
-        for layer in np.flatnonzero(written).tolist()
-    ]
+    return _stages(profile, min_share, min_norm_ratio)[0]
 
 
 def dissipation_stages(
@@ -75,15 +68,7 @@ def dissipation_stages(
     Raises:
         InputError: for a profile without writes, or several profiles at once.
     """
-    data = dataset_of(profile)
-    _, removed = _named(profile, min_share, min_norm_ratio)
-    mlp, attention = over_prompts(data, "mlp_write_norm"), over_prompts(data, "attention_write_norm")
-    norm = over_prompts(data, "sink_norm")
-    change = np.diff(norm) / np.fmax.reduce(norm)
-    return [
-        Stage(layer, _larger(mlp[layer], attention[layer]), float(change[layer]))
-        for layer in np.flatnonzero(removed).tolist()
-    ]
+    return _stages(profile, min_share, min_norm_ratio)[1]
 
 
 def emergence_layers(
@@ -132,14 +117,26 @@ def named_layers(
     )
 
 
-def _named(
-    profile: ProfileLike, min_share: float, min_norm_ratio: float
-) -> tuple[Bool[np.ndarray, "layer"], Bool[np.ndarray, "layer"]]:
+def _stages(profile: ProfileLike, min_share: float, min_norm_ratio: float) -> tuple[list[Stage], list[Stage]]:
     data = dataset_of(profile)
     if "mlp_write_norm" not in data:
         raise InputError("this profile has no writes (its self-check failed): no layers to name")
-    return named_layers([over_prompts(data, name) for name in WRITES], min_share, min_norm_ratio)
+    means = [over_prompts(data, name) for name in WRITES]
+    written, removed = named_layers(means, min_share, min_norm_ratio)
+    _, norm, mlp_along, attention_along = means
+    peak = np.fmax.reduce(norm)
+    mlp_norm, attention_norm = (
+        over_prompts(data, "mlp_write_norm"),
+        over_prompts(data, "attention_write_norm"),
+    )
+    return (
+        _of_layers(written, mlp_along, attention_along, (mlp_along + attention_along) / peak),
+        _of_layers(removed, mlp_norm, attention_norm, np.diff(norm) / peak),
+    )
 
 
-def _larger(mlp: float, attention: float) -> Literal["mlp", "attention"]:
-    return "mlp" if mlp >= attention else "attention"
+def _of_layers(layers: np.ndarray, mlp: np.ndarray, attention: np.ndarray, share: np.ndarray) -> list[Stage]:
+    return [
+        Stage(layer, "mlp" if mlp[layer] >= attention[layer] else "attention", float(share[layer]))
+        for layer in np.flatnonzero(layers).tolist()
+    ]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.prompt_pairs import PairBatch
+from mcr_lens.experiments.patching.prompt_pairs import PairBatch
 from mcr_lens.metrics import prediction
 
 __all__ = ["LogitMetric", "answer_loss", "kl_divergence", "logit_difference", "logits_at"]

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.logits import LogitMetric, logit_difference
-from mcr_lens.experiments.pair_runs import PairRuns, Side, metric_name
-from mcr_lens.experiments.prompt_pairs import PromptPairs
-from mcr_lens.experiments.sweep_axes import SweepAxes, sweep_axes
+from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
+from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
+from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
+from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.patch import patch_activation
 from mcr_lens.models import Hook, Model, model_facts
@@ -52,7 +52,7 @@ def activation_patching(
             patches the sink token alone.
         layers: blocks, counted from 0; ``None`` for all.
         metric: ``logit_difference``, ``kl_divergence``, ``answer_loss``, or any function
-            ``(logits [batch, pos, d_vocab], pairs) -> [batch]``; see ``mcr_lens.experiments.logits``.
+            ``(logits [batch, pos, d_vocab], pairs) -> [batch]``; see ``mcr_lens.experiments.patching``.
         direction: ``"denoise"`` or ``"noise"``.
         clean_interventions: hooks that edit the clean run, patched or not.
         corrupt_interventions: hooks that edit the corrupt run. The two runs may differ in these alone: pairs

@@ -27,8 +27,8 @@ from mcr_lens.models import Model, attached_hooks, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.readout import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
-from mcr_lens.numeric import check_count, is_number
 from mcr_lens.prompts import Batch, Prompts
+from mcr_lens.validate import check_count, is_number
 
 __all__ = ["fit_tuned_lens"]
 

@@ -13,8 +13,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.hooks.intervene import check_hooks, indices
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Model, model_facts, require
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
+from mcr_lens.validate import is_whole
 
 __all__ = ["SweepAxes", "sweep_axes"]
 

@@ -9,10 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.claims import Claim, claims_of
+from mcr_lens.experiments.ablation.claims import Claim, claims_of
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.result_files import read_dataset, write_dataset
-from mcr_lens.statistics import PairedEffect, adjusted, bootstrap_interval, paired_effect
+from mcr_lens.stats import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["AblationStudy"]
@@ -26,6 +26,7 @@ OUTCOMES = (
     "loss",
 )
 OTHER_TOKEN = "control: other token"
+_NO_EFFECT = PairedEffect(*[float("nan")] * 5, smallest_p=0.0, n=0, left_out=0)
 
 
 class AblationStudy:
@@ -99,26 +100,28 @@ class AblationStudy:
         outcomes = self.outcomes()
         rows, smallest = [], 0.0
         for arm, versus in self._comparisons():
+            treated = outcomes.sel(arm=arm, dose=dose)
+            other = (
+                outcomes.isel(arm=0).sel(dose=0)
+                if versus == "baseline"
+                else outcomes.sel(arm=versus, dose=dose)
+            )
             for outcome in OUTCOMES:
-                there = outcomes[outcome].sel(arm=arm, dose=dose).values
-                against = outcomes[outcome].sel(
-                    arm=arm if versus == "baseline" else versus, dose=0 if versus == "baseline" else dose
-                )
-                both = ~np.isnan(there) & ~np.isnan(against.values)
-                found = _effect(there[both], against.values[both], confidence, seed)
-                smallest = max(smallest, found.smallest_p)
+                there, against = treated[outcome].values, other[outcome].values
+                both = ~np.isnan(there) & ~np.isnan(against)
+                effect = _NO_EFFECT
+                if both.any():
+                    effect = paired_effect(there, against, confidence=confidence, seed=seed)
+                smallest = max(smallest, effect.smallest_p)
                 rows.append(
                     {
                         "arm": arm,
                         "versus": versus,
                         "outcome": outcome,
                         "there": _mean(there[both]),
-                        "against": _mean(against.values[both]),
-                        "effect": found.mean,
-                        "low": found.low,
-                        "high": found.high,
-                        "standardized": found.standardized,
-                        "p": found.p,
+                        "against": _mean(against[both]),
+                        "effect": effect.mean,
+                        **{name: getattr(effect, name) for name in ("low", "high", "standardized", "p")},
                         "reference": self._reference(outcome),
                         "removed": self._removed(outcomes[outcome], arm, dose),
                     }
@@ -143,11 +146,8 @@ class AblationStudy:
 
     def claims(self) -> list[Claim]:
         """Which of the paper's causal claims this model supports, at the largest dose, in words."""
-        return claims_of(
-            self.effects(),
-            self.data.attrs,
-            dict(zip(self.data.arm.values, self.data.kind.values, strict=True)),
-        )
+        kinds = dict(zip(self.data.arm.values, self.data.kind.values, strict=True))
+        return claims_of(self.effects(), self.data.attrs, kinds)
 
     def save(self, path: str | Path) -> Path:
         """Write one netCDF file, whole or not at all."""
@@ -231,13 +231,6 @@ class AblationStudy:
         base, there = (_mean(values[both]) for values in of_arm.values)
         whole = base - self._reference(str(outcome.name), both)
         return (base - there) / whole if abs(whole) > 1e-6 else float("nan")
-
-
-def _effect(there: np.ndarray, against: np.ndarray, confidence: float, seed: int) -> PairedEffect:
-    if not len(there):
-        none = float("nan")
-        return PairedEffect(none, none, none, none, none, 0.0, n=0, left_out=0)
-    return paired_effect(there, against, confidence=confidence, seed=seed)
 
 
 def _mean(values: np.ndarray) -> float:

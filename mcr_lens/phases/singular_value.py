@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling
-from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of, mean_of_prompts
+from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of, require_raw_estimator
+from mcr_lens.stats.bootstrap import bootstrap_interval, mean_of_prompts
+from mcr_lens.validate import check_resampling
 
 __all__ = ["PARTS", "first_singular_value"]
 
@@ -47,11 +47,7 @@ def first_singular_value(
     """
     check_resampling(confidence, n_resamples, seed)
     data = dataset_of(profile)
-    # Here, so that a saved profile can be read without importing torch.
-    from mcr_lens.metrics.estimator import Estimator
-
-    if not Estimator(**data.attrs.get("estimator", {})).is_raw:
-        raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
+    require_raw_estimator(data)
     shares = _shares(*(by_prompt(data, name) for name in ("norm_mass_ratio", "alignment", "anisotropy")))
     ends = (np.full(shares.shape[1:], np.nan),) * 2
     if (~np.isnan(shares)).any():
@@ -62,12 +58,8 @@ def first_singular_value(
         for name, values in zip(("mean", "low", "high"), (mean_of_prompts(shares), *ends), strict=True)
     }
     table = pd.DataFrame(columns, index=pd.Index(data.depth.values, name="depth"))
-    table.attrs = {
-        "confidence": confidence,
-        "n_resamples": n_resamples,
-        "seed": seed,
-        "n_prompts": int((~np.isnan(shares)).any(axis=(1, 2)).sum()),
-    }
+    table.attrs = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+    table.attrs["n_prompts"] = int((~np.isnan(shares)).any(axis=(1, 2)).sum())
     return table
 
 

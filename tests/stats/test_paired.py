@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mcr_lens.errors import InputError
-from mcr_lens.statistics import adjusted, paired_effect
+from mcr_lens.stats.paired import adjusted, paired_effect
 
 NAN = float("nan")
 LEVELS = (0.01, 0.05, 0.2)
@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_effect() -> None:
 def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     treated, baseline = np.random.default_rng(0).normal(size=(2, 12))
     whole = paired_effect(treated, baseline)
-    monkeypatch.setattr("mcr_lens.bootstrap._BLOCK", 1000)
+    monkeypatch.setattr("mcr_lens.stats.bootstrap._BLOCK", 1000)
     assert paired_effect(treated, baseline) == whole
 
 

@@ -11,7 +11,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.phases import first_singular_value
-from mcr_lens.phases.alpha import PARTS
+from mcr_lens.phases.singular_value import PARTS
 
 
 def measured(*matrices: np.ndarray) -> xr.Dataset:
@@ -113,7 +113,7 @@ def test_bad_input() -> None:
     data = measured(np.eye(2))
     with pytest.raises(mcr.InputError, match="raw estimator"):
         first_singular_value(data.assign_attrs(estimator={"center": True}))
-    with pytest.raises(mcr.InputError, match="confidence 1 must lie"):
+    with pytest.raises(mcr.InputError, match="confidence 1: use a number between"):
         first_singular_value(data, confidence=1)
     with pytest.raises(mcr.InputError, match="no variable 'norm_mass_ratio' in this profile"):
         made_profile([1, 2]).first_singular_value()

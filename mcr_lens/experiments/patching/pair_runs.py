@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mcr_lens.engine import check_prompts
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.logits import LogitMetric, logits_at
-from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
+from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logits_at
+from mcr_lens.experiments.patching.prompt_pairs import PairBatch, PromptPairs
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
 from mcr_lens.hooks.observe_finite import FiniteObserver

@@ -14,7 +14,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.phases import Place, find_phases
-from mcr_lens.phases.resampling import matched_places
+from mcr_lens.phases.intervals import matched_places
 
 SETS = 200
 # What each population's mean has, by hand: the compression phase, emergence and dissipation layers.
@@ -207,9 +207,9 @@ def test_the_nearest_place_is_matched() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"confidence": 1.0}, "confidence 1.0 must lie between 0 and 1"),
-        ({"confidence": 0.9, "n_resamples": 0}, "n_resamples 0 must be"),
-        ({"confidence": 0.9, "seed": -1}, "seed -1 must be"),
+        ({"confidence": 1.0}, "confidence 1.0: use a number between"),
+        ({"confidence": 0.9, "n_resamples": 0}, "n_resamples 0: use"),
+        ({"confidence": 0.9, "seed": -1}, "seed -1: use"),
     ],
 )
 def test_options_out_of_range(options: dict, match: str) -> None:

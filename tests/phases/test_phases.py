@@ -8,7 +8,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens import phases
-from mcr_lens.phases.span import compression_span
+from mcr_lens.phases.compression import compression_span
 
 
 def test_mix_compress_refine() -> None:

@@ -4,7 +4,6 @@ The unit is the prompt: the same prompts run under two arms, and one difference 
 tested and resampled. Heads, layers and tokens of one prompt are not independent and never counted as n.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling, resample_blocks
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import bootstrap_interval, resample_blocks
 
 __all__ = ["PairedEffect", "adjusted", "bootstrap_interval", "paired_effect"]
 
@@ -92,21 +91,19 @@ def paired_effect(
         >>> effect.mean, effect.p, effect.smallest_p, effect.n
         (2.0, 0.125, 0.125, 4)
     """
-    check_resampling(confidence, n_resamples, seed)
-    pairs = [np.asarray(arm, dtype=np.float64) for arm in (treated, baseline)]
-    differences = _differences(*pairs)
+    treated, baseline = (np.asarray(arm, dtype=np.float64) for arm in (treated, baseline))
+    differences = _differences(treated, baseline)
     n = len(differences)
-    if np.ptp(differences) <= _TIE * np.abs(differences).max():
-        differences = np.full(n, differences[0])  # equal but for rounding
+    mean, deviation = differences.mean(), differences.std(ddof=1) if n > 1 else np.nan
+    if n > 1 and np.ptp(differences) <= _TIE * np.abs(differences).max():  # equal but for rounding
+        differences = np.full(n, differences[0])
         mean, deviation = differences[0], 0.0
-    else:
-        mean, deviation = differences.mean(), differences.std(ddof=1)
     low, high = bootstrap_interval(differences, confidence=confidence, n_resamples=n_resamples, seed=seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        standardized = np.divide(mean, deviation) if n > 1 else np.nan
+        standardized = mean / deviation
     p, smallest_p = _sign_flip_test(differences, n_resamples, seed)
     return PairedEffect(
-        float(mean), float(low), float(high), float(standardized), p, smallest_p, n, len(pairs[0]) - n
+        float(mean), float(low), float(high), float(standardized), p, smallest_p, n, len(treated) - n
     )
 
 
@@ -141,7 +138,13 @@ def adjusted(p_values: ArrayLike, method: Literal["by", "bh", "holm"] = "by") ->
     family = corrected[counted]
     if ((family < 0) | (family > 1)).any():
         raise InputError(f"p-values {family.min():g}..{family.max():g} must lie between 0 and 1")
-    corrected[counted] = _holm(family) if method == "holm" else false_discovery_control(family, method=method)
+    if method != "holm":
+        corrected[counted] = false_discovery_control(family, method=method)
+        return corrected
+    order = np.argsort(family)
+    steps = np.arange(len(family), 0, -1)
+    family[order] = np.minimum(np.maximum.accumulate(family[order] * steps), 1.0)
+    corrected[counted] = family
     return corrected
 
 
@@ -175,30 +178,15 @@ def _sign_flip_test(
     n = len(differences)
     exact = 2**n <= n_resamples + 1
     observed = abs(differences.sum()) - _TIE * np.abs(differences).sum()
-    flips = _all_signs(n) if exact else _random_signs(n, n_resamples, seed)
-    count = sum(int((np.abs(signs @ differences) >= observed).sum()) for signs in flips)
+    count, rng = 0, np.random.default_rng(seed)
+    # Of all 2^n vectors one half will do, the last sign fixed: the other half gives the same sizes.
+    for start, stop in resample_blocks(2 ** (n - 1) if exact else n_resamples, n):
+        bits = (
+            (np.arange(start, stop)[:, None] >> np.arange(n)) & 1
+            if exact
+            else rng.integers(2, size=(stop - start, n), dtype=np.int8)
+        )
+        count += int((np.abs((bits * 2.0 - 1.0) @ differences) >= observed).sum())
     if exact:
         return count / 2 ** (n - 1), 1 / 2 ** (n - 1)
     return (1 + count) / (1 + n_resamples), 1 / (1 + n_resamples)
-
-
-def _all_signs(n: int) -> Iterator[Float[np.ndarray, "flip prompt"]]:
-    """Half of the ``2^n`` sign vectors, the last sign fixed: the other half gives the same sizes."""
-    for start, stop in resample_blocks(2 ** (n - 1), n):
-        yield ((np.arange(start, stop)[:, None] >> np.arange(n)) & 1) * 2.0 - 1.0
-
-
-def _random_signs(n: int, n_resamples: int, seed: int) -> Iterator[Float[np.ndarray, "flip prompt"]]:
-    """Sign vectors drawn with replacement, in blocks."""
-    rng = np.random.default_rng(seed)
-    for start, stop in resample_blocks(n_resamples, n):
-        yield rng.integers(2, size=(stop - start, n), dtype=np.int8) * 2.0 - 1.0
-
-
-def _holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
-    """Holm's step-down correction; scipy has none."""
-    order = np.argsort(p_values)
-    steps = np.arange(len(p_values), 0, -1)
-    corrected = np.empty_like(p_values)
-    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * steps), 1.0)
-    return corrected

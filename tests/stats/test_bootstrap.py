@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import bootstrap_interval
 
 NAN = float("nan")
 
@@ -152,7 +152,7 @@ def test_the_seed_decides_and_the_block_size_does_not(monkeypatch: pytest.Monkey
     values = np.random.default_rng(0).normal(size=(25, 2))
     first = np.array(bootstrap_interval(values, seed=1))
     assert (first != bootstrap_interval(values, seed=2)).any()
-    monkeypatch.setattr("mcr_lens.bootstrap._BLOCK", 1000)
+    monkeypatch.setattr("mcr_lens.stats.bootstrap._BLOCK", 1000)
     np.testing.assert_allclose(bootstrap_interval(values, seed=1), first, rtol=1e-12)
 
 
@@ -163,10 +163,10 @@ def test_the_seed_decides_and_the_block_size_does_not(monkeypatch: pytest.Monkey
         ([], {}, "no prompt has a value"),
         ([[NAN], [NAN]], {}, "no prompt has a value"),
         ([1.0, np.inf], {}, "1 values are infinite"),
-        ([1.0, 2.0], {"confidence": 95}, "confidence 95 must lie between 0 and 1"),
-        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples 0 must be a whole number"),
-        ([1.0, 2.0], {"n_resamples": 1e4}, "n_resamples 10000.0 must be a whole number"),
-        ([1.0, 2.0], {"seed": -1}, "seed -1 must be a whole number"),
+        ([1.0, 2.0], {"confidence": 95}, "confidence 95: use a number between 0 and 1"),
+        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples 0: use a whole number"),
+        ([1.0, 2.0], {"n_resamples": 1e4}, "n_resamples 10000.0: use a whole number"),
+        ([1.0, 2.0], {"seed": -1}, "seed -1: use a whole number"),
     ],
 )
 def test_bad_input_is_refused(values: Any, options: dict[str, Any], says: str) -> None:

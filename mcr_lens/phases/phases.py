@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mcr_lens.phases.curves import ProfileLike, dataset_of, over_prompts
-from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
-from mcr_lens.phases.span import (
+from mcr_lens.phases.boundaries import Thresholds, boundaries, boundary_curves
+from mcr_lens.phases.compression import (
     MIN_ENTROPY_DROP,
     MIN_NORM_RATIO,
-    compression_span,
     entropy_fall,
     other_valleys,
 )
-from mcr_lens.phases.stages import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.phases.emergence import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
+from mcr_lens.stats.bootstrap import mean_of_prompts
 
 __all__ = ["Phases", "find_phases"]
 
@@ -126,26 +127,21 @@ def find_phases(
           compression begins at depth 2 [2, 2] and ends at depth 3 [3, 3]
     """
     data = dataset_of(profile)
-    ratio = over_prompts(data, "norm_ratio")
-    entropy = over_prompts(data, "normalized_entropy")
-    span = _whole(compression_span(ratio, entropy, min_norm_ratio, min_entropy_drop))
+    curves = boundary_curves(data)
+    means = [mean_of_prompts(curve) for curve in curves]
+    entropy, ratio = means[:2]
+    thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
+    of_mean = boundaries(means, thresholds)
+    span = of_mean.span
     peak = int(np.where(np.isnan(ratio), -np.inf, ratio).argmax())
     # A model that was stacked with deeper ones has no value at depths that it does not have.
     last = int(np.flatnonzero(~(np.isnan(ratio) & np.isnan(entropy))).max(initial=0))
-    written = removed = None
-    if "mlp_write_norm" in data:
+    written = removed = intervals = None
+    if of_mean.layers is not None:
         written = tuple(emergence_stages(data, min_share, min_norm_ratio))
         removed = tuple(dissipation_stages(data, min_share, min_norm_ratio))
-    intervals = None
     if confidence is not None:
-        intervals = phase_intervals(
-            data,
-            span,
-            None if written is None else [stage.layer for stage in written],
-            None if removed is None else [stage.layer for stage in removed],
-            (min_norm_ratio, min_entropy_drop, min_share),
-            (confidence, n_resamples, seed),
-        )
+        intervals = phase_intervals(curves, of_mean, thresholds, confidence, n_resamples, seed)
     return Phases(
         mix=(0, span[0] - 1) if span and span[0] > 0 else None,
         compress=span,
@@ -161,11 +157,6 @@ def find_phases(
         dissipation=removed,
         intervals=intervals,
     )
-
-
-def _whole(span: tuple[np.ndarray, np.ndarray]) -> tuple[int, int] | None:
-    first, last = (float(end) for end in span)
-    return None if np.isnan(first) else (int(first), int(last))
 
 
 def _depths(span: tuple[int, int]) -> str:

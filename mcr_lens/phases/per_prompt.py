@@ -8,9 +8,11 @@ import xarray as xr
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of, mean_of_prompts
-from mcr_lens.phases.span import MIN_ENTROPY_DROP, MIN_NORM_RATIO, compression_span
-from mcr_lens.phases.stages import MIN_SHARE, WRITES, named_layers
+from mcr_lens.phases.boundaries import Thresholds, boundaries, boundary_curves
+from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
+from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.phases.emergence import MIN_SHARE
+from mcr_lens.stats.bootstrap import mean_of_prompts
 
 __all__ = ["OVER_DATA_SETS", "constancy"]
 
@@ -53,7 +55,7 @@ def constancy(
     depths = {name: data.sizes["depth"] - 1 for name, data in named.items()}
     if len(set(depths.values())) > 1:
         raise InputError(f"profiles of {depths} layers are not of one model: compare each model by itself")
-    thresholds = (min_norm_ratio, min_entropy_drop, min_share)
+    thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
     rows, of_means = {}, []
     for name, data in named.items():
         own, mean = _places(data, thresholds, single=True), _places(data, thresholds, single=False)
@@ -67,45 +69,37 @@ def constancy(
     index = pd.MultiIndex.from_tuples(rows, names=["data set", "boundary"])
     table = pd.DataFrame(list(rows.values()), index=index)
     table = table.astype(dict.fromkeys(["of_mean", "mode", "lowest", "highest"], "Int64"))
-    table.attrs = dict(zip(("min_norm_ratio", "min_entropy_drop", "min_share"), thresholds, strict=True))
+    table.attrs = {**thresholds._asdict()}
     return table if len(named) > 1 else table.droplevel(0)
 
 
-def _places(
-    data: xr.Dataset, thresholds: tuple[float, float, float], single: bool
-) -> dict[str, Float[np.ndarray, "case"]]:
+def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str, Float[np.ndarray, "case"]]:
     """Boundaries and layers of every prompt, or (one case) of the mean curves; NaN where there is none."""
-    min_norm_ratio, min_entropy_drop, min_share = thresholds
-
-    def curves(name: str) -> np.ndarray:
-        values = by_prompt(data, name)
-        return values if single else mean_of_prompts(values)[None]
-
-    measured = ~(np.isnan(curves("norm_ratio")) | np.isnan(curves("normalized_entropy"))).all(1)
-    begins, ends = compression_span(
-        curves("norm_ratio"), curves("normalized_entropy"), min_norm_ratio, min_entropy_drop
-    )
-    places = {"compression begins": begins, "compression ends": ends}
-    if "mlp_write_norm" in data:
-        written, removed = named_layers([curves(name) for name in WRITES], min_share, min_norm_ratio)
+    curves = boundary_curves(data)
+    if single:
+        measured = ~np.isnan(curves[0] + curves[1]).all(1)
+        curves = [curve[measured] for curve in curves]
+    else:
+        curves = [mean_of_prompts(curve)[None] for curve in curves]
+    found = boundaries(curves, thresholds)
+    places = {"compression begins": found.begins, "compression ends": found.ends}
+    if found.layers is not None:
+        written, removed = found.layers
         last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
         places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
         places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)
-    return {name: values[measured] if single else values for name, values in places.items()}
+    return places
 
 
 def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
     have = places[~np.isnan(places)]
+    share = {"having": len(have) / len(places) if len(places) else np.nan, "n": len(places)}
     if not len(have):
-        nan = float("nan")
-        shares = {"having": 0.0 if len(places) else nan, "n": len(places)}
-        return {"mode": nan, "at_mode": nan, "lowest": nan, "highest": nan, **shares}
+        return dict.fromkeys(("mode", "at_mode", "lowest", "highest"), np.nan) | share
     values, counts = np.unique(have, return_counts=True)
     return {
         "mode": values[counts.argmax()],
         "at_mode": counts.max() / len(have),
         "lowest": have.min(),
         "highest": have.max(),
-        "having": len(have) / len(places),
-        "n": len(places),
-    }
+    } | share
