@@ -14,9 +14,9 @@ from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.cached import require_cache
+from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import without_broken
 from mcr_lens.numeric import is_whole
 from mcr_lens.planning.chunks import auto_chunk

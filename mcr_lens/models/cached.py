@@ -7,7 +7,7 @@ import torch
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, evaluation_mode, new_cache, run
-from mcr_lens.models.facts import ModelFacts, model_facts
+from mcr_lens.models.info import ModelFacts, model_facts
 from mcr_lens.models.logit_error import logit_error
 
 __all__ = ["cache_fault", "require_cache"]

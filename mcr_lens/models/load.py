@@ -13,12 +13,12 @@ import transformers
 from transformer_lens.model_bridge import TransformerBridge
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hub import hub_or_cache
-from mcr_lens.models import hooked
+from mcr_lens.models import hooked_transformer
 from mcr_lens.models.backend import Backend, Model, backend_of, check_backend, has_hooked_transformer
-from mcr_lens.models.facts import model_facts, record_origin, require
+from mcr_lens.models.hub import hub_or_cache
+from mcr_lens.models.info import model_facts, record_origin, require
+from mcr_lens.models.load_checks import refuse_too_deep, refuse_too_large
 from mcr_lens.models.revisions import bundled_step, refuse_revision
-from mcr_lens.models.room import refuse_too_deep, refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
 from mcr_lens.models.trust import refuse_pickles, tensors_only
 from mcr_lens.models.whole_weights import whole_weights
@@ -107,14 +107,14 @@ def _load(source: str, backend: str, revision: str | None, options: dict[str, An
         raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
     if revision is not None:
         options = {**options, "revision": revision}
-    hooked_can = has_hooked_transformer() and hooked.supports_name(source)
+    hooked_can = has_hooked_transformer() and hooked_transformer.supports_name(source)
     if backend == "hooked_transformer" and not hooked_can:
         raise InputError(f"{source}: not a HookedTransformer name; use backend='bridge'")
     use_hooked = hooked_can and backend != "bridge"
     with hub_or_cache() as silence, _plain_errors(source, silence), _quiet(), tensors_only(), whole_weights():
         if use_hooked:
             # Left out, transformers would ask on a terminal whether to run a repository's code.
-            return source, hooked.from_name(source, {"trust_remote_code": False, **options})
+            return source, hooked_transformer.from_name(source, {"trust_remote_code": False, **options})
         return source, TransformerBridge.boot_transformers(source, **options)
 
 
@@ -150,7 +150,7 @@ def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
         refuse_too_large(folder, config, options)
     with _plain_errors(str(folder)), _quiet(), tensors_only(), whole_weights():
         if backend == "hooked_transformer":
-            return hooked.from_folder(folder, options)
+            return hooked_transformer.from_folder(folder, options)
         return TransformerBridge.boot_transformers(str(folder), **options)
 
 

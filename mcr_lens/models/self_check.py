@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.attached import points_set_aside
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
 from mcr_lens.models.logit_error import logit_error
 from mcr_lens.models.own_attention import AttentionCheck
+from mcr_lens.models.user_hooks import points_set_aside
 
 __all__ = ["SelfCheck", "self_check"]
 

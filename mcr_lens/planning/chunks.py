@@ -13,7 +13,7 @@ import torch
 from mcr_lens.host import free_memory
 from mcr_lens.models.backend import Model, as_module
 from mcr_lens.models.cached import cache_fault
-from mcr_lens.models.facts import model_facts
+from mcr_lens.models.info import model_facts
 from mcr_lens.planning.memory import Memory, memory_needed
 from mcr_lens.planning.settings import CHUNKS, batches_of
 from mcr_lens.planning.shape import ModelShape, loaded_shape

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Backend, check_backend, has_hooked_transformer
-from mcr_lens.models.hooked import supports_name
+from mcr_lens.models.hooked_transformer import supports_name
+from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.planning.machine import Machine
 from mcr_lens.planning.memory import result_bytes

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hub import hub_or_cache
 from mcr_lens.models.backend import Model, as_module
-from mcr_lens.models.facts import model_facts
+from mcr_lens.models.hub import hub_or_cache
+from mcr_lens.models.info import model_facts
+from mcr_lens.models.load_checks import refuse_too_deep
 from mcr_lens.models.revisions import refuse_revision
-from mcr_lens.models.room import refuse_too_deep
 from mcr_lens.models.suited import refuse_encoder
 from mcr_lens.tiny import weights_folder
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from shell import COMMAND, ENVIRONMENT
 
-from mcr_lens import hub
+from mcr_lens.models import hub
 
 # A guard against minutes of retries, not a speed.
 SECONDS = 60
@@ -147,7 +147,7 @@ def test_a_local_folder_asks_nobody(llama_folder: Path, silent: str, tmp_path: P
     data.mkdir()
     (data / "train.jsonl").write_text('{"text": "w1 w2 w3"}\n')
     code = (
-        "import json, mcr_lens as mcr\nfrom mcr_lens import hub\n"
+        "import json, mcr_lens as mcr\nfrom mcr_lens.models import hub\n"
         "def asked(): raise AssertionError('the hub was asked')\n"
         "hub.hub_silence = asked\n"
         f"model = mcr.load_model({str(llama_folder)!r})\n"
@@ -182,7 +182,7 @@ def answering() -> Iterator[str]:
     server.server_close()
 
 
-SILENCE = "import json\nfrom mcr_lens.hub import hub_silence\nprint(json.dumps({'silence': hub_silence()}))\n"
+SILENCE = "import json\nfrom mcr_lens.models.hub import hub_silence\nprint(json.dumps({'silence': hub_silence()}))\n"
 
 
 def test_any_answer_counts_even_that_there_is_nothing(answering: str, tmp_path: Path) -> None:

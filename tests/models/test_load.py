@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
 import mcr_lens as mcr
 from mcr_lens.models import backend_of, model_facts
 from mcr_lens.models.backend import has_hooked_transformer
-from mcr_lens.models.facts import record_origin
+from mcr_lens.models.info import record_origin
 
 TOKENS = torch.tensor([[1, *range(3, 40)], [1, *range(20, 57)]])
 

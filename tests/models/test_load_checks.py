@@ -13,7 +13,7 @@ from families import FAMILIES, eager
 from transformers import AutoConfig
 
 import mcr_lens as mcr
-from mcr_lens.models import room
+from mcr_lens.models import load_checks
 from mcr_lens.planning import model_shape
 
 
@@ -50,13 +50,13 @@ def test_the_count_is_that_of_the_model(family: str, family_folder: Any) -> None
     whole = eager(family_folder(family))
     parts = (*whole.parameters(), *whole.buffers())
     expected = sum(part.nbytes for part in parts)
-    assert room._bytes(config, config.num_hidden_layers, 4) == expected
+    assert load_checks._bytes(config, config.num_hidden_layers, 4) == expected
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
 def test_many_layers_are_told_from_two(family: str, family_folder: Any) -> None:
-    many = room._with_layers(AutoConfig.from_pretrained(family_folder(family)), 300)
-    assert room._bytes(many, 300, 2) == room._counted(many, 2)
+    many = load_checks._with_layers(AutoConfig.from_pretrained(family_folder(family)), 300)
+    assert load_checks._bytes(many, 300, 2) == load_checks._counted(many, 2)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2"])
@@ -88,13 +88,13 @@ def test_a_plan_is_not_made_block_by_block_without_end(llama_folder: Path, tmp_p
 
 def test_what_is_free_decides(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(room, "swap_space", lambda: 0)
+    monkeypatch.setattr(load_checks, "swap_space", lambda: 0)
     config = AutoConfig.from_pretrained(llama_folder)
     layers = config.num_hidden_layers
-    needed = layers * room._BYTES_OF_A_BLOCK + int(room._counted(config, 4) or 0)
-    monkeypatch.setattr(room, "host_memory", lambda: needed)
+    needed = layers * load_checks._BYTES_OF_A_BLOCK + int(load_checks._counted(config, 4) or 0)
+    monkeypatch.setattr(load_checks, "host_memory", lambda: needed)
     assert mcr.load_model(llama_folder) is not None
-    monkeypatch.setattr(room, "host_memory", lambda: needed - 1)
+    monkeypatch.setattr(load_checks, "host_memory", lambda: needed - 1)
     with pytest.raises(mcr.InputError, match="asks for"):
         mcr.load_model(llama_folder)
     assert mcr.load_model(llama_folder, dtype="bfloat16") is not None

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from mcr_lens.errors import InputError
-from mcr_lens.models.attached import torch_hooks
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
 from mcr_lens.models.self_check import SelfCheck, self_check
 from mcr_lens.models.suited import refuse_unsuited
+from mcr_lens.models.user_hooks import torch_hooks
 
 __all__ = ["ModelFacts", "model_facts", "owner_of", "record_origin", "require"]
 
