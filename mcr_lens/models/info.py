@@ -1,4 +1,4 @@
-"""The few facts about a model that the rest of the package needs, looked up once a model."""
+"""What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,26 @@ from weakref import WeakKeyDictionary, ref
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
-from mcr_lens.models.self_check import SelfCheck, self_check
-from mcr_lens.models.suited import refuse_unsuited
+from mcr_lens.models.load_checks import refuse_unsuited
+from mcr_lens.models.self_check import cache_check, self_check
 from mcr_lens.models.user_hooks import torch_hooks
 
-__all__ = ["ModelFacts", "model_facts", "owner_of", "record_origin", "require"]
+__all__ = [
+    "ModelFacts",
+    "cache_fault",
+    "layer_windows",
+    "model_facts",
+    "owner_of",
+    "record_origin",
+    "require",
+    "require_cache",
+]
+
+# Options of loading that are not recorded: secrets, and what says nothing of the model.
+_NOT_RECORDED = (
+    "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
+    "move_to_device", "n_devices", "max_memory", "offload_folder",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,79 +80,57 @@ class ModelFacts:
         }
 
 
+class _State(NamedTuple):
+    """What makes another model of a model when it changes."""
+
+    processing: str
+    dtype: str
+    device: str
+
+
 class _Origin(NamedTuple):
     name: str
     revision: str | None
     load_options: Mapping[str, str]
 
 
-class _Checked(NamedTuple):
-    """The outcome of the self-check, with the state of the model that it was done on."""
+@dataclass
+class _Known:
+    """Facts of one model, with the state that they were found in."""
 
-    state: tuple[str, str, str]
+    origin: _Origin
+    state: _State
     torch_hooks: list[str]
-    outcome: SelfCheck
+    facts: ModelFacts
+    cache_faults: list[str | None] = field(default_factory=list)  # empty until somebody asks
 
 
-_CHECKS: WeakKeyDictionary[Any, _Checked] = WeakKeyDictionary()
-_ORIGINS: WeakKeyDictionary[Any, _Origin] = WeakKeyDictionary()
-# What is not told of loading: secrets, and what says nothing of the model.
-_UNTOLD = (
-    "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
-    "move_to_device", "n_devices", "max_memory", "offload_folder",
-)  # fmt: skip
-# A plain hook is told its hook point and no more: these lead from there to the facts.
-_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 
-def record_origin(model: Model, source: str, revision: str | None, options: Mapping[str, Any]) -> None:
-    """Remember where ``load_model`` got a model from, and how: its class forgets the revision."""
-    told = {name: _in_words(value) for name, value in options.items() if name not in _UNTOLD}
-    _ORIGINS[model] = _Origin(source, revision, told)
+def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> None:
+    """Check a model that was just loaded, and remember from where: its class forgets the revision."""
+    words = {option: _in_words(value) for option, value in options.items() if option not in _NOT_RECORDED}
+    _check(model, _Origin(name, revision, words))
 
 
 def model_facts(model: Model) -> ModelFacts:
     """Facts about a model; runs the self-check the first time a model is seen.
 
+    Folding, centring or casting its weights makes another model of it, which is checked again.
+
     Raises:
         InputError: for an object that is neither of the two model classes, an encoder, or a model without
             its weights.
     """
-    backend = backend_of(model)
-    weights = next(as_module(model).parameters())
-    state = (_processing(model, backend), str(weights.dtype).removeprefix("torch."), str(weights.device))
-    is_new = _is_new(model, state)
-    if is_new:
-        refuse_unsuited(model, _origin(model).name)
-        _CHECKS[model] = _Checked(state, torch_hooks(model), self_check(model))
-    facts = _facts(model, backend, *state, _CHECKS[model].outcome)
-    if is_new:
-        for name, point in model.hook_dict.items():
-            if name.endswith("attn.hook_pattern"):
-                _OWNERS[point] = (ref(model), facts)
-    return facts
-
-
-def _is_new(model: Model, state: tuple[str, str, str]) -> bool:
-    """Folding, centring or casting weights makes another model of it: it is checked again.
-
-    So it is when hooks of PyTorch's have gone that were there then; they may have been what was found.
-    """
-    checked = _CHECKS.get(model)
-    if checked is None or checked.state != state:
-        return True
-    return bool(checked.torch_hooks) and torch_hooks(model) != checked.torch_hooks
-
-
-def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
-    """The model that an attention pattern's hook point belongs to, and the facts found when it was checked.
-
-    Known are models that came from ``load_model`` or were measured before; ``None`` for others.
-    """
-    # In compatibility mode the bridge hands its hooks a stand-in with another name.
-    found = _OWNERS.get(getattr(hook_point, "_target", hook_point))
-    model = None if found is None else found[0]()
-    return None if found is None or model is None else (model, found[1])
+    backend_of(model)
+    known = _KNOWN.get(model)
+    if known is None:
+        return _check(model, _Origin(str(model.cfg.model_name), None, {}))
+    # Hooks of PyTorch's that have gone may have been what the check found.
+    if known.state != _state(model) or (known.torch_hooks and known.torch_hooks != torch_hooks(model)):
+        return _check(model, known.origin)
+    return known.facts
 
 
 def require(model: Model, check: str, call: str) -> None:
@@ -148,38 +141,99 @@ def require(model: Model, check: str, call: str) -> None:
     """
     facts = model_facts(model)
     if check in facts.failed_checks:
-        raise InputError(
-            f"{call} cannot be trusted on {facts.name} ({facts.backend}): {facts.failed_checks[check]}"
-        )
+        raise _distrust(facts, call, facts.failed_checks[check])
 
 
-def _facts(
-    model: Model, backend: Backend, processing: str, dtype: str, device: str, checked: SelfCheck
-) -> ModelFacts:
-    cfg = model.cfg
-    name, revision, load_options = _origin(model)
-    return ModelFacts(
-        name=name,
-        revision=revision,
+def cache_fault(model: Model) -> str | None:
+    """What goes wrong when a model is fed in chunks, asked once; ``None`` when nothing was found."""
+    model_facts(model)
+    faults = _KNOWN[model].cache_faults
+    if not faults:
+        faults.append(cache_check(model))
+    return faults[0]
+
+
+def require_cache(model: Model, call: str) -> None:
+    """Refuse a call that feeds a model in chunks where that makes another function of it.
+
+    Raises:
+        InputError: naming the call and what ``cache_fault`` found.
+    """
+    fault = cache_fault(model)
+    if fault is not None:
+        way_out = "give whole prompts, or try another version of transformer-lens"
+        raise _distrust(model_facts(model), call, f"{fault}; {way_out}")
+
+
+def _distrust(facts: ModelFacts, call: str, reason: str) -> InputError:
+    return InputError(f"{call} cannot be trusted on {facts.name} ({facts.backend}): {reason}")
+
+
+def _check(model: Model, origin: _Origin) -> ModelFacts:
+    refuse_unsuited(model, origin.name)
+    state, cfg, backend = _state(model), model.cfg, backend_of(model)
+    hooks = torch_hooks(model)
+    checked = self_check(model)
+    windows, attention_chunk = _attention_spans(model, backend)
+    facts = ModelFacts(
+        name=origin.name,
+        revision=origin.revision,
         backend=backend,
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
         d_model=cfg.d_model,
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
-        windows=_windows(model, backend),
-        dtype=dtype,
-        device=device,
-        processing=processing,
+        windows=windows,
+        dtype=state.dtype,
+        device=state.device,
+        processing=state.processing,
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
-        load_options=load_options,
-        attention_chunk=_attention_chunk(model, backend),
+        load_options=origin.load_options,
+        attention_chunk=attention_chunk,
     )
+    _KNOWN[model] = _Known(origin, state, hooks, facts)
+    _record_owner(model, facts)
+    return facts
 
 
-def _origin(model: Model) -> _Origin:
-    return _ORIGINS.get(model) or _Origin(str(model.cfg.model_name), None, {})
+def _state(model: Model) -> _State:
+    weights = next(as_module(model).parameters())
+    return _State(_processing(model), str(weights.dtype).removeprefix("torch."), str(weights.device))
+
+
+def _processing(model: Model) -> str:
+    """What has been done to the weights: folding and centring change the norms that are measured."""
+    if backend_of(model) == "bridge":
+        return "compatibility mode" if getattr(model, "compatibility_mode", False) else "raw"
+    done = ["folded norms"] if str(model.cfg.normalization_type).endswith("Pre") else []
+    # Centring is done to every row alike: a few tell, and a large vocabulary is not read each time.
+    rows = model.W_E[:64].detach().float()
+    if bool((rows.mean(-1).abs() <= 1e-3 * rows.std(-1)).all()):
+        done.append("centred writes")
+    return ", ".join(done) or "raw"
+
+
+def _attention_spans(model: Model, backend: Backend) -> tuple[tuple[int | None, ...], int | None]:
+    """The sliding window of each layer, and the chunk that some layers' attention stays within."""
+    if backend == "hooked_transformer":
+        kinds = model.cfg.attn_types or ["global"] * model.cfg.n_layers
+        return tuple(model.cfg.window_size if kind == "local" else None for kind in kinds), None
+    config = model.original_model.config.get_text_config(decoder=True)
+    has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
+    chunk = getattr(config, "attention_chunk_size", None) if has_chunks else None
+    return layer_windows(config, model.cfg.n_layers), chunk
+
+
+def layer_windows(config: Any, n_layers: int) -> tuple[int | None, ...]:
+    """Sliding window of each layer by a Hugging Face configuration; ``None`` where attention is global."""
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    if kinds is None:
+        is_local = window and getattr(config, "use_sliding_window", True)
+        kinds = ["local" if is_local else "global"] * n_layers
+    return tuple(window if kind in ("sliding_attention", "local") else None for kind in kinds)
 
 
 def _in_words(value: Any) -> str:
@@ -191,36 +245,20 @@ def _in_words(value: Any) -> str:
     return str(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
-def _windows(model: Model, backend: Backend) -> tuple[int | None, ...]:
-    """Sliding window of each layer, from the layer's own configuration."""
-    n_layers = model.cfg.n_layers
-    if backend == "hooked_transformer":
-        types = model.cfg.attn_types or ["global"] * n_layers
-        return tuple(model.cfg.window_size if kind == "local" else None for kind in types)
-    config = model.original_model.config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
-    types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    if types is None:
-        types = ["sliding_attention" if window else "full_attention"] * n_layers
-    local = ("sliding_attention", "local")
-    return tuple(window if kind in local else None for kind in types)
+# A plain hook is handed its hook point and no more: these lead from there to the facts. They go with the
+# spy of interventions.
+_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], ModelFacts]] = WeakKeyDictionary()
 
 
-def _attention_chunk(model: Model, backend: Backend) -> int | None:
-    if backend == "hooked_transformer":
-        return None
-    config = model.original_model.config.get_text_config(decoder=True)
-    has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
-    return getattr(config, "attention_chunk_size", None) if has_chunks else None
+def _record_owner(model: Model, facts: ModelFacts) -> None:
+    for name, point in model.hook_dict.items():
+        if name.endswith("attn.hook_pattern"):
+            _OWNERS[point] = (ref(model), facts)
 
 
-def _processing(model: Model, backend: Backend) -> str:
-    """What can be seen of it: folded norms and centred writes change the norms that are measured."""
-    if backend == "bridge":
-        return "compatibility mode" if getattr(model, "compatibility_mode", False) else "raw"
-    done = ["folded norms"] if str(model.cfg.normalization_type).endswith("Pre") else []
-    # Centring is done to every row alike: a few tell, and a large vocabulary is not read each time.
-    rows = model.W_E[:64].detach().float()
-    if bool((rows.mean(-1).abs() <= 1e-3 * rows.std(-1)).all()):
-        done.append("centred writes")
-    return ", ".join(done) or "raw"
+def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
+    """The model that an attention pattern's hook point belongs to, with its facts; ``None`` if unknown."""
+    # In compatibility mode the bridge hands its hooks a stand-in with another name.
+    owner = _OWNERS.get(getattr(hook_point, "_target", hook_point))
+    model = None if owner is None else owner[0]()
+    return None if owner is None or model is None else (model, owner[1])

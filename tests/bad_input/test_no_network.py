@@ -182,7 +182,10 @@ def answering() -> Iterator[str]:
     server.server_close()
 
 
-SILENCE = "import json\nfrom mcr_lens.models.hub import hub_silence\nprint(json.dumps({'silence': hub_silence()}))\n"
+SILENCE = (
+    "import json\nfrom mcr_lens.models.hub import hub_silence\n"
+    "print(json.dumps({'silence': hub_silence()}))\n"
+)
 
 
 def test_any_answer_counts_even_that_there_is_nothing(answering: str, tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_hooks_of_the_user_are_no_fault_of_the_model(backend: Any, llama_folder:
 def load_unchecked(folder: Path, backend: Any) -> Any:
     """A model that nobody has looked at yet, which ``load_model`` would do."""
     model = mcr.load_model(folder, backend=backend)
-    info._CHECKS.pop(model)
+    info._KNOWN.pop(model)
     return model
 
 
@@ -290,7 +290,7 @@ def test_a_layer_without_values_is_right(llama_folder: Path) -> None:
     model = mcr.load_model(llama_folder)
     with torch.no_grad():
         model.original_model.model.layers[1].self_attn.v_proj.original_component.weight.zero_()
-    info._CHECKS.pop(model)
+    info._KNOWN.pop(model)
     data = mcr.profile(model, PROMPTS, progress=False).data
     assert data.attrs["failed_checks"] == {}
     assert data.sink_value_ratio.isnull().all(("prompt", "head")).values.tolist() == [False, True, False]
