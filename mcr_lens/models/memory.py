@@ -17,15 +17,14 @@ import torch
 from mcr_lens.host import free_memory, host_memory
 from mcr_lens.models.backend import Backend, Model, as_module
 from mcr_lens.models.info import cache_fault, model_facts
+from mcr_lens.models.model_sizes import ModelSizes, loaded_sizes
 
 __all__ = [
     "CHUNKS",
     "Memory",
-    "ModelSizes",
     "Sharing",
     "auto_chunk",
     "batches_of",
-    "loaded_sizes",
     "memory_needed",
 ]
 
@@ -38,71 +37,13 @@ _FLOAT64 = 8
 
 
 @dataclass(frozen=True)
-class ModelSizes:
-    """Sizes of a decoder that memory depends on; parameters are counts, not bytes.
-
-    Attributes:
-        d_mlp: width of an MLP, all experts of a token together.
-        windows: keys a query may see in each layer; ``None`` where attention is global.
-        joint_qkv: whether queries, keys and values come from one matrix. ``TransformerBridge`` then keeps the
-            last pattern of every layer.
-        softcap: whether the logits go through one.
-        block_parameters: of all blocks together; ``largest_block``: of the largest. 0 for a loaded model.
-        other_parameters: embeddings, final norm and unembedding, what is tied counted once.
-        tied_parameters: of an unembedding that shares its numbers with the embedding; ``HookedTransformer``
-            holds them a second time.
-    """
-
-    n_layers: int
-    n_heads: int
-    n_key_value_heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
-    windows: tuple[int | None, ...]
-    joint_qkv: bool = False
-    softcap: bool = False
-    block_parameters: int = 0
-    largest_block: int = 0
-    other_parameters: int = 0
-    tied_parameters: int = 0
-
-    @property
-    def parameters(self) -> int:
-        """All of them."""
-        return self.block_parameters + self.other_parameters
-
-
-def loaded_sizes(model: Model) -> ModelSizes:
-    """Sizes of a model that is loaded, without its parameters: their memory is taken already."""
-    facts, cfg = model_facts(model), model.cfg
-    experts = getattr(cfg, "experts_per_token", None) if getattr(cfg, "num_experts", None) else None
-    return ModelSizes(
-        n_layers=facts.n_layers,
-        n_heads=facts.n_heads,
-        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or facts.n_heads,
-        d_model=facts.d_model,
-        d_head=cfg.d_head,
-        d_mlp=(cfg.d_mlp or 4 * facts.d_model) * (experts or 1),
-        d_vocab=facts.d_vocab,
-        n_ctx=facts.n_ctx,
-        windows=facts.windows,
-        joint_qkv=any(name.startswith("blocks.0.attn.qkv") for name in model.hook_dict),
-        softcap=(getattr(cfg, "output_logits_soft_cap", None) or 0) > 0,
-    )
-
-
-@dataclass(frozen=True)
 class Memory:
     """Bytes, by what needs them.
 
     Attributes:
         weights: in the dtype of the run.
         cache: keys and values that the model keeps of a batch.
-        patterns: the last pattern of every layer, which ``TransformerBridge`` keeps where queries, keys and
-            values come from one matrix (GPT-2, GPT-NeoX, BLOOM).
+        patterns: of every layer, where ``TransformerBridge`` keeps them.
         states: what our observers hold between chunks: rows or Gram of every prompt and depth.
         moments: what passes, by name: ``pattern``, ``residual``, ``mlp``, ``logits``.
         result: a profile's data; the compressed file is at most about as large.
@@ -260,22 +201,15 @@ def auto_chunk(
     facts, sizes, devices, sharing = model_facts(model), loaded_sizes(model), _devices(model), _SHARING.get()
     device_room = _SHARE * min(map(free_memory, devices), default=0) / sharing.device
     host_room = _SHARE * host_memory() / sharing.host
+    kinds = {"n_prompts": len(lengths), "dtype": facts.dtype, "backend": facts.backend}
 
     def fits(chunk: int | None) -> bool:
         for batch, longest in set(batches_of(lengths, batch_size)):
-            need = memory_needed(
-                sizes,
-                batch=batch,
-                longest=longest,
-                n_prompts=len(lengths),
-                chunk=chunk,
-                dtype=facts.dtype,
-                backend=facts.backend,
-            )
+            need = memory_needed(sizes, batch=batch, longest=longest, chunk=chunk, **kinds)
             # Caches and states lie with the layers that they are of.
-            share = (need.work - need.moment) / max(1, len(devices)) + need.moment
+            on_device = (need.work - need.moment) / max(1, len(devices)) + need.moment
             on_host = need.host if devices else need.host + need.work
-            if on_host > host_room or (devices and share > device_room):
+            if on_host > host_room or (devices and on_device > device_room):
                 return False
         return True
 

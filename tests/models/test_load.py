@@ -164,7 +164,7 @@ def test_a_device_that_is_not_there(llama_folder: Path) -> None:
 
 @pytest.mark.parametrize("source", ["gpt2", "tiny", "folder"])
 def test_a_missing_backend(source: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcr_lens.models.load.has_hooked_transformer", lambda: False)
+    monkeypatch.setattr("mcr_lens.models.backend.has_hooked_transformer", lambda: False)
     way_out = ("removed in TransformerLens 4", "backend='bridge'", "transformer-lens<4")
     refused(llama_folder if source == "folder" else source, *way_out, backend="hooked_transformer")
 

@@ -20,8 +20,8 @@ from mcr_lens.hooks import current_context
 from mcr_lens.metrics import Estimator
 from mcr_lens.models import memory
 from mcr_lens.models.backend import as_module
-from mcr_lens.models.memory import auto_chunk, loaded_sizes, memory_needed
-from mcr_lens.models.memory_plan import configured_sizes
+from mcr_lens.models.memory import auto_chunk, memory_needed
+from mcr_lens.models.model_sizes import configured_sizes, loaded_sizes
 
 PLENTY = 10**15
 LONG = mcr.Prompts.from_tokens(
@@ -29,7 +29,7 @@ LONG = mcr.Prompts.from_tokens(
 )
 # Counted apart below, or no matter of memory.
 NOT_COMPARED = {
-    "n_ctx", "joint_qkv", "block_parameters", "largest_block", "other_parameters", "tied_parameters",
+    "n_ctx", "joint_qkv", "block_parameters", "other_parameters", "tied_parameters",
 }  # fmt: skip
 
 

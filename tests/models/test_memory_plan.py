@@ -20,8 +20,9 @@ from transformers import AutoConfig, BertConfig, T5Config
 import mcr_lens as mcr
 from mcr_lens.host import in_words, number_of_bytes
 from mcr_lens.models import model_facts, plan
-from mcr_lens.models.memory import ModelSizes, batches_of, loaded_sizes, memory_needed
-from mcr_lens.models.memory_plan import ALLOCATOR, configured_sizes
+from mcr_lens.models.memory import batches_of, memory_needed
+from mcr_lens.models.memory_plan import ALLOCATOR
+from mcr_lens.models.model_sizes import ModelSizes, configured_sizes, loaded_sizes
 from mcr_lens.tiny import weights_folder
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "plan_check.py"
@@ -29,7 +30,7 @@ LLAMA_70B = {
     "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
     "intermediate_size": 28672, "vocab_size": 128256, "max_position_embeddings": 8192,
 }  # fmt: skip
-MACHINE = {"memory": "80GB", "host_memory": "512GB"}
+MACHINE: dict[str, Any] = {"memory": "80GB", "host_memory": "512GB"}
 
 
 def large(**changes: Any) -> Any:
@@ -232,11 +233,6 @@ def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_fol
     for encoder in (BertConfig(architectures=["BertForMaskedLM"]), T5Config()):
         encoder.save_pretrained(tmp_path)
         refused(lambda: plan(tmp_path, sizes), str(tmp_path), "decoder")
-
-
-def test_prompts_have_their_lengths(llama_folder: Path) -> None:
-    prompts = mcr.Prompts.from_tokens([[1, 2, 3, 4], [1, 5, 6]])
-    assert plan(llama_folder, prompts, devices=0).lengths == (4, 3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to read a peak resident set")
