@@ -60,9 +60,7 @@ if TYPE_CHECKING:
         Estimator,
     )
     from mcr_lens.models import (
-        Plan,
         load_model,
-        plan,
     )
     from mcr_lens.prompts import (
         Prompts,
@@ -94,7 +92,6 @@ __all__ = [
     "InputError",
     "LogitLens",
     "Observer",
-    "Plan",
     "PooledStates",
     "Profile",
     "PromptPairs",
@@ -134,7 +131,6 @@ __all__ = [
     "patch_activation",
     "perplexity_use",
     "phases",
-    "plan",
     "probe_uses",
     "profile",
     "profile_training",
@@ -161,7 +157,6 @@ _HOMES = {
     "InputError": "mcr_lens.errors",
     "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
-    "Plan": "mcr_lens.models",
     "PooledStates": "mcr_lens.hooks",
     "Profile": "mcr_lens.result",
     "PromptPairs": "mcr_lens.experiments",
@@ -196,7 +191,6 @@ _HOMES = {
     "multiple_choice": "mcr_lens.experiments",
     "patch_activation": "mcr_lens.hooks",
     "perplexity_use": "mcr_lens.experiments",
-    "plan": "mcr_lens.models",
     "probe_uses": "mcr_lens.experiments",
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",

@@ -103,7 +103,8 @@ class Plan:
 
         Of the moments, which pass, only the largest counts.
         """
-        memory = (self.best or self.settings[-1]).memory
+        setting = self.best or self.settings[-1]
+        memory = setting.memory
         sizes = {
             "weights": memory.weights,
             "KV cache": memory.cache,
@@ -111,7 +112,7 @@ class Plan:
             "states between chunks": memory.states,
             **{f"moment: {name}": size for name, size in memory.moments.items()},
             "host: spectra and result": memory.host,
-            "host: weights while loading": memory.loading,
+            "host: weights while loading": setting.loading_bytes - LIBRARIES - ALLOCATOR,
         }
         words = {part: in_words(size) for part, size in sizes.items() if size}
         return pd.DataFrame({"size": words}).rename_axis("part")
@@ -202,15 +203,19 @@ def plan(
             f"a prompt has {longest} tokens, the context of {name} is {sizes.n_ctx}: "
             f"use max_tokens={sizes.n_ctx}"
         )
-    # Batch sizes and chunks, the plainest first; chunks only where smaller batches do not do.
+    # The plainest first; chunks only where smaller batches do not do.
     batch_sizes: list[Any] = ["auto", 1] if batch_size is None else [batch_size]
     ways: list[tuple[Any, int | None]] = [(size, None if chunk == "auto" else chunk) for size in batch_sizes]
     if chunk in (None, "auto"):
         ways += [(batch_sizes[-1], rows) for rows in CHUNKS if rows < longest]
-    options = {"backend": _backend(name, backend, room.devices), "bits": bits}
-    settings = [
-        _first_fit(sizes, tokens, room, ways, each, options) for each in ([dtype] if dtype else _DTYPES[:2])
-    ]
+    kinds = {"backend": _backend(name, backend, room.devices), "bits": bits}
+    settings = []
+    for each in [dtype] if dtype else _DTYPES[:2]:
+        tried = [
+            _setting(sizes, tokens, room, batch_size=size, chunk=rows, dtype=each, **kinds)
+            for size, rows in ways
+        ]
+        settings.append(next((setting for setting in tried if not setting.shortage), tried[-1]))
     note = ""
     if getattr(config, "quantization_config", None) and bits is None:
         note = (
@@ -241,25 +246,22 @@ def _room(devices: int | None, memory: str | None, host: str | None) -> Room:
     return Room(len(here), min(map(free_memory, here), default=0), on_host)
 
 
-def _first_fit(
+def _setting(
     sizes: ModelSizes,
     tokens: Sequence[int],
     room: Room,
-    ways: Sequence[tuple[Any, int | None]],
+    *,
+    batch_size: int | Literal["auto"],
+    chunk: int | None,
     dtype: str,
-    options: dict[str, Any],
+    **kinds: Any,
 ) -> Setting:
-    """The first batch size and chunk that fit; where none does, the last."""
-    for batch_size, chunk in ways:
-        batch = max(count for count, _ in batches_of(tokens, batch_size))
-        kinds = {**options, "dtype": dtype, "n_prompts": len(tokens)}
-        need = memory_needed(sizes, batch=batch, longest=max(tokens), chunk=chunk, **kinds)
-        device, host, loading = _places(sizes, need, room.devices)
-        short = ["device"] * (device > USABLE * room.device) + ["host"] * (
-            max(host, loading) > USABLE * room.host
-        )
-        if not short or (batch_size, chunk) == ways[-1]:
-            break
+    batch = max(count for count, _ in batches_of(tokens, batch_size))
+    prompts = {"batch": batch, "longest": max(tokens), "n_prompts": len(tokens)}
+    need = memory_needed(sizes, **prompts, chunk=chunk, dtype=dtype, **kinds)
+    device, host, loading = _places(sizes, need, room.devices)
+    short = ["device"] if device > USABLE * room.device else []
+    short += ["host"] if max(host, loading) > USABLE * room.host else []
     return Setting(dtype, batch_size, batch, chunk, device, host, loading, need, " and ".join(short))
 
 
