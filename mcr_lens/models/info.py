@@ -80,14 +80,6 @@ class ModelFacts:
         }
 
 
-class _State(NamedTuple):
-    """What makes another model of a model when it changes."""
-
-    processing: str
-    dtype: str
-    device: str
-
-
 class _Origin(NamedTuple):
     name: str
     revision: str | None
@@ -96,10 +88,10 @@ class _Origin(NamedTuple):
 
 @dataclass
 class _Known:
-    """Facts of one model, with the state that they were found in."""
+    """Facts of one model, with the state of its weights and PyTorch's hooks that they were found in."""
 
     origin: _Origin
-    state: _State
+    state: tuple[str, str, str]
     torch_hooks: list[str]
     facts: ModelFacts
     cache_faults: list[str | None] = field(default_factory=list)  # empty until somebody asks
@@ -171,8 +163,7 @@ def _distrust(facts: ModelFacts, call: str, reason: str) -> InputError:
 
 def _check(model: Model, origin: _Origin) -> ModelFacts:
     refuse_unsuited(model, origin.name)
-    state, cfg, backend = _state(model), model.cfg, backend_of(model)
-    hooks = torch_hooks(model)
+    cfg, backend, state, hooks = model.cfg, backend_of(model), _state(model), torch_hooks(model)
     checked = self_check(model)
     windows, attention_chunk = _attention_spans(model, backend)
     facts = ModelFacts(
@@ -185,9 +176,9 @@ def _check(model: Model, origin: _Origin) -> ModelFacts:
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
         windows=windows,
-        dtype=state.dtype,
-        device=state.device,
-        processing=state.processing,
+        processing=state[0],
+        dtype=state[1],
+        device=state[2],
         learned_sink=checked.learned_sink,
         failed_checks=checked.failed,
         load_options=origin.load_options,
@@ -198,9 +189,10 @@ def _check(model: Model, origin: _Origin) -> ModelFacts:
     return facts
 
 
-def _state(model: Model) -> _State:
+def _state(model: Model) -> tuple[str, str, str]:
+    """Processing, dtype and device of the weights: what makes another model of a model when it changes."""
     weights = next(as_module(model).parameters())
-    return _State(_processing(model), str(weights.dtype).removeprefix("torch."), str(weights.device))
+    return _processing(model), str(weights.dtype).removeprefix("torch."), str(weights.device)
 
 
 def _processing(model: Model) -> str:

@@ -7,7 +7,6 @@ has not asked for, and make up no weights.
 
 import contextlib
 import importlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,7 +100,6 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
             f"{folder}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
             "into its base model (peft's merge_and_unload), save that, and load the new folder"
         )
-    refuse_too_many_layers(folder)
     # Left out, transformers would ask on a terminal whether to run the folder's code.
     trust_remote_code = bool(options.get("trust_remote_code"))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
@@ -114,22 +112,6 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
             f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
             "code when read; if you trust them, convert them to model.safetensors (save_pretrained of "
             "transformers)"
-        )
-
-
-def refuse_too_many_layers(folder: Path) -> None:
-    """Refuse a ``config.json`` of more layers than any model has: transformers would list them all."""
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # the loader says what is wrong
-        return
-    tables = [content, *content.values()] if isinstance(content, dict) else []
-    names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    numbers = [table.get(name) for table in tables if isinstance(table, dict) for name in names]
-    layers = max((number for number in numbers if isinstance(number, int)), default=0)
-    if layers > _MOST_LAYERS:
-        raise InputError(
-            f"{folder}: its config.json asks for {layers:,} layers, more than {_MOST_LAYERS:,}: mend the file"
         )
 
 
@@ -198,6 +180,11 @@ def usable_device(device: str | torch.device | None) -> torch.device | None:
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:
     """The model of a configuration on torch's meta device: shapes without storage, in milliseconds."""
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:  # modules without storage take time, too
+        raise InputError(
+            f"a configuration of {layers:,} layers, more than {_MOST_LAYERS:,}: mend config.json"
+        )
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
@@ -206,6 +193,8 @@ def _refuse_too_large(folder: Path, config: PreTrainedConfig, dtype: torch.dtype
     """Refuse a folder whose weights need more memory than host, swap space and devices have free together."""
     try:
         model = empty_model(config)
+    except InputError:
+        raise
     except Exception:  # sizes that fit no architecture raise anything; the loader says what is wrong
         return
     is_quantised = getattr(config, "quantization_config", None) is not None

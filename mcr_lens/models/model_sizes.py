@@ -11,7 +11,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model
 from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.models.info import layer_windows, model_facts
-from mcr_lens.models.load_checks import empty_model, model_folder, refuse_encoder, refuse_too_many_layers
+from mcr_lens.models.load_checks import empty_model, model_folder, refuse_encoder
 
 __all__ = ["ModelSizes", "configured_sizes", "loaded_sizes", "read_sizes"]
 
@@ -86,7 +86,6 @@ def read_sizes(
         if isinstance(model, PreTrainedConfig):
             name, config = str(model.name_or_path or model.model_type), model
         elif (folder := model_folder(name, revision)) is not None:
-            refuse_too_many_layers(folder)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         else:
             with hub_or_cache():

@@ -29,7 +29,7 @@ def changed(folder: Path, into: Path, **sizes: Any) -> Path:
         ({"hidden_size": 10**9}, r"at least 3\.42 TB in float32"),
         ({"intermediate_size": 10**13}, r"at least \d{4,} TB in float32"),
         ({"vocab_size": 10**13}, r"at least \d{4,} TB in float32"),
-        ({"num_hidden_layers": 10**9}, r"1,000,000,000 layers, more than 2,000: mend the file"),
+        ({"num_hidden_layers": 10**9}, r"1,000,000,000 layers, more than 2,000"),
     ],
     ids=str,
 )
@@ -40,17 +40,6 @@ def test_what_no_memory_holds_is_refused_in_one_line(
     with pytest.raises(mcr.InputError, match=reason) as error:
         mcr.load_model(folder)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2"])
-def test_a_configuration_that_lists_its_layers_is_not_even_made(
-    family: str, family_folder: Any, tmp_path: Path
-) -> None:
-    name = "n_layer" if family == "gpt2" else "num_hidden_layers"
-    folder = changed(family_folder(family), tmp_path / "model", **{name: 10**10})
-    for read in (mcr.load_model, lambda folder: mcr.models.plan(folder, [16])):
-        with pytest.raises(mcr.InputError, match="10,000,000,000 layers"):
-            read(folder)
 
 
 def test_what_is_free_decides(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
