@@ -14,11 +14,11 @@ from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
-from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
-from mcr_lens.models.cached import require_cache
+from mcr_lens.models.info import require_cache
+from mcr_lens.models.memory import auto_chunk
+from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import without_broken
-from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 from mcr_lens.validate import is_whole
@@ -48,7 +48,7 @@ def profile(
         batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
             a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
-            free, else chunks that do (``planning.auto_chunk``).
+            free, else chunks that do (``models.auto_chunk``).
         estimator: how the matrix entropy is estimated.
         sink_position: the token that is watched; 0 unless you know better.
         progress: show a progress bar on a terminal or in a notebook.

@@ -25,7 +25,7 @@ from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
 from mcr_lens.models import Model, attached_hooks, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
-from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.validate import check_count, is_number

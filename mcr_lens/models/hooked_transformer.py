@@ -1,5 +1,6 @@
 """Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder."""
 
+import difflib
 import json
 import tempfile
 from importlib import import_module
@@ -11,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import HookedTransformer, Model, run
-from mcr_lens.models.logit_error import logit_error
+from mcr_lens.models.self_check import logit_error
 
-__all__ = ["from_folder", "from_name", "supports_name"]
+__all__ = ["from_folder", "from_name", "similar_names", "supports_name"]
 
 # Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
 _CHECKED_ROTARY = ("default", "llama3", "yarn")
@@ -26,6 +27,12 @@ def supports_name(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def similar_names(name: str) -> list[str]:
+    """Names that load, at most two, for one that does not."""
+    official = [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
+    return difflib.get_close_matches(name, ["tiny", *official], n=2)
 
 
 def from_name(name: str, options: dict[str, Any]) -> Model:

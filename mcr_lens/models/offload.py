@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module
+from mcr_lens.models.load_checks import usable_device
 
 __all__ = ["offload"]
 
@@ -45,7 +46,7 @@ def offload(
 
     Example:
         >>> import mcr_lens as mcr
-        >>> from mcr_lens.models.offloading import offload
+        >>> from mcr_lens.models.offload import offload
         >>> model = offload(mcr.load_model("tiny", device="cpu"))
         >>> mcr.profile(model, mcr.Prompts.from_tokens([[0, 11, 12]]), progress=False).data.sizes["depth"]
         11
@@ -57,7 +58,7 @@ def offload(
         raise InputError("the model is offloaded already")
     if len({parameter.device for parameter in parameters}) > 1 or parameters[0].is_meta:
         raise InputError('the model is spread over devices: load it with device="cpu" to offload it')
-    target = _device(device if device is not None else parameters[0].device)
+    target = usable_device(device) or parameters[0].device
     kept = [_keep(block, None if folder is None else Path(folder).expanduser() / f"block_{i}.safetensors")
             for i, block in enumerate(blocks)]  # fmt: skip
     for block, bring in zip(blocks, kept, strict=True):
@@ -70,13 +71,6 @@ def offload(
                 each._buffers[name] = buffer.to(target)
     model.cfg.device = str(target)
     return model
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used here ({one_line(error, 120)})") from error
 
 
 def _keep(block: nn.Module, path: Path | None) -> Callable[[], Mapping[str, Tensor]]:

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mcr_lens.models.attached import points_set_aside
 from mcr_lens.models.backend import Model, backend_of
+from mcr_lens.models.user_hooks import points_set_aside
 
 __all__ = ["read_out", "rows_at_a_time"]
 

@@ -82,7 +82,7 @@ def test_numbers_of_a_model(llama: Any, llama_folder: Path) -> None:
 
 def test_facts_are_looked_up_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = model_facts(llama)
-    monkeypatch.setattr("mcr_lens.models.facts.self_check", None)
+    monkeypatch.setattr("mcr_lens.models.info.self_check", None)
     assert model_facts(llama) == facts
 
 

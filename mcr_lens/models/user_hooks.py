@@ -13,7 +13,7 @@ __all__ = ["attached_hooks", "points_set_aside", "torch_hooks"]
 
 _FORWARD = ("_forward_pre_hooks", "_forward_hooks")
 _OF_POINTS = (*_FORWARD, "_backward_pre_hooks", "_backward_hooks")
-# What of PyTorch's hooks libraries hang up themselves, to do their work.
+# Libraries whose own hooks of PyTorch do their work and are not the user's.
 _LIBRARIES = ("torch", "transformers", "transformer_lens", "accelerate", "peft", "bitsandbytes", "mcr_lens")
 
 
@@ -33,23 +33,23 @@ def attached_hooks(model: Model) -> list[str]:
         >>> attached_hooks(model)
         []
     """
-    found, seen = [], set()
-    for name, point in model.hook_dict.items():
-        # The bridge lists one hook point under several names, behind stand-ins in compatibility mode.
-        point = getattr(point, "_target", point)
-        if id(point) not in seen:
-            seen.add(id(point))
-            found += [name] * len(point.fwd_hooks)
-    return found + torch_hooks(model)
+    # The bridge lists one hook point under several names, behind stand-ins in compatibility mode.
+    points: dict[int, tuple[str, Any]] = {}
+    for name, alias in model.hook_dict.items():
+        point = getattr(alias, "_target", alias)
+        points.setdefault(id(point), (name, point))
+    return [name for name, point in points.values() for _ in point.fwd_hooks] + torch_hooks(model)
 
 
 def torch_hooks(model: Model) -> list[str]:
     """Those of them that are PyTorch's own; what libraries have hung up is not among them."""
-    found = []
-    for name, module in as_module(model).named_modules():
-        hooks = [hook for kind in _FORWARD for hook in getattr(module, kind, {}).values()]
-        found += [f"torch: {name}"] * sum(not _is_of_a_library(hook) for hook in hooks)
-    return found
+    return [
+        f"torch: {name}"
+        for name, module in as_module(model).named_modules()
+        for kind in _FORWARD
+        for hook in getattr(module, kind, {}).values()
+        if (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] not in _LIBRARIES
+    ]
 
 
 @contextlib.contextmanager
@@ -58,32 +58,23 @@ def points_set_aside(parts: Iterable[nn.Module]) -> Iterator[None]:
 
     Modules keep their hooks of PyTorch's own: those may be what makes them work, and libraries add to them.
     """
-    points = [module for part in parts for module in part.modules() if isinstance(module, HookPoint)]
-    kept = [(point, _taken_off(point)) for point in points]
+    points: list[Any] = [
+        module for part in parts for module in part.modules() if isinstance(module, HookPoint)
+    ]
+    hooks = [{name: dict(getattr(point, name)) for name in _OF_POINTS} for point in points]
+    lists = [(point.fwd_hooks, point.bwd_hooks) for point in points]
+    for point in points:
+        for name in _OF_POINTS:
+            getattr(point, name).clear()
+        point.fwd_hooks, point.bwd_hooks = [], []
     try:
         yield
     finally:
-        for point, (hung, lists) in kept:
-            for name, hooks in hung.items():
-                now = getattr(point, name)
-                later = dict(now)
-                now.clear()
-                now.update(hooks | later)
+        for point, before, (forward, backward) in zip(points, hooks, lists, strict=True):
+            for name, earlier in before.items():
+                present = getattr(point, name)
+                later = dict(present)
+                present.clear()
+                present.update(earlier | later)
             # The bridge's norm looks at these to choose its arithmetic.
-            point.fwd_hooks, point.bwd_hooks = (
-                [*before, *now] for before, now in zip(lists, (point.fwd_hooks, point.bwd_hooks), strict=True)
-            )
-
-
-def _taken_off(point: HookPoint) -> tuple[dict[str, dict[int, Any]], tuple[list[Any], list[Any]]]:
-    hung = {name: dict(getattr(point, name)) for name in _OF_POINTS}
-    for name in _OF_POINTS:
-        getattr(point, name).clear()
-    lists = point.fwd_hooks, point.bwd_hooks
-    point.fwd_hooks, point.bwd_hooks = [], []
-    return hung, lists
-
-
-def _is_of_a_library(hook: Any) -> bool:
-    made_in = getattr(hook, "__module__", None) or type(hook).__module__
-    return made_in.partition(".")[0] in _LIBRARIES
+            point.fwd_hooks, point.bwd_hooks = forward + point.fwd_hooks, backward + point.bwd_hooks
