@@ -118,7 +118,7 @@ def build_arms(
                 "control: other token",
                 "control",
                 f"the same {_named(writes)} removed at a random other token of each prompt",
-                lambda dose: remove_writes(writes, tokens, dose),
+                lambda dose: remove_writes(writes, [[token] for token in tokens], dose),
             )
         )
     if "other layer" in wanted and others:
@@ -134,16 +134,18 @@ def build_arms(
     return arms
 
 
-def remove_writes(writes: Mapping[int, Write], position: int | Sequence[int], dose: float) -> list[Hook]:
-    """Hooks that take ``dose`` of each layer's named write at a position."""
+def remove_writes(
+    writes: Mapping[int, Write], positions: int | Sequence[Sequence[int]], dose: float
+) -> list[Hook]:
+    """Hooks that take ``dose`` of each layer's named write at positions."""
     by_kind = {
         kind: [layer for layer, write in writes.items() if write == kind] for kind in ("mlp", "attention")
     }
     hooks: list[Hook] = []
     if by_kind["mlp"]:
-        hooks += ablate_mlp_write(by_kind["mlp"], position, dose)
+        hooks += ablate_mlp_write(by_kind["mlp"], positions, dose)
     if by_kind["attention"]:
-        hooks += ablate_attention_write(by_kind["attention"], position, dose)
+        hooks += ablate_attention_write(by_kind["attention"], positions, dose)
     return hooks
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.attached import torch_hooks
@@ -12,7 +12,7 @@ from mcr_lens.models.backend import Backend, Model, as_module, backend_of
 from mcr_lens.models.self_check import SelfCheck, self_check
 from mcr_lens.models.suited import refuse_unsuited
 
-__all__ = ["ModelFacts", "model_facts", "owner_of", "record_origin", "require"]
+__all__ = ["ModelFacts", "model_facts", "record_origin", "require"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ _UNTOLD = (
     "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
     "move_to_device", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
-# A plain hook is told its hook point and no more: these lead from there to the facts.
-_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], "ModelFacts"]] = WeakKeyDictionary()
 
 
 def record_origin(model: Model, source: str, revision: str | None, options: Mapping[str, Any]) -> None:
@@ -106,16 +104,10 @@ def model_facts(model: Model) -> ModelFacts:
     backend = backend_of(model)
     weights = next(as_module(model).parameters())
     state = (_processing(model, backend), str(weights.dtype).removeprefix("torch."), str(weights.device))
-    is_new = _is_new(model, state)
-    if is_new:
+    if _is_new(model, state):
         refuse_unsuited(model, _origin(model).name)
         _CHECKS[model] = _Checked(state, torch_hooks(model), self_check(model))
-    facts = _facts(model, backend, *state, _CHECKS[model].outcome)
-    if is_new:
-        for name, point in model.hook_dict.items():
-            if name.endswith("attn.hook_pattern"):
-                _OWNERS[point] = (ref(model), facts)
-    return facts
+    return _facts(model, backend, *state, _CHECKS[model].outcome)
 
 
 def _is_new(model: Model, state: tuple[str, str, str]) -> bool:
@@ -127,17 +119,6 @@ def _is_new(model: Model, state: tuple[str, str, str]) -> bool:
     if checked is None or checked.state != state:
         return True
     return bool(checked.torch_hooks) and torch_hooks(model) != checked.torch_hooks
-
-
-def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
-    """The model that an attention pattern's hook point belongs to, and the facts found when it was checked.
-
-    Known are models that came from ``load_model`` or were measured before; ``None`` for others.
-    """
-    # In compatibility mode the bridge hands its hooks a stand-in with another name.
-    found = _OWNERS.get(getattr(hook_point, "_target", hook_point))
-    model = None if found is None else found[0]()
-    return None if found is None or model is None else (model, found[1])
 
 
 def require(model: Model, check: str, call: str) -> None:

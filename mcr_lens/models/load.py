@@ -17,6 +17,7 @@ from mcr_lens.hub import hub_or_cache
 from mcr_lens.models import hooked
 from mcr_lens.models.backend import Backend, Model, backend_of, check_backend, has_hooked_transformer
 from mcr_lens.models.facts import model_facts, record_origin, require
+from mcr_lens.models.passes import follow
 from mcr_lens.models.revisions import bundled_step, refuse_revision
 from mcr_lens.models.room import refuse_too_deep, refuse_too_large
 from mcr_lens.models.suited import refuse_encoder_folder, refuse_unsuited
@@ -75,6 +76,7 @@ def load_model(
             )
         refuse_unsuited(source, type(source).__name__)
         model_facts(source)
+        follow(source)
         return source
     if device_map is not None and backend == "hooked_transformer":
         raise InputError("device_map works through the bridge: use backend='bridge'")
@@ -89,6 +91,7 @@ def load_model(
     refuse_unsuited(model, name)
     record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
+    follow(model)
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.interventions import described
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts

@@ -12,7 +12,7 @@ import xarray as xr
 from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
-from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import LOST_LOGITS, is_sound

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.listed import listed_depths
-from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.pool import PooledStates, chosen_depths, chosen_poolings
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import not_finite_note
