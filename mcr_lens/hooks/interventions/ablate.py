@@ -165,7 +165,7 @@ def _scale(
     dose: float,
     call: str,
 ) -> Tensor | None:
-    prompts, _, rows = locate(positions, context, *write.shape[:2], call)
+    prompts, _, rows = locate(positions, context, write.shape[0], write.shape[1], call)
     if dose == 0 or not len(prompts):
         return None
     edited = write.clone()
@@ -186,7 +186,7 @@ def _zero(
         raise InputError(
             f"zero_dimensions: dimension {max(dimensions)}: the residual stream has 0..{d_model - 1}"
         )
-    prompts, _, rows = locate(positions, context, *state.shape[:2], "zero_dimensions")
+    prompts, _, rows = locate(positions, context, state.shape[0], state.shape[1], "zero_dimensions")
     if dose == 0 or not len(prompts):
         return None
     edited = state.clone()
