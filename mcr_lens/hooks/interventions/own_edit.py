@@ -102,7 +102,7 @@ def _apply(
     if not isinstance(after, Tensor) or tuple(after.shape) != shape:
         what = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
         raise InputError(
-            f"intervention at {name}: the function returned {what} for rows {shape}: return as many"
+            f"intervention at {name}: the function returned {what} for rows of {shape}: return as many"
         )
     edited = activation.clone()
     edited[index] = after.to(edited)

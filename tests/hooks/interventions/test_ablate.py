@@ -56,13 +56,13 @@ def test_the_write_kept_is_one_minus_dose(model: Any, position: int, dose: float
     assert torch.equal(after[names[3]][:, others], post[:, others])
 
 
-@pytest.mark.parametrize("positions", [[0, 3, -1], [[0, 3, -1, 7]], torch.tensor([0, 3, 7]), range(0, 8, 3)])
+@pytest.mark.parametrize("positions", [[0, 3, -1], [[0, 3, -1, 7]], np.array([0, 3, 7]), range(0, 8, 3)])
 def test_several_positions_are_edited_once_each(model: Any, positions: Any) -> None:
     name = "blocks.1.hook_mlp_out"
     before = activations(model, [], [name])[name]
     after = activations(model, mcr.ablate_mlp_write([1], positions, 0.5), [name])[name]
     expected = before.clone()
-    where = np.unique(np.array(positions).ravel() % 8)
+    where = np.unique(np.ravel(positions) % 8)
     expected[:, where] *= 0.5
     assert torch.equal(after, expected)
 
