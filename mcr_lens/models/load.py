@@ -26,6 +26,7 @@ from mcr_lens.models.load_checks import (
     tensors_only,
     usable_device,
 )
+from mcr_lens.models.passes import follow
 from mcr_lens.tiny import write_checkpoint
 
 __all__ = ["load_model"]
@@ -73,6 +74,7 @@ def load_model(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
         model_facts(source)
+        follow(source)
         return source
     options = {"dtype": _dtype(dtype), "device": usable_device(device), **kwargs}
     if device_map is not None:
@@ -87,6 +89,7 @@ def load_model(
         model.cfg.device = "cpu"
     record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
+    follow(model)
     return model
 
 
