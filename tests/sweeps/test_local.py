@@ -19,7 +19,7 @@ from mcr_lens.sweeps import (
     SweepModel,
     SweepPrompts,
     cells,
-    local,
+    run as local,
     read_grid,
     sweep,
     sweep_status,
@@ -141,7 +141,7 @@ def test_failing_cells_are_recorded_and_the_others_done(llama_folder: Path, tmp_
     record = json.loads((out / (table.file[5].removesuffix(".nc") + ".error.json")).read_text())
     assert record["error"] == "InputError"
     assert record["message"] == table.error[5].removeprefix("InputError: ")
-    assert "Traceback" in record["traceback"] and "local.py" in record["traceback"]
+    assert "Traceback" in record["traceback"] and "run.py" in record["traceback"]
     assert record["cell"]["arm"] == {"intervention": "ablate_mlp_write", "layers": [99]}
     assert len(list(out.iterdir())) == 8
     # Mended, the model has another name: its old records go with the next run.
@@ -223,7 +223,7 @@ def test_a_disk_that_is_full_stops_the_sweep(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mcr_lens.sweeps.folder.os.replace", full)
+    monkeypatch.setattr("mcr_lens.sweeps.store.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         sweep(Grid([SweepModel("tiny")], [MADE_UP]), tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
