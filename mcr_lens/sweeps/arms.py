@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 from mcr_lens.experiments.arms import build_arms, writes_of
 from mcr_lens.hooks import (
     ablate_attention_write,
@@ -29,6 +29,7 @@ _INTERVENTIONS: dict[str, Callable[..., list[Hook]]] = {
     "zero_dimensions": zero_dimensions,
     "block_attention_to": block_attention_to,
 }
+_STAND_IN: dict[str, Any] = {"layers": 0, "dimensions": 0, "rest_norm": None}
 _Numbers = Annotated[Sequence[int], Several] | int
 
 
@@ -88,21 +89,15 @@ class SweepArm:
             if arguments or self.name is not None:
                 raise InputError("baseline: it takes no arguments and no name; leave them out")
             return
-        function = _INTERVENTIONS[self.intervention]
-        takes = [field.name for field in fields(self) if field.name in inspect.signature(function).parameters]
-        foreign = [name for name in arguments if name not in takes]
-        if foreign:
-            raise InputError(
-                f"{self.intervention}: {', '.join(foreign)} is not for it; it takes {', '.join(takes)}"
-            )
-        for needed in ("layers", "dimensions"):
-            if needed in takes and needed not in arguments:
-                raise InputError(f"{self.intervention}: {needed} is missing")
         if self.dimensions == "massive" and self.position is not None:
             raise InputError("zero_dimensions: dimensions = 'massive' are the sink token's: no position")
-        # The intervention says itself what cannot be; 0 stands in for what a baseline will choose.
-        stand_in = {name: 0 for name in ("layers", "dimensions") if isinstance(arguments.get(name), str)}
-        _hooks(self.intervention, arguments | stand_in | {"rest_norm": None}, 0)
+        # The intervention says itself what cannot be; what a baseline will choose is stood in for.
+        stand_in = {name: _STAND_IN[name] for name, value in arguments.items() if isinstance(value, str)}
+        try:
+            _hooks(self.intervention, arguments | stand_in, 0)
+        except TypeError as error:
+            takes = inspect.signature(_INTERVENTIONS[self.intervention]).parameters
+            raise InputError(f"{one_line(error)}; it takes {', '.join(takes)}") from error
 
     @property
     def is_baseline(self) -> bool:
@@ -147,8 +142,7 @@ class SweepArm:
 
 
 def _hooks(intervention: str, arguments: dict[str, Any], sink_position: int) -> list[Hook]:
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return _INTERVENTIONS[intervention](**{"position": sink_position} | given)
+    return _INTERVENTIONS[intervention](**{"position": sink_position} | arguments)
 
 
 def _layers(layers: Any, baseline: Profile) -> list[int]:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
-from mcr_lens.hooks import Observer
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
@@ -116,14 +114,10 @@ class Cell:
             "meaning": _MEANING,
             "model": model | {"revision": self.revision},
             "prompts": prompts,
-            "arm": {"intervention": self.arm.intervention} | self._arm_settings(),
+            "arm": {name: value for name, value in asdict(self.arm).items() if value is not None},
             "sink_position": self.sink_position,
             "estimator": self.estimator.as_dict(),
         }
-
-    def _arm_settings(self) -> dict[str, Any]:
-        name = {} if self.arm.name is None else {"name": self.arm.name}
-        return self.arm.arguments() | name
 
 
 def cells(grid: Grid) -> list[Cell]:
@@ -150,14 +144,12 @@ def compute(
     prompts: Prompts,
     baseline: Profile | None = None,
     progress: bool = False,
-    observers: Sequence[Observer] = (),
 ) -> Profile:
     """The profile of a cell; its settings stand under ``sweep`` in the attributes.
 
     Args:
         prompts: all of the cell's, or those of its shard.
         baseline: of the same model and prompts; for arms with ``needs_baseline``.
-        observers: more of them, as ``profile`` takes them.
 
     A warning begins with the cell's name, whichever engine computes it.
 
@@ -172,7 +164,6 @@ def compute(
             model,
             prompts,
             interventions=hooks,
-            observers=observers,
             batch_size=cell.model.batch_size,
             chunk=cell.model.chunk,
             estimator=cell.estimator,

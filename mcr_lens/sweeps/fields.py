@@ -98,4 +98,4 @@ def _one_line(error: ValidationError, given: dict[str, Any], names: list[str]) -
 def _allowed(error: Any) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return _WORDS.get(error["type"], error["msg"].removeprefix("Input should be "))
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Input should be ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,17 +137,9 @@ class SweepPrompts:
                 prepend_bos=self.prepend_bos,
                 source=f"{self.source}({n}, {seed})",
             )
-        return load_prompts(
-            self.source,
-            model,
-            field=self.field,
-            n=self.n,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            prepend_bos=self.prepend_bos,
-            config=self.config,
-            split=self.split,
-        )
+        options = asdict(self)
+        del options["source"], options["name"]
+        return load_prompts(self.source, model, **options)
 
 
 @refusing("grid")

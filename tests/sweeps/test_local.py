@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from mcr_lens.sweeps import (
     SweepModel,
     SweepPrompts,
     cells,
-    run as local,
     read_grid,
     sweep,
     sweep_status,
 )
+from mcr_lens.sweeps import run as local
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -336,3 +338,30 @@ def test_what_others_finish_counts_as_progress(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(local, "tqdm", lambda **options: bars.append(bar_class(**options)) or bars[-1])
     assert sweep(grid, tmp_path, progress=False).state.tolist() == ["done", "done"]
     assert [bar.n for bar in bars] in ([2], [0])  # a bar that is not shown counts nothing
+
+
+LEAVE = """
+import os, sys
+from pathlib import Path
+from mcr_lens.sweeps import ResultFolder
+with ResultFolder(sys.argv[1])._put(Path(sys.argv[1]) / "cell.nc") as temporary:
+    temporary.write_text("half")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEAVE, str(tmp_path)]
+    options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    grid = Grid([SweepModel("tiny")], [MADE_UP])
+    with subprocess.Popen(command, **options) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        sweep(grid, tmp_path, progress=False)
+        assert len(list(tmp_path.glob(".*/cell.nc"))) == 1
+        writer.communicate("\n")
+    assert writer.returncode == -9
+    sweep(grid, tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 1
