@@ -33,7 +33,7 @@ _STAND_IN: dict[str, Any] = {"layers": 0, "dimensions": 0, "rest_norm": None}
 _Numbers = Annotated[Sequence[int], Several] | int
 
 
-@refusing("arm")
+@refusing
 @dataclass(frozen=True, config=STRICT)
 class SweepArm:
     """What is done to the model in a cell.
@@ -93,10 +93,11 @@ class SweepArm:
             raise InputError("zero_dimensions: dimensions = 'massive' are the sink token's: no position")
         # The intervention says itself what cannot be; what a baseline will choose is stood in for.
         stand_in = {name: _STAND_IN[name] for name, value in arguments.items() if isinstance(value, str)}
+        function = _INTERVENTIONS[self.intervention]
         try:
-            _hooks(self.intervention, arguments | stand_in, 0)
+            function(**{"position": 0} | arguments | stand_in)
         except TypeError as error:
-            takes = inspect.signature(_INTERVENTIONS[self.intervention]).parameters
+            takes = [name for name in inspect.signature(function).parameters if name != "model"]
             raise InputError(f"{one_line(error)}; it takes {', '.join(takes)}") from error
 
     @property
@@ -138,11 +139,7 @@ class SweepArm:
                 writes = dict.fromkeys(layers, "mlp")
                 arm = build_arms(None, baseline, writes, ["dimensions"])[0]  # type: ignore[arg-type]
                 return arm.hooks(1.0 if self.dose is None else self.dose)
-        return _hooks(self.intervention, arguments, sink_position)
-
-
-def _hooks(intervention: str, arguments: dict[str, Any], sink_position: int) -> list[Hook]:
-    return _INTERVENTIONS[intervention](**{"position": sink_position} | arguments)
+        return _INTERVENTIONS[self.intervention](**{"position": sink_position} | arguments)
 
 
 def _layers(layers: Any, baseline: Profile) -> list[int]:

@@ -16,7 +16,7 @@ from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model, load_model
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
-from mcr_lens.sweeps.fields import STRICT, Count, Several, Text, refusing
+from mcr_lens.sweeps.fields import STRICT, Count, Several, Text, refusing, table_of
 
 __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 
@@ -27,7 +27,7 @@ _N_BUNDLED = 64
 _FIELDS_OF_LOADING = {"source", "backend", "revision", "dtype", "device", "device_map"}
 
 
-@refusing("model")
+@refusing
 @dataclass(frozen=True, config=STRICT)
 class SweepModel:
     """A model of a grid, how it is loaded (as by ``load_model``) and fed (as by ``profile``).
@@ -78,7 +78,7 @@ class SweepModel:
         )
 
 
-@refusing("prompts")
+@refusing
 @dataclass(frozen=True, config=STRICT)
 class SweepPrompts:
     """A set of prompts of a grid, as ``load_prompts`` takes them.
@@ -142,7 +142,17 @@ class SweepPrompts:
         return load_prompts(self.source, model, **options)
 
 
-@refusing("grid")
+@refusing
+@dataclass(frozen=True, config=STRICT)
+class _StrictEstimator(Estimator):
+    """The same fields, of the types that they should have."""
+
+
+def _estimator(**table: Any) -> Estimator:
+    return Estimator(**asdict(_StrictEstimator(**table)))
+
+
+@refusing
 @dataclass(frozen=True, config=STRICT)
 class Grid:
     """Every model x every set of prompts x every arm, one profile each.
@@ -166,11 +176,11 @@ class Grid:
         4
     """
 
-    models: Annotated[Sequence[SweepModel], Several]
-    prompts: Annotated[Sequence[SweepPrompts], Several]
-    arms: Annotated[Sequence[SweepArm], Several] = (SweepArm(),)
+    models: Annotated[Sequence[Annotated[SweepModel, table_of(SweepModel)]], Several]
+    prompts: Annotated[Sequence[Annotated[SweepPrompts, table_of(SweepPrompts)]], Several]
+    arms: Annotated[Sequence[Annotated[SweepArm, table_of(SweepArm)]], Several] = (SweepArm(),)
     sink_position: Annotated[int, Field(ge=0)] = 0
-    estimator: Estimator = Estimator()
+    estimator: Annotated[Estimator, table_of(_estimator)] = Estimator()
 
     def __post_init__(self) -> None:
         for name in ("models", "prompts", "arms"):

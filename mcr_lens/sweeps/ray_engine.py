@@ -41,7 +41,7 @@ class WorkerDied(RuntimeError):
     """What is recorded of a cell that no worker survives."""
 
 
-@refusing("ray")
+@refusing
 @dataclass(frozen=True, config=STRICT)
 class RayEngine:
     """``engine=RayEngine(...)`` of ``sweep``; ``engine="ray"`` is the one with no settings.

@@ -34,7 +34,7 @@ def ray() -> Any:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"workers": 0}, "workers = 0: use a larger number"),
+        ({"workers": 0}, "workers = 0: use a number from 1"),
         ({"workers": 1.5}, "workers = 1.5"),
         ({"cpus_per_worker": 0}, "cpus_per_worker = 0"),
         ({"gpus_per_worker": 1.5}, "gpus_per_worker = 1.5: use a whole number, or one from 0 to 1"),

@@ -122,8 +122,8 @@ def test_a_cell_fails_of_its_first_shard_that_does(tmp_path: Path) -> None:
     out.prepare([cell])
     shards = cell.shards(3)
     list(run_group(shards[:1], out))
-    for shard, message in zip(shards[:0:-1], ("second", "first"), strict=True):
-        out.record(shard, ValueError(message))
+    for part, message in zip(shards[:0:-1], ("second", "first"), strict=True):
+        out.record(part, ValueError(message))
     out.join(shards[2])
     error = out.error(cell)
     assert error is not None and error["message"] == "first"
