@@ -13,7 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +105,7 @@ class RayEngine:
 
     def _tasks(
         self, ray: Any, task: Callable[..., Any], waiting: list[list[Cell]], workers: int, store: ResultFolder
-    ) -> Iterator[set[str]]:
+    ) -> Generator[set[str]]:
         """Give out groups until all have ended; after each look the names of the cells that have not."""
         running: dict[Any, list[Cell]] = {}
         lost: Counter[Path] = Counter()
@@ -228,29 +228,33 @@ def _connected(address: str | None, cores: int) -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to its makers only where somebody said so
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
-    elif address != "auto":
-        _check_address(address)
     # Ray puts sockets there, whose paths may have 107 characters.
     place = "/tmp" if os.name == "posix" else None
     with tempfile.TemporaryDirectory(prefix="mcr-lens-ray-", dir=place, ignore_cleanup_errors=True) as folder:
         try:
-            if address is None:
-                ray.init("local", _temp_dir=folder, **options)
-            else:
-                ray.init(address, **options)
+            _start(ray, address, cores, folder)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set one of its own
             yield ray
-        except ConnectionError as error:
-            raise InputError(
-                f"address {address!r}: no Ray cluster there ({one_line(error, 200)}); start one with "
-                "ray start --head, or leave the address out"
-            ) from error
         finally:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, cores: int, folder: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE, "_temp_dir": folder}
+        ray.init("local", num_cpus=cores, **own, **quiet)
+        return
+    if address != "auto":
+        _check_address(address)
+    try:
+        ray.init(address, **quiet)
+    except ConnectionError as error:
+        raise InputError(
+            f"address {address!r}: no Ray cluster there ({one_line(error, 200)}); start one with "
+            "ray start --head, or leave the address out"
+        ) from error
 
 
 def _check_address(address: str) -> None:

@@ -127,7 +127,7 @@ REFUSED = {
     f"arms = [{{{ABLATE}, layers = [1], dose = []}}]\n{MODELS}{PROMPTS}": "dose = []",
     f"arms = [{{{ABLATE}, layers = [1], dose = [1, 1]}}]\n{MODELS}{PROMPTS}": "two are called",
     f"arms = [{{intervention = 'baseline', name = 'x'}}]\n{MODELS}{PROMPTS}": "no name; leave them out",
-    f"arms = [{{{ABLATE}, layers = [1], heads = [1]}}]\n{MODELS}{PROMPTS}": "argument 'heads'; it takes layers,",
+    f"arms = [{{{ABLATE}, layers = [1], heads = [1]}}]\n{MODELS}{PROMPTS}": "'heads'; it takes layers,",
     f'arms = [{{intervention = "baseline", dose = 1}}]\n{MODELS}{PROMPTS}': "it takes no arguments",
     f'arms = [{{intervention = "zero_dimensions", layers = 1}}]\n{MODELS}{PROMPTS}': "argument: 'dimensions'",
     f"sink_position = -1\n{MODELS}{PROMPTS}": "sink_position = -1",
