@@ -127,9 +127,9 @@ class RayEngine:
                     except ray.exceptions.RayError as error:
                         waiting[:0] = self._again(group, error, lost, store)
                     unfinished = _names([*waiting, *running.values()])
-                    for cell in {part.name: part for part in group if part.shard is not None}.values():
+                    for cell in {part.name: part for part in group}.values():
                         if cell.name not in unfinished:
-                            store.join(cell)
+                            _finish(cell, store)
                 yield unfinished
         finally:
             for call in running:
@@ -189,12 +189,24 @@ def run_cells(
     store: ResultFolder, place: str, threads: int, sharing: Sharing, group: Sequence[Cell]
 ) -> list[tuple[type[Warning], str]]:
     """A task: ``run_group`` in the folder that relative paths start from; the warnings meanwhile."""
-    os.chdir(place)
+    with contextlib.suppress(OSError):  # elsewhere a relative path fails, in the cell that has it
+        os.chdir(place)
     torch.set_num_threads(threads)
     with sharing.of_memory(), warnings.catch_warnings(record=True) as caught:
         for _ in run_group(group, store):
             pass
     return [(each.category, str(each.message)) for each in caught]
+
+
+def _finish(cell: Cell, store: ResultFolder) -> None:
+    """Put shards together; what has left no trace was written on a disk that is not this one."""
+    os.listdir(store.place)  # a disk over the network is looked at anew
+    if cell.shard is not None:
+        store.join(cell)
+    elif not store.is_done(cell) and store.error(cell) is None:
+        store.record(
+            cell, InputError(f"no result came to {store.place}: workers on other machines must see it")
+        )
 
 
 def _names(listed: Sequence[Sequence[Cell]]) -> set[str]:
