@@ -63,9 +63,13 @@ def sweep(
     run = engine_of(engine)
     listed, store = cells(grid), ResultFolder(out)
     store.prepare(listed)
-    with _sigterm_as_interrupt():
-        run(listed, store, progress)
-    store.clean(listed)
+    ended: Sequence[Cell] = ()
+    try:
+        with _sigterm_as_interrupt():
+            run(listed, store, progress)
+        ended = listed
+    finally:
+        store.clean(ended)
     # Of the names that they had when it began: a file may be another one by now.
     return store.table(listed)
 

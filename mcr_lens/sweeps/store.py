@@ -67,7 +67,7 @@ class ResultFolder:
         """Remove the shards of these cells, and the folders of writers on this machine that are no more."""
         for path in self.place.glob(f"{_WRITER}*"):
             process = path.name.split(".")[-2]
-            if process.isdecimal() and not psutil.pid_exists(int(process)):
+            if process.isdecimal() and not _is_alive(int(process)):
                 shutil.rmtree(path, ignore_errors=True)
         for cell in cells:
             for path in (self.place / _SHARDS).glob(f"{cell.name}.*"):
@@ -217,6 +217,13 @@ class ResultFolder:
             "error": message,
             "file": self.result_path(cell).name,
         }
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

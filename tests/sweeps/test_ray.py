@@ -208,10 +208,10 @@ def test_interrupted_it_ends_its_cluster_and_the_same_command_goes_on(
     assert told.startswith("mcr-lens: interrupted, 2 cells: ") and told.count("\n") == 1
     until(lambda: not any(map(is_alive, below)), seconds=10)
     assert not list(Path("/tmp").glob(f"mcr-lens-ray-*/session_*_{process.pid}"))
-    assert not list(out.glob(".*"))
     code, shown = on_a_terminal(*command[len(COMMAND) :])
     assert code == 0
     assert "2 cells: 2 done" in shown
+    assert not list(out.glob(".*"))
     # The bar to its end, and nothing of Ray's own between them.
     assert "sweep: " in shown and "2/2" in shown and "ray" not in shown.lower()
 
