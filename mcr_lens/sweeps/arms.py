@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.arms import build_arms, writes_of
+from mcr_lens.experiments.ablation.arms import build_arms, writes_of
 from mcr_lens.hooks import (
     ablate_attention_write,
     ablate_mlp_write,

@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.fields import STRICT, Count, refusing
 from mcr_lens.sweeps.run import groups, run_group

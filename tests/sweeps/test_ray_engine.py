@@ -13,7 +13,7 @@ import pytest
 from shell import assert_refused, run
 
 import mcr_lens as mcr
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, sweep
 
 GRID = Grid([SweepModel("tiny")], [SweepPrompts("made-up", n=2)])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcr_lens.models import memory
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps import Cell, Grid, RayEngine, ResultFolder, SweepArm, SweepModel, SweepPrompts, cells
+from mcr_lens.sweeps.ray_engine import run_cells
 from mcr_lens.sweeps.run import groups
 
 pytest.importorskip("ray", reason='needs Ray: pip install ".[ray]"')
@@ -136,3 +141,22 @@ def test_however_workers_are_killed_only_a_cell_that_lost_three_is_given_up(
     given_up = [each for each in messages if each == "3 workers died of it, the last of: killed"]
     assert len(given_up) + messages.count("of its own") == n_cells
     assert 3 * len(given_up) <= sum(killed[: len(ray.groups)])
+
+
+def test_a_task_counts_with_its_part_of_the_memory_and_hands_warnings_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sharing] = []
+
+    def chunk(*_: Any) -> None:
+        asked.append(memory._SHARING.get())
+        warnings.warn("slow", RuntimeWarning, stacklevel=1)
+
+    monkeypatch.setattr("mcr_lens.engine.auto_chunk", chunk)
+    grid = Grid([SweepModel("tiny", chunk="auto")], [SweepPrompts("made-up", n=2)])
+    (cell,), store = cells(grid), ResultFolder(tmp_path)
+    store.prepare([cell])
+    threads = torch.get_num_threads()
+    told = run_cells(store, str(Path.cwd()), threads, Sharing(4, 2), [cell])
+    assert asked == [Sharing(4, 2)] and memory._SHARING.get() == Sharing()
+    assert (RuntimeWarning, f"{cell.name}: slow") in told
