@@ -44,7 +44,6 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
         True
     """
     named = panels.profiles_by_name(profiles, "profile")
-    n_profiles = len(named)
     relative = len({profile.data.sizes["depth"] for profile in named.values()}) > 1
     figure = panels.four_panels([(quantity, unit) for quantity, unit, _ in _PANELS])
     for number, (name, profile) in enumerate(named.items()):
@@ -62,9 +61,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                 x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
                 at = "relative depth" if relative else str(along)
                 # Bands of many curves would drown them.
-                panels.add_curve(
-                    figure, x, curve, style, panels.place(panel), at, min(0.15, 0.6 / len(named))
-                )
+                panels.add_curve(figure, x, curve, style, panels.place(panel), at, len(named))
     if not relative:
         first, profile = next(iter(named.items()))
         panels.shade_phases(figure, profile.phases(confidence=None), len(_PANELS), first)
