@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, planning, sweeps, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -62,10 +62,6 @@ if TYPE_CHECKING:
     from mcr_lens.models import (
         load_model,
     )
-    from mcr_lens.planning import (
-        Plan,
-        plan,
-    )
     from mcr_lens.prompts import (
         Prompts,
         library_code,
@@ -96,7 +92,6 @@ __all__ = [
     "InputError",
     "LogitLens",
     "Observer",
-    "Plan",
     "PooledStates",
     "Profile",
     "PromptPairs",
@@ -136,8 +131,6 @@ __all__ = [
     "patch_activation",
     "perplexity_use",
     "phases",
-    "plan",
-    "planning",
     "probe_uses",
     "profile",
     "profile_training",
@@ -164,7 +157,6 @@ _HOMES = {
     "InputError": "mcr_lens.errors",
     "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
-    "Plan": "mcr_lens.planning",
     "PooledStates": "mcr_lens.hooks",
     "Profile": "mcr_lens.result",
     "PromptPairs": "mcr_lens.experiments",
@@ -199,7 +191,6 @@ _HOMES = {
     "multiple_choice": "mcr_lens.experiments",
     "patch_activation": "mcr_lens.hooks",
     "perplexity_use": "mcr_lens.experiments",
-    "plan": "mcr_lens.planning",
     "probe_uses": "mcr_lens.experiments",
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
@@ -214,7 +205,7 @@ _HOMES = {
     "write_dataset": "mcr_lens.result_files",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "sweeps", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

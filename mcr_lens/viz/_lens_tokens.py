@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from mcr_lens.numeric import check_count
+from mcr_lens.validate import check_count
 from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 from mcr_lens.viz._tokens import escaped
 
 if TYPE_CHECKING:

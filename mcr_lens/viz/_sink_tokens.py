@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from mcr_lens.numeric import check_count
 from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.validate import check_count
 from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View

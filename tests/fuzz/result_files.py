@@ -20,7 +20,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.caveats import caveats
-from mcr_lens.experiments.study import OUTCOMES
+from mcr_lens.experiments.ablation.study import OUTCOMES
 from mcr_lens.result_files import netcdf
 from mcr_lens.viz import report
 from mcr_lens.viz._report.gather import gather
