@@ -95,14 +95,12 @@ def find_phases(
     The fall of normalized entropy at a depth is taken from the highest value at or before it. There is
     a compression phase when the fall reaches ``min_entropy_drop`` at a depth whose norm ratio is at
     least ``min_norm_ratio``. It is the run of depths around the deepest such fall that keep at least
-    half of it: refinement begins where half of the fall has been regained. Mixing is what lies before,
-    refinement what lies after: two boundaries make the three phases, and there is no other definition
-    of them here (``change_points`` is held against it, never mixed into it). Where the norm comes and goes
-    more than once, what else is compressed is told in ``other_valleys``.
+    half of it. Mixing is what lies before, refinement what lies after. Where the norm comes and goes more
+    than once, ``other_valleys`` holds what else is compressed.
 
     For the intervals whole prompts are drawn anew, the curves averaged and everything found again; see
-    ``PhaseIntervals``. The interval is about the curve of the mean over all such prompts, which is
-    not the same as where most single prompts have it: for those see ``constancy``.
+    ``PhaseIntervals``. They are about the curve of the mean over all such prompts; for where most single
+    prompts have the boundaries see ``constancy``.
 
     Args:
         profile: a profile or its dataset.
