@@ -14,7 +14,7 @@ from mcr_lens.phases.compression import (
     other_valleys,
 )
 from mcr_lens.phases.curves import ProfileLike, dataset_of
-from mcr_lens.phases.emergence import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.emergence import MIN_SHARE, Stage, stages
 from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
 from mcr_lens.stats.bootstrap import mean_of_prompts
 
@@ -136,8 +136,7 @@ def find_phases(
     last = int(np.flatnonzero(~(np.isnan(ratio) & np.isnan(entropy))).max(initial=0))
     written = removed = intervals = None
     if of_mean.layers is not None:
-        written = tuple(emergence_stages(data, min_share, min_norm_ratio))
-        removed = tuple(dissipation_stages(data, min_share, min_norm_ratio))
+        written, removed = map(tuple, stages(data, min_share, min_norm_ratio))
     if confidence is not None:
         intervals = phase_intervals(curves, of_mean, thresholds, confidence, n_resamples, seed)
     return Phases(

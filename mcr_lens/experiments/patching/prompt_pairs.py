@@ -126,7 +126,7 @@ class PromptPairs:
             None if texts is None else _single_tokens(texts, model.tokenizer, name)
             for name, texts in (("answers", answers), ("wrong_answers", wrong_answers))
         )
-        return cls(*sides, right, wrong)
+        return cls(sides[0], sides[1], right, wrong)
 
     def __len__(self) -> int:
         return len(self.clean)
