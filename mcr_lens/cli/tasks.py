@@ -71,9 +71,17 @@ def tasks(
     import pandas as pd
 
     import mcr_lens as mcr
+    from mcr_lens.prompts.batches import check_number
+    from mcr_lens.prompts.files import check_source
 
     if options.text is None and options.choices is None and options.labelled is None:
         raise InputError("nothing to do: give some of --text, --choices and --labelled")
+    if options.text is not None:
+        check_source(options.text, ".txt")
+        check_number("--n", options.n, 1, "ask for at least one document")
+    if options.labelled is not None:
+        check_source(options.labelled)
+        check_number("--n-labelled", options.n_labelled, 1, "ask for at least one text")
     if not 0 < keep <= 1:
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)

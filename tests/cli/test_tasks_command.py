@@ -128,9 +128,10 @@ def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_measured_is_kept_when_a_later_part_fails(texts: Path, tmp_path: Path) -> None:
-    out, wrong = tmp_path / "tasks", tmp_path / "missing.csv"
+    out, wrong = tmp_path / "tasks", tmp_path / "broken.csv"
+    wrong.write_text("text,label\na,b,c\n")
     given = ("tasks", "tiny", "--text", texts, "--field", "text", "--window", 16, "--labelled", wrong)
     result = run(*given, "--out", out)
-    assert_refused(result, 2, "missing.csv", f"what was measured is saved in {out}: perplexity.nc")
+    assert_refused(result, 2, "broken.csv", f"what was measured is saved in {out}: perplexity.nc")
     assert [path.name for path in out.iterdir()] == ["perplexity.nc"]
     assert "perplexity" in mcr.read_dataset(out / "perplexity.nc")
