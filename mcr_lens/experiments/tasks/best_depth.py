@@ -100,42 +100,51 @@ def best_depth(
 
 
 def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) -> dict[str, object]:
+    def ends(resampled: Float[np.ndarray, "resample"]) -> tuple[float, float]:
+        """Expanded percentiles, resamples without a value left out."""
+        low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
+        return float(low), float(high)
+
     curve = use.curve().to_numpy()
     drawn, left_out = _resampled(use, n_resamples, seed)
-    best = int((use.sign * curve).argmax())
-    chosen = (use.sign * drawn).argmax(1)
-    gains = use.sign * (left_out[np.arange(len(chosen)), chosen] - left_out[:, -1])
-    gain_low, gain_high = _interval(gains, use, confidence)
-    best_low, best_high = _depths(use, *_tied(use.sign * drawn), confidence)
-    exits = np.array([_exit(_kept(one, use), keep) for one in drawn])
-    # A last depth that may be no better than chance has nothing that could be kept.
-    above_chance = _interval(use.sign * (drawn[:, -1] - use.chance), use, confidence)[0] > 0
-    exit_at = _exit(_kept(curve, use), keep) if above_chance else float("nan")
-    there = not np.isnan(exit_at)
-    exit_low, exit_high = _depths(use, exits, exits, confidence) if there else (float("nan"),) * 2
-    exit_depth = float(use.depths[int(exit_at)]) if there else float("nan")
-    last = int(use.depths[-1])
-    return {
+    best, last = int((use.sign * curve).argmax()), int(use.depths[-1])
+    winners = (use.sign * drawn).argmax(1)
+    gains = use.sign * (left_out[np.arange(n_resamples), winners] - left_out[:, -1])
+    gain_low, gain_high = ends(gains)
+    firsts, lasts = _tied(use.sign * drawn)
+    kept = _kept(curve, use)
+    row = {
         "use": use.name,
         "kind": use.kind,
         "metric": use.metric,
         "best_depth": int(use.depths[best]),
-        "best_low": best_low,
-        "best_high": best_high,
+        "best_low": use.depths[int(ends(firsts)[0])],
+        "best_high": use.depths[int(ends(lasts)[1])],
         "best_quality": float(curve[best]),
         "last_depth": last,
         "last_quality": float(curve[-1]),
         "gain": float(np.nanmean(gains)),
         "gain_low": gain_low,
         "gain_high": gain_high,
-        "exit_depth": exit_depth,
-        "exit_low": exit_low,
-        "exit_high": exit_high,
-        "exit_kept": float(_kept(curve, use)[int(exit_at)]) if there else float("nan"),
-        "blocks_saved": last - exit_depth,
-        "saved": (last - exit_depth) / last,
+        **dict.fromkeys(
+            ("exit_depth", "exit_low", "exit_high", "exit_kept", "blocks_saved", "saved"), np.nan
+        ),
         "units": len(use.weights),
     }
+    exit_at = _exit(kept, keep)
+    # A last depth that may be no better than chance has nothing that could be kept.
+    if not np.isnan(exit_at) and ends(use.sign * (drawn[:, -1] - use.chance))[0] > 0:
+        low, high = ends(np.array([_exit(_kept(one, use), keep) for one in drawn]))
+        saved = last - use.depths[int(exit_at)]
+        row |= {
+            "exit_depth": use.depths[int(exit_at)],
+            "exit_low": use.depths[int(low)],
+            "exit_high": use.depths[int(high)],
+            "exit_kept": float(kept[int(exit_at)]),
+            "blocks_saved": saved,
+            "saved": saved / last,
+        }
+    return row
 
 
 def _resampled(
@@ -170,18 +179,6 @@ def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.
     top = quality.max(1, keepdims=True)
     tied = top - quality <= 1e-9 * np.abs(quality).max(1, keepdims=True)
     return tied.argmax(1).astype(float), quality.shape[1] - 1.0 - tied[:, ::-1].argmax(1)
-
-
-def _depths(use: Use, firsts: np.ndarray, lasts: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Interval of places, as depths that were measured."""
-    low, high = _interval(firsts, use, confidence)[0], _interval(lasts, use, confidence)[1]
-    return float(use.depths[int(low)]), float(use.depths[int(high)])
-
-
-def _interval(resampled: Float[np.ndarray, "resample"], use: Use, confidence: float) -> tuple[float, float]:
-    """Expanded percentiles, resamples without a value left out."""
-    low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
-    return float(low), float(high)
 
 
 def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int) -> Sequence[Use]:
