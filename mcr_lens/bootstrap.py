@@ -107,7 +107,7 @@ def bootstrap_ratio(
     n_resamples: int,
     seed: int,
 ) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
-    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units that are drawn anew as a whole.
+    """The interval, as ``bootstrap_interval``'s, of a ratio of sums; units are drawn anew as a whole.
 
     Raises:
         InputError: for infinite sums, or for options out of range.

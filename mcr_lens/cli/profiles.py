@@ -40,7 +40,7 @@ def demo(
     page = report_beside(out)
     check_page(page)
     model = mcr.load_model("tiny")
-    texts = mcr.word_problems(n, seed)
+    texts = mcr.prompts.word_problems(n, seed)
     prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
     path = _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
     with showing(path):

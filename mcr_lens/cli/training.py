@@ -47,14 +47,14 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     found = checkpoints(model.model, chosen, **options)
     # All checkpoints share one tokenizer.
-    measured = mcr.profile_training(
+    measured = mcr.experiments.profile_training(
         model.model, prompts.load(found[-1].load()), chosen, out=out, **run.settings(), **options
     )
     mcr.viz.training(measured).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
     with showing(out):
         show_table(measured.headline, _levels(measured))
         if len(found) > 1:
-            show_list(str(mcr.appearance(measured)).split("\n"))
+            show_list(str(mcr.experiments.appearance(measured)).split("\n"))
         show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
 
 
