@@ -19,7 +19,7 @@ _DEPTHS = ("best_low", "best_high", "exit_depth", "exit_low", "exit_high", "bloc
 def quality_by_depth(
     uses: Sequence[Use], *, confidence: float = 0.95, n_resamples: int = 999, seed: int = 0
 ) -> pd.DataFrame:
-    """Every use at every depth, a row each: ``quality`` in its own metric, interval, and what is ``kept``.
+    """Every use at every depth, one row each: ``quality`` in its own metric, interval, and what is ``kept``.
 
     ``kept`` is the share of the last depth's quality above chance: 0 as good as chance, 1 as good as the last
     depth; NaN where chance is not known or the last depth is no better. The interval resamples units.
@@ -64,14 +64,9 @@ def best_depth(
     and is judged by those that it did not. ``exit_depth`` is the first depth whose quality keeps at least
     ``keep`` of the last depth's above chance; it saves the blocks behind it.
 
-    Intervals run between expanded percentiles (``bootstrap_interval``); where depths tie in a resample, as
-    they often do with few right-or-wrong answers, ``best_low`` counts the first of them and ``best_high``
-    the last. In 400 simulated sets of 5, 8, 20 and 100 such answers over nine depths, with the best at the
-    end of a slow rise, on a broad peak and on a sharp one, ``best_low`` to ``best_high`` covered it in 0.97
-    to 1.00 of the sets at 0.95 stated, mostly by being wide: with 8 answers it spans nearly all depths but
-    for the sharp peak. Where all depths are equal, any of them may lie outside (depth 0 in 0.23 with 20).
-    ``gain`` speaks of the depth that so few units would choose, which is not always the best one: it fell
-    short of the gain of the truly best depth of the broad peak in 0.31 of the sets of 8, 0.05 of 20.
+    Intervals run between expanded percentiles (``bootstrap_interval``). Where depths tie in a resample,
+    ``best_low`` counts the first of them and ``best_high`` the last. How often they cover the truth stands in
+    docs/how-to/tasks.md.
 
     Args:
         uses: from ``choice_uses``, ``perplexity_use``, ``probe_uses``.
@@ -79,7 +74,7 @@ def best_depth(
         confidence, n_resamples, seed: of the bootstrap over units.
 
     Returns:
-        A row a use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
+        One row per use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
         ``last_depth``, ``last_quality``; ``gain``, ``gain_low``, ``gain_high`` in the unit of the metric,
         above 0 where the best depth is better; ``exit_depth``, ``exit_low``, ``exit_high``, ``exit_kept``
         and ``blocks_saved`` with its share ``saved``. Exits are missing where chance is not known or the last
