@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 import mcr_lens as mcr
 from mcr_lens.experiments import PromptPairs, activation_patching, kl_divergence
 from mcr_lens.experiments.tasks import choice_summary
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
 from mcr_lens.not_finite import not_finite_note
 
 TOKENS = [[1, *range(3, 13)], [1, *range(20, 32)], [1, *range(40, 49)], [1, 5, 9]]

@@ -13,7 +13,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.arms import ARMS, Arm, Write, build_arms, check_arms, writes_of
 from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, Observer, ResidualObserver
-from mcr_lens.hooks.lens import LogitLens
+from mcr_lens.hooks.lenses.logit import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts

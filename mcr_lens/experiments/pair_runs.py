@@ -17,8 +17,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.logits import LogitMetric, logits_at
 from mcr_lens.experiments.prompt_pairs import PairBatch, PromptPairs
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
-from mcr_lens.hooks.observe_finite import FiniteObserver
+from mcr_lens.hooks.intervene import check_hooks
+from mcr_lens.hooks.observers.nonfinite import NonFinite
 from mcr_lens.hooks.sequence import growing
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import run
@@ -92,9 +92,8 @@ class PairRuns:
 
     def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
         tokens = getattr(batch, side)
-        edits = [*self.interventions[side], *patch]
-        finite = FiniteObserver(self.model, patterns=not edits_a_pattern(edits))
-        hooks = [*edits, *finite.hooks()]
+        nonfinite = NonFinite(self.model)
+        hooks = nonfinite.around([*self.interventions[side], *patch])
         # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
         waiting = growing() if patch else nullcontext()
         with running(BatchContext(0, batch.lengths, batch.pairs, tokens)), waiting:
@@ -110,9 +109,7 @@ class PairRuns:
                 f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
             )
         values = found.detach().cpu().double().numpy()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotFiniteWarning)  # the metric is named instead, once a sweep
-            begins = finite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
+        begins = nonfinite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
         return np.where(begins >= 0, np.nan, values)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.observe import AttentionObserver, ResidualObserver, WriteObserver
+from mcr_lens.hooks.observers.attention import AttentionObserver
+from mcr_lens.hooks.observers.residual import ResidualObserver
+from mcr_lens.hooks.observers.writes import WriteObserver
 from mcr_lens.models.backend import Backend, Hook, Model, run
 from mcr_lens.models.load import load_model
 from mcr_lens.planning.shape import ModelShape, model_shape

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import xarray as xr
 
 from mcr_lens.engine import measure
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.numeric import check_count
 from mcr_lens.thresholds import SINK_THRESHOLD

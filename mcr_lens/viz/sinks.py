@@ -10,7 +10,7 @@ import xarray as xr
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.metrics.roles import ROLES
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.numeric import check_count

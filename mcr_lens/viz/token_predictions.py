@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mcr_lens.experiments.lenses import logit_lens
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.numeric import check_count
 from mcr_lens.prompts import Prompts

@@ -146,7 +146,7 @@ def test_a_worker_counts_with_its_part_of_the_memory(tmp_path: Path, monkeypatch
     def chunk(*given: Any) -> None:
         asked.append(chunks._SHARING.get())
 
-    monkeypatch.setattr("mcr_lens.engine.auto_chunk", chunk)
+    monkeypatch.setattr("mcr_lens.planning.chunks.auto_chunk", chunk)
     (cell,) = cells(Grid([SweepModel("tiny", chunk="auto")], [MADE_UP]))
     assert isinstance(Worker(str(tmp_path), 1, Sharing(4, 2)).run(cell, 0, 1, None), Measured)
     assert asked == [Sharing(4, 2)] and chunks._SHARING.get() == Sharing()

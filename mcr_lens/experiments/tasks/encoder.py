@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.experiments.tasks.text_states import TextStates
-from mcr_lens.hooks.pool import chosen_depths, chosen_poolings
+from mcr_lens.hooks.observers.pooled_states import checked_depths, checked_poolings
 from mcr_lens.models import Model, model_facts
 
 __all__ = ["DepthEncoder", "embedding_tasks"]
@@ -55,8 +55,8 @@ class DepthEncoder:
         **options: Any,
     ) -> None:
         self.states = states or TextStates(model, [depth], pooling, keep=False, **options)
-        (self.depth,) = chosen_depths([depth], model_facts(model).n_layers)
-        (self.pooling,) = chosen_poolings(pooling)
+        (self.depth,) = checked_depths([depth], model_facts(model).n_layers)
+        (self.pooling,) = checked_poolings(pooling)
         self.states.place(self.depth, self.pooling)
 
     def encode(self, inputs: Iterable[Any], **_: Any) -> Float[np.ndarray, "text d_model"]:

@@ -11,14 +11,12 @@ from transformers import AutoTokenizer
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.tasks.broken_requests import BrokenRequests
 from mcr_lens.experiments.tasks.listed import listed_depths
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.translators import Translators
-from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
+from mcr_lens.hooks.lenses.logit import LogitLens
+from mcr_lens.hooks.lenses.translators import Translators
+from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.not_finite import is_sound
 from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
 
@@ -100,12 +98,13 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         if add_bos_token and self.tokenizer.bos_token_id is None:
             raise InputError("add_bos_token=True: the tokenizer has no BOS token; use False or None")
         self.truncated = 0
-        self.broken = BrokenRequests(len(self.depths))
+        self._finite = facts.n_layers + 1  # the first broken depth where none is
         self._model = model
         self._interventions = list(interventions)
         self._translators = translators
         self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-        self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        # Of every request: log-likelihood and whether it is greedy, by depth, and its first broken depth.
+        self._answers: dict[Any, tuple[np.ndarray, np.ndarray, int]] = {}
         self._first_tokens: list[int] = []
 
     @property
@@ -164,12 +163,13 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
                 windows.append((None, *make_disjoint_window(pair)))
                 whose.append(i)
         totals = np.zeros((len(new), len(self.depths)))
+        begins = np.full(len(new), self._finite)
         if windows:
             found = self._measured(windows)
             np.add.at(totals, whose, found.log_likelihood.values)
-            self.broken.keep([(new[i],) for i in whose], found)
-        for text, total in zip(new, totals, strict=True):
-            self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
+            np.minimum.at(begins, whose, found.begins.values)
+        for text, total, begin in zip(new, totals, begins, strict=True):
+            self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool), begin)
         return [self._at_depth(text)[0] for text in texts]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
@@ -182,23 +182,28 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
     def _loglikelihood_tokens(self, requests: list[_Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Measure at all depths; called by the harness's ``loglikelihood`` with what it has encoded."""
         found = self._measured(requests)
-        values = zip(found.log_likelihood.values, found.is_greedy.values, strict=True)
-        for (pair, _, _), (log_likelihood, is_greedy) in zip(requests, values, strict=True):
-            self._answers[pair] = (log_likelihood, is_greedy)
-        self.broken.keep([pair for pair, _, _ in requests], found)
+        values = zip(found.log_likelihood.values, found.is_greedy.values, found.begins.values, strict=True)
+        for (pair, _, _), answer in zip(requests, values, strict=True):
+            self._answers[pair] = answer
         return [self._at_depth(pair) for pair, _, _ in requests]
 
     def _at_depth(self, key: Any) -> tuple[float, bool]:
         if self.depth not in self.depths:
             raise InputError(f"depth {self.depth} is not measured: choose one of {self.depths}")
-        log_likelihood, is_greedy = self._answers[key]
+        log_likelihood, is_greedy, _ = self._answers[key]
         place = self.depths.index(self.depth)
         return float(log_likelihood[place]), bool(is_greedy[place])
+
+    def not_finite_depth(self, requests: Sequence[tuple[Any, ...]]) -> int:
+        """The first depth at which a state of these requests holds Inf or NaN; -1 where all are finite."""
+        keys = (request if request in self._answers else request[0] for request in requests)
+        begins = min(self._answers[key][2] for key in keys)
+        return -1 if begins == self._finite else int(begins)
 
     def _measured(self, requests: Sequence[_Encoded]) -> xr.Dataset:
         """``log_likelihood`` and ``is_greedy`` (answer, depth), in the order of the requests.
 
-        Log-likelihoods of a broken prompt are NaN; where that begins stands at each answer.
+        Log-likelihoods of a broken prompt are NaN from the depth ``begins`` of the answer on.
         """
         prompts: dict[tuple[int, ...], int] = {}
         answers: list[Answer] = []
@@ -219,12 +224,10 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         asked = Prompts.from_tokens(list(prompts), source="lm_eval")
         data = measure(self._model, asked, [lens], self._interventions, **self._options)
         self._first_tokens += asked.first_tokens
-        whose = [answer.prompt for answer in answers]
-        places = {
-            name: ("answer", data[name].values[whose]) for name in ("not_finite_depth", "not_finite_position")
-        }
-        found = data[["log_likelihood", "is_greedy"]].assign_coords(places)
-        found["log_likelihood"] = found.log_likelihood.where(is_sound(found))
+        begins = data.not_finite_depth.values[[answer.prompt for answer in answers]]
+        found = data[["log_likelihood", "is_greedy"]]
+        found["begins"] = ("answer", np.where(begins < 0, self._finite, begins))
+        found["log_likelihood"] = found.log_likelihood.where(found.depth < found.begins)
         return found
 
 

@@ -13,9 +13,8 @@ from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.not_finite import LOST_LOGITS, is_sound
 from mcr_lens.numeric import is_number, is_whole
 
 __all__ = ["choice_summary", "multiple_choice"]
@@ -67,8 +66,8 @@ def multiple_choice(
         when higher and whether ``several_right`` answers may stand among the choices; under ``"results"``
         what ``lm_eval`` makes of a task, metric by metric: a value a depth, NaN where a document is broken.
         That is one with Inf or NaN in the states of a request: from that depth on it is NaN, and
-        ``not_finite_depth`` and ``not_finite_position`` (-1: nowhere) say where that begins; or in the logits
-        of a depth, as ``not_finite_logits`` (document, depth) says: it is NaN there. ``"requests"``
+        ``not_finite_depth`` (-1: nowhere) says where that begins; or in the logits of a depth: it is NaN
+        there. ``"requests"``
         tells how many sequences began with the BOS and how many were cut from the left.
 
     Raises:
@@ -156,7 +155,7 @@ def choice_summary(
         index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
         tables.append(pd.DataFrame(columns, index=index))
     if not tables:
-        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_logits")
+        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_depth")
     return pd.concat(tables)
 
 
@@ -177,10 +176,10 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
             answers = [responses[0][0] for responses in sample["resps"]]
             likelihood[document, place, : len(answers)] = answers
     requests = [[tuple(args) for args in sample["arguments"]] for _, sample in first]
-    places = np.array([lm.broken.first_state(asked) for asked in requests])
-    lost = np.array([lm.broken.first_logits(asked) for asked in requests])
     # The harness takes the likeliest of answers without a likelihood, and is right or wrong by chance.
-    broken = ((places[:, :1] >= 0) & (np.array(depths) >= places[:, :1])) | (lost >= 0)
+    asked = np.arange(choices) < np.array([len(each) for each in requests])[:, None, None]
+    broken = (np.isnan(likelihood) & asked).any(-1)
+    likelihood[broken] = np.nan
     values = {name: np.where(broken, np.nan, array) for name, array in values.items()}
     kept = {name: array for name, array in values.items() if not np.isnan(array).all()}
     return xr.Dataset(
@@ -191,9 +190,7 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
             "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
             "depth": list(depths),
-            "not_finite_depth": ("document", places[:, 0]),
-            "not_finite_position": ("document", places[:, 1]),
-            LOST_LOGITS: (("document", "depth"), lost),
+            "not_finite_depth": ("document", [lm.not_finite_depth(each) for each in requests]),
         },
     )
 
@@ -227,7 +224,7 @@ def _aggregates(name: str, evaluations: Sequence[Any], data: xr.Dataset) -> dict
     """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth, NaN if one is broken."""
     rows = [evaluation["results"][name] for evaluation in evaluations]
     asked = data.isel(document=data.task.values == name)
-    sound = is_sound(asked).all("document").values
+    sound = asked.log_likelihood.notnull().any("choice").all("document").values
     keys = [
         key
         for key, value in rows[0].items()

@@ -11,7 +11,7 @@ from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.listed import listed_depths
 from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.pool import PooledStates, chosen_depths, chosen_poolings
+from mcr_lens.hooks.observers.pooled_states import PooledStates, checked_depths, checked_poolings
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
@@ -49,8 +49,8 @@ class TextStates:
     ) -> None:
         facts = model_facts(model)
         self.model = model
-        self.depths = chosen_depths(listed_depths(depths), facts.n_layers)
-        self.poolings = chosen_poolings(pooling)
+        self.depths = checked_depths(listed_depths(depths), facts.n_layers)
+        self.poolings = checked_poolings(pooling)
         self._interventions = list(interventions)
         self._sink_position = sink_position
         self._max_tokens = facts.n_ctx if max_tokens is None else max_tokens

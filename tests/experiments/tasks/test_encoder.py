@@ -15,7 +15,7 @@ import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.encoder import DepthEncoder, embedding_tasks
 from mcr_lens.experiments.tasks.text_states import TextStates
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 
 mteb = pytest.importorskip("mteb", reason="needs mteb, of the extra [tasks]")
 

@@ -13,7 +13,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.probe_fit import fit_probes
 from mcr_lens.experiments.tasks.probe_folds import Fold, clusters, cross_validation, fixed_split
 from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 from mcr_lens.prompts.labelled import load_labelled
 
 try:
