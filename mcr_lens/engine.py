@@ -165,7 +165,7 @@ def _merged(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     names = [str(name) for part in parts for name in {*part.data_vars} | {*part.coords} - {*part.dims}]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
-            f"an observer returns a variable {twice[0]!r}: the prompts or another observer have it, rename yours"
+            f"an observer returns a variable {twice[0]!r}: rename it, others have it"
         )
     return xr.merge(parts, join="outer")
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 __all__ = ["NotFiniteWarning", "not_finite_note", "remedy", "warn_not_finite", "without_broken"]
 
-# Whose states may be broken: prompts, or questions that were asked as several of them.
-_UNITS = ("prompt", "document")
+# Whose states may be broken: prompts, questions that were asked as several of them, or their answers.
+_UNITS = ("prompt", "document", "answer")
 # What is read out of the logits of a depth: NaN in all of them where they overflow.
 _OF_LOGITS = ("lens_loss", "log_likelihood")
 
@@ -68,12 +68,14 @@ def remedy(dtype: str | None) -> str:
 def _first_lost(data: xr.Dataset, name: str) -> xr.DataArray:
     """The first depth at which logits are lost though the state is finite, -1 for none."""
     values, begins = data[name], data.not_finite_depth
+    if "answer" in values.dims:
+        begins = begins.sel(prompt=data.prompt_of_answer).drop_vars("prompt")
     lost = values.isnull().all("choice") if "choice" in values.dims else values.isnull()
-    lost &= (begins < 0) | (data.depth < begins)
-    if "n_tokens" in data.coords:  # of one token nothing is predicted
-        lost &= data.n_tokens > 1
+    lost = lost & ((begins < 0) | (data.depth < begins))
+    if "prompt" in lost.dims:  # after the only token of a prompt nothing is predicted
+        lost = lost & (data.n_tokens > 1)
     if "norm_ratio" in data:  # one of several profiles may have no lens, or fewer depths
-        lost &= data.norm_ratio.notnull() & values.notnull().any("depth")
+        lost = lost & data.norm_ratio.notnull() & values.notnull().any("depth")
     first = data.depth.isel(depth=lost.argmax("depth")).drop_vars("depth")
     return first.where(lost.any("depth"), -1)
 

@@ -89,14 +89,12 @@ def test_a_lens_names_them_and_leaves_them_out(loud: Loud, options: dict[str, An
     first = loud.first()
     with pytest.warns(RuntimeWarning, match="Inf or NaN in logits read out of finite states of") as told:
         data = mcr.logit_lens(loud.model, PROMPTS, top_k=2, per_token=True, progress=False, **options)
-    np.testing.assert_array_equal(data.not_finite_logits.values, first)
-    assert data.not_finite_logits.dims == ("prompt", "depth")
     assert (data.not_finite_depth == -1).all()
     depth = int((first >= 0).any(0).argmax())
     prompt = int((first[:, depth] >= 0).argmax())
     named = f"of {(first >= 0).any(1).sum()} of 4 prompts, first in prompt {prompt} at depth {depth} "
     texts = [str(each.message) for each in told if "Inf or NaN" in str(each.message)]
-    assert len(texts) == 1 and named in texts[0] and f"position {first[prompt, depth]}:" in texts[0]
+    assert len(texts) == 1 and named in texts[0]
     assert "65,504" in texts[0] and not_finite_note(data, "float16") == texts[0]
     for i, broken in enumerate(loud.broken):
         rows = data.isel(prompt=i, position=slice(broken.shape[1]))
@@ -142,13 +140,10 @@ def test_answers_have_no_likelihood_there(loud: Loud) -> None:
     n_depths = loud.model.cfg.n_layers + 1
     lens = AnswerLens(loud.model, len(TOKENS), answers, range(n_depths))
     data = mcr.measure(loud.model, PROMPTS, [lens], progress=False)
-    expected = np.full((len(answers), n_depths), -1)
-    for row, answer in enumerate(answers):
-        for at in reversed(range(answer.position, answer.position + len(answer.tokens))):
-            expected[row, loud.broken[answer.prompt][:, at]] = at
-    np.testing.assert_array_equal(data.not_finite_logits, expected)
-    np.testing.assert_array_equal(data.log_likelihood.isnull(), expected >= 0)
-    assert not data.is_greedy.values[expected >= 0].any()
+    rows = [loud.broken[each.prompt][:, each.position :][:, : len(each.tokens)] for each in answers]
+    expected = np.stack([row.any(1) for row in rows])
+    np.testing.assert_array_equal(data.log_likelihood.isnull(), expected)
+    assert not data.is_greedy.values[expected].any()
 
 
 @QUIET
@@ -157,8 +152,10 @@ def test_a_question_is_neither_right_nor_wrong_there(loud: Loud, tmp_path: Path)
     rows = [f'{{"q": "{" ".join(f"w{t - 3}" for t in t_s[1:])}", "c": ["w1", "w2"]}}\n' for t_s in TOKENS]
     task = json_task("loud", tmp_path, rows, target="0")
     data = mcr.multiple_choice(loud.model, task, progress=False)
-    lost = data.not_finite_logits >= 0
+    # Both choices are one token: they ask the last position of each question, at every depth.
+    lost = xr.DataArray(np.stack([broken[:, -1] for broken in loud.broken]), dims=("document", "depth"))
     assert lost.any() and not lost.all()
+    np.testing.assert_array_equal(data.log_likelihood.isnull().all("choice"), lost)
     np.testing.assert_array_equal(data.acc.isnull(), lost)
     np.testing.assert_array_equal(np.isnan(data.attrs["results"]["loud"]["acc,none"]), lost.any("document"))
     assert "documents, first in document" in str(not_finite_note(data))

@@ -84,6 +84,7 @@ class AnswerLens:
             asked[answers[answer].prompt].append(token)
         self._asked = [torch.tensor(tokens, dtype=torch.int64) for tokens in asked]
         self._n_answers = len(answers)
+        self._prompts = [answer.prompt for answer in answers]
         self.begin(model)
 
     def begin(self, model: Model) -> None:
@@ -111,7 +112,11 @@ class AnswerLens:
                 "log_likelihood": (("answer", "depth"), sums.T.numpy()),
                 "is_greedy": (("answer", "depth"), (missed == 0).T.numpy()),
             },
-            coords={"answer": range(self._n_answers), "depth": self._depths},
+            coords={
+                "answer": range(self._n_answers),
+                "prompt_of_answer": ("answer", self._prompts),
+                "depth": self._depths,
+            },
         )
 
     def _read(self, residual: Tensor, hook: Any, place: int) -> None:
