@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described
+from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, warn_of_chunks
 from mcr_lens.hooks.observers.attention import AttentionObserver
 from mcr_lens.hooks.observers.base import Observer
 from mcr_lens.hooks.observers.nonfinite import NonFinite
@@ -16,14 +16,14 @@ from mcr_lens.hooks.observers.residual import ResidualObserver
 from mcr_lens.hooks.observers.writes import WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.attached import attached_hooks
+from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
-from mcr_lens.models.cached import require_cache
+from mcr_lens.models.info import require_cache
+from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import warn_not_finite, without_broken
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
+from mcr_lens.validate import is_whole
 
 __all__ = ["check_prompts", "measure", "profile", "record"]
 
@@ -47,10 +47,10 @@ def profile(
         prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
-        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
             a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
-            free, else chunks that do (``planning.auto_chunk``).
+            free, else chunks that do (``models.auto_chunk``).
         estimator: how the matrix entropy is estimated.
         sink_position: the token that is watched; 0 unless you know better.
         progress: show a progress bar on a terminal or in a notebook.
@@ -131,17 +131,19 @@ def measure(
     reading = [hook for observer in observers for hook in observer.hooks()]
     check_hooks(model, [*interventions, *reading], min(prompts.lengths))
     nonfinite, attached = NonFinite(model), attached_hooks(model)
-    hooks = [*nonfinite.around(interventions), *reading]
+    hooks = [*nonfinite.around(keep_shapes(interventions)), *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     if chunk == "auto":
-        from mcr_lens.planning.chunks import auto_chunk  # a room of its own, that few calls need
+        from mcr_lens.models.memory import auto_chunk  # few calls need it
 
         chunk = auto_chunk(model, prompts.lengths, batch_size)
+    if chunk is not None and chunk < max(prompts.lengths):
+        warn_of_chunks(interventions)
     what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
     bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
     with bar, evaluation_mode(model):
-        for batch in prompts.batches(size):
+        for batch in prompts.batches(size, batch_cost(model)):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
     of_prompts = xr.Dataset(
@@ -164,9 +166,7 @@ def _merged(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """Results as one, each variable from one of them alone."""
     names = [str(name) for part in parts for name in {*part.data_vars} | {*part.coords} - {*part.dims}]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            f"an observer returns a variable {twice[0]!r}: rename it, others have it"
-        )
+        raise InputError(f"an observer returns a variable {twice[0]!r}: rename it, others have it")
     return xr.merge(parts, join="outer")
 
 

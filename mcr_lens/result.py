@@ -16,6 +16,7 @@ from mcr_lens import phases
 from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.phases import ChangePoints, Phases
+from mcr_lens.phases.curves import require_raw_estimator
 from mcr_lens.result_files import STACKED, SUMMARY_OF_DEPTH, check_profile, read_dataset, write_dataset
 from mcr_lens.thresholds import SINK_THRESHOLD
 
@@ -252,11 +253,7 @@ class Profile:
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
-        # Here, so that a saved profile can be read and drawn without importing torch.
-        from mcr_lens.metrics.estimator import Estimator
-
-        if not Estimator(**self.data.attrs.get("estimator", {})).is_raw:
-            raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
+        require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]
 

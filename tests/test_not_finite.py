@@ -16,8 +16,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.caveats import caveats
-from mcr_lens.hooks import current_context
-from mcr_lens.hooks import AttentionObserver
+from mcr_lens.hooks import AttentionObserver, current_context
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.sinks import locate_sink
 

@@ -1,6 +1,16 @@
-from .ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
-from .block import block_attention_to
 from .context import BatchContext, current_context, running
+from .generation import generating
+from .interventions import (
+    ablate_attention_write,
+    ablate_mlp_write,
+    block_attention_to,
+    clamp_norm,
+    intervention,
+    mean_ablate,
+    patch_activation,
+    resample_ablate,
+    zero_dimensions,
+)
 from .lenses.continuation import Answer, AnswerLens
 from .lenses.logit import LogitLens
 from .lenses.translators import Translators
@@ -14,9 +24,7 @@ from .observers.pooled_states import POOLINGS, PooledStates
 from .observers.residual import ResidualObserver
 from .observers.rows import Rows
 from .observers.writes import WriteObserver
-from .patch import mean_ablate, patch_activation, resample_ablate
 from .record import ActivationRecorder, Activations
-from .sequence import growing
 
 __all__ = [
     "POOLINGS",
@@ -43,7 +51,8 @@ __all__ = [
     "clamp_norm",
     "current_context",
     "depth_hook_name",
-    "growing",
+    "generating",
+    "intervention",
     "mean_ablate",
     "observe",
     "patch_activation",

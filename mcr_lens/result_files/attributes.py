@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_number, is_whole
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["check_attributes"]
 

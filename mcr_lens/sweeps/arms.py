@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.arms import build_arms, writes_of
+from mcr_lens.experiments.ablation.arms import build_arms, writes_of
 from mcr_lens.hooks import (
     ablate_attention_write,
     ablate_mlp_write,
@@ -152,7 +152,7 @@ class SweepArm:
     def _arguments(self, sink_position: int) -> dict[str, Any]:
         given = self._given()
         given.pop("rest_norm", None)
-        return {"position": sink_position} | given
+        return {"positions": given.pop("position", sink_position)} | given
 
 
 def _chosen_layers(layers: Any, baseline: Profile) -> list[int]:

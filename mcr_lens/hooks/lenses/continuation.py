@@ -8,13 +8,12 @@ import xarray as xr
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.lenses.translators import Translators, translate
-from mcr_lens.hooks.observers.base import depth_hooks
+from mcr_lens.hooks.observers.base import block_context, depth_hooks
 from mcr_lens.metrics.prediction import all_finite, log_distribution
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.readout import read_out, rows_at_a_time
-from mcr_lens.numeric import is_whole
+from mcr_lens.models.unembed import read_out, rows_at_a_time
+from mcr_lens.validate import is_whole
 
 __all__ = ["Answer", "AnswerLens"]
 
@@ -120,7 +119,7 @@ class AnswerLens:
         )
 
     def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        context = current_context()
+        context = block_context(hook)
         batch, rows, _ = residual.shape
         prompts = range(batch) if context.prompts is None else context.prompts
         tokens = torch.cat([self._asked[prompt] for prompt in prompts])

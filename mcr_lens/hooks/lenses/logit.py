@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hooks.context import BatchContext, current_context
-from mcr_lens.hooks.observers.base import PromptTable, depth_hooks
+from mcr_lens.hooks.context import BatchContext
+from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hooks
 from mcr_lens.hooks.observers.nonfinite import without
 from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import (
@@ -28,8 +28,8 @@ from mcr_lens.metrics.prediction import (
 )
 from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models import Hook, Model, model_facts, require
-from mcr_lens.models.readout import read_out, rows_at_a_time
-from mcr_lens.numeric import check_count
+from mcr_lens.models.unembed import read_out, rows_at_a_time
+from mcr_lens.validate import check_count
 
 __all__ = ["LogitLens"]
 
@@ -123,7 +123,7 @@ class LogitLens:
         stands_for = getattr(hook, "_target", None)
         if stands_for is not None and hook.name == stands_for.name:
             return
-        context = current_context()
+        context = block_context(hook)
         batch, rows, _ = residual.shape
         if place == 0:
             self._states, self._rows = [], Rows(residual, context)

@@ -45,9 +45,10 @@ class TunedLens(LogitLens):
         super().__init__(model, tokens, **options)
         facts = model_facts(model)
         if (translators.n_layers, translators.d_model) != (facts.n_layers, facts.d_model):
+            made_for = translators.record.get("base_model")
             raise InputError(
                 f"translators of {translators.n_layers} layers and width {translators.d_model}, made for "
-                f"{translators.record.get('base_model')}; {facts.name} has {facts.n_layers} and {facts.d_model}"
+                f"{made_for}; {facts.name} has {facts.n_layers} and {facts.d_model}"
             )
         self.translators = translators
         self._weights = translators.weights.to(model.cfg.device)

@@ -10,10 +10,11 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
-from mcr_lens.hooks.context import BatchContext, current_context
+from mcr_lens.errors import InputError
+from mcr_lens.hooks.context import BatchContext, context_at, current_context
 from mcr_lens.models import Hook, Model
 
-__all__ = ["BlockObserver", "Observer", "PromptTable", "depth_hook_name", "depth_hooks"]
+__all__ = ["BlockObserver", "Observer", "PromptTable", "block_context", "depth_hook_name", "depth_hooks"]
 
 State = TypeVar("State")
 
@@ -49,6 +50,23 @@ def depth_hook_name(depth: int, n_layers: int) -> str:
 def depth_hooks(read: Callable[..., None], depths: Sequence[int], n_layers: int) -> list[Hook]:
     """``read(residual, hook, depth)`` at each of these depths."""
     return [(depth_hook_name(depth, n_layers), partial(read, place=depth)) for depth in depths]
+
+
+def block_context(hook: Any) -> BatchContext:
+    """Where the block stands that an observer is given.
+
+    Raises:
+        InputError: in a pass outside the engine that is padded or goes on from a cache: whose rows these
+            are, and when their prompts end, is not known there.
+    """
+    context = current_context()
+    here = context_at(hook) if context.prompts is None else None
+    if here is not None and here != context and (here.mask is not None or here.offset > 0):
+        raise InputError(
+            "an observer meets a padded batch, or a block that goes on from a KV cache: use mcr.measure, "
+            "which knows where each prompt begins and ends"
+        )
+    return context
 
 
 class PromptTable:
@@ -151,7 +169,7 @@ class BlockObserver(Generic[State]):
         return self._table.dataset()
 
     def _read(self, block: Tensor, hook: Any, place: int) -> None:
-        context = current_context()
+        context = block_context(hook)
         rows = block.shape[self._rows_axis]
         if context.offset == 0:
             self._states[place] = self._new_state(place, context.prompt_lengths(len(block), rows))

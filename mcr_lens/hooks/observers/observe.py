@@ -9,9 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.intervene import check_hooks
-from mcr_lens.hooks.observers.base import PromptTable, depth_hook_name
+from mcr_lens.hooks.interventions import check_hooks
+from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hook_name
 from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Hook, Model, model_facts
@@ -34,11 +33,11 @@ def observe(
 
     The block is the tensor of the hook point, ``(batch, rows, ...)`` (attention patterns:
     ``(batch, head, rows, key)``), in float32 or better, with NaN in the rows that are padding. ``rows`` says
-    what they are (``mcr_lens.hooks.Rows``): ``rows.last(block)`` is each prompt's last token, ``rows.at(block, 3)``
-    another one, ``rows.mean(block)`` the mean over its tokens; ``rows.real``, ``rows.positions``,
-    ``rows.lengths`` and ``rows.prompts`` serve what else there is. The function returns ``{name: values}``
-    with one row for each prompt of the batch, in the order of the block. The result has them in the order
-    of the prompts.
+    what they are (``mcr_lens.hooks.Rows``): ``rows.last(block)`` is each prompt's last token,
+    ``rows.at(block, 3)`` another one, ``rows.mean(block)`` the mean over its tokens. For all else there are
+    ``rows.real``, ``rows.positions``, ``rows.lengths`` and ``rows.prompts``. The function returns
+    ``{name: values}`` with one row for each prompt of the batch, in the order of the block. The result has
+    them in the order of the prompts.
 
     Args:
         function: reads a block; it must not edit it.
@@ -129,7 +128,7 @@ class FunctionObserver:
         return points
 
     def _read(self, block: Tensor, hook: Any, name: str, place: int) -> None:
-        context = current_context()
+        context = block_context(hook)
         rows = Rows(block, context, axis=2 if is_pattern(name) else 1)
         before = block._version
         values = self._function(rows.without_padding(block.detach()), rows)
@@ -183,7 +182,7 @@ class FunctionObserver:
         if bool((has & had).any()):
             raise InputError(
                 f"observe: {name!r} has a value of one prompt in two chunks: leave out chunk=, "
-                "give it for one token (rows.last, rows.at), or say how chunks add up with chunks='sum' or 'max'"
+                "give it for one token (rows.last, rows.at), or say with chunks='sum' or 'max' how they add"
             )
         return torch.where(has, value, before)
 

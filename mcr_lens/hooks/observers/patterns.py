@@ -14,11 +14,9 @@ from mcr_lens.hooks.observers.base import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.roles import head_roles
 from mcr_lens.models import Model, model_facts
-from mcr_lens.numeric import check_count, is_whole
+from mcr_lens.validate import check_count, is_whole
 
 __all__ = ["PatternObserver"]
-
-_SCORES_OF_ROLES = ("sink_score", "identity_score", "previous_token_score", "mixing_score")
 
 
 class PatternObserver(PatternReader):
@@ -100,7 +98,12 @@ class PatternObserver(PatternReader):
 
     def _finish(self, place: int, state: AttentionState, context: BatchContext) -> None:
         values = {name: value for name, value in state.result().items() if name != "visible_queries"}
-        values["role"] = head_roles(*(values[name] for name in _SCORES_OF_ROLES))
+        values["role"] = head_roles(
+            values["sink_score"],
+            values["identity_score"],
+            values["previous_token_score"],
+            values["mixing_score"],
+        )
         columns = state.column_means()[..., : self._max_tokens]
         real = torch.arange(columns.shape[-1]) < state.lengths[:, None]
         real = real.to(columns.device)[:, None]

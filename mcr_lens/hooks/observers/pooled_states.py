@@ -12,9 +12,9 @@ from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hooks
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
-__all__ = ["POOLINGS", "PooledStates", "checked_depths", "checked_poolings"]
+__all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 
 POOLINGS = ("mean", "last", "mean_without_sink")
 
@@ -70,8 +70,8 @@ class PooledStates(BlockObserver[_Sums]):
         sink_position: int = 0,
     ) -> None:
         self._n_layers = model_facts(model).n_layers
-        self.poolings = checked_poolings(pooling)
-        self.depths = checked_depths(depths, self._n_layers)
+        self.poolings = chosen_poolings(pooling)
+        self.depths = chosen_depths(depths, self._n_layers)
         self._sink_position = sink_position
         super().__init__(PromptTable("depth", self.depths, trailing=("pooling", "dimension")))
 
@@ -110,7 +110,7 @@ class PooledStates(BlockObserver[_Sums]):
         return [which[pooling]() for pooling in self.poolings]
 
 
-def checked_poolings(pooling: str | Sequence[str]) -> tuple[str, ...]:
+def chosen_poolings(pooling: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several, each once, in the order given.
 
     Raises:
@@ -122,7 +122,7 @@ def checked_poolings(pooling: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def checked_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+def chosen_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     """Depths in rising order, each once; all of 0..L for ``None``. Negative ones count from the end.
 
     Raises:

@@ -44,11 +44,12 @@ class Rows:
     def at(self, values: Shaped[Tensor, "batch ..."], position: int) -> Float[Tensor, "batch ..."]:
         """The values at a position of each prompt, from its end if negative; NaN where it is elsewhere."""
         values = values.movedim(self.axis, 1)
-        prompts, rows = self._context.rows_at(position, *values.shape[:2])
-        dtype = torch.promote_types(values.dtype, torch.float32)
-        found = torch.full_like(values[:, 0], torch.nan, dtype=dtype)
-        found[prompts] = values[prompts, rows].to(dtype)
-        return found
+        at = self.lengths + position if position < 0 else torch.full_like(self.lengths, position)
+        rows = at - self._context.offset
+        here = (at >= 0) & (at < self.lengths) & (rows >= 0) & (rows < values.shape[1])
+        picked = values[torch.arange(len(values), device=at.device), rows.clamp(0, values.shape[1] - 1)]
+        picked = picked.to(torch.promote_types(values.dtype, torch.float32))
+        return torch.where(here.reshape(-1, *[1] * (picked.ndim - 1)), picked, torch.nan)
 
     def total(self, values: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Sum over each prompt's tokens in this block, in float64."""

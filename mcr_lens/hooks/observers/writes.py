@@ -8,7 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.observers.base import PromptTable, depth_hook_name
+from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hook_name
 from mcr_lens.hooks.observers.nonfinite import without
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.models import Hook, Model, model_facts, require
@@ -49,17 +49,17 @@ class WriteObserver:
         """Norm and component of each write, (prompt, layer)."""
         return self._table.dataset()
 
-    def _at_sink(self, tensor: Tensor) -> Tensor | None:
-        at = self._sink_position - current_context().offset
+    def _at_sink(self, tensor: Tensor, hook: Any) -> Tensor | None:
+        at = self._sink_position - block_context(hook).offset
         return tensor[:, at].detach().double() if 0 <= at < tensor.shape[1] else None
 
     def _keep(self, write: Tensor, hook: Any, kind: str) -> None:
-        at_sink = self._at_sink(write)
+        at_sink = self._at_sink(write, hook)
         if at_sink is not None:
             self._writes[kind] = at_sink
 
     def _read(self, state: Tensor, hook: Any, layer: int) -> None:
-        left_behind = self._at_sink(state)
+        left_behind = self._at_sink(state, hook)
         if left_behind is None:
             return
         values: dict[str, Tensor] = {}
