@@ -23,19 +23,13 @@ def model(request: pytest.FixtureRequest, load: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Any) -> list[dict[str, np.ndarray]]:
+def alone(model: Any, see: Any) -> list[dict[str, np.ndarray]]:
     """What the hook points of each prompt give in a run of its own, by names."""
     names = [f"blocks.{layer}.{point}" for layer in range(3) for point in ("hook_resid_pre", "hook_mlp_out")]
     names += ["blocks.2.hook_resid_post", "ln_final.hook_normalized"]
     names += [f"blocks.{layer}.attn.hook_pattern" for layer in range(3)]
-    runs = []
-    for tokens in ragged().tokens:
-        seen: dict[str, np.ndarray] = {}
-        hooks = [(name, lambda x, hook, name=name: seen.__setitem__(name, x[0].numpy())) for name in names]
-        with torch.no_grad():
-            model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=hooks)
-        runs.append(seen)
-    return runs
+    runs = [see(model, [], names, torch.tensor([tokens])) for tokens in ragged().tokens]
+    return [{name: tensor[0].numpy() for name, tensor in run.items()} for run in runs]
 
 
 def ragged() -> mcr.Prompts:
@@ -89,7 +83,7 @@ def test_a_mean_of_whole_prompts(model: Any, alone: Any) -> None:
     data = mcr.measure(model, ragged(), [mcr.observe(mean)], progress=False)
     expected = [np.linalg.norm(states(run), axis=-1).mean(1) for run in alone]
     np.testing.assert_allclose(data["mean"], expected, rtol=1e-5)
-    with pytest.raises(mcr.InputError, match="'mean' has a value of one prompt in two chunks: leave out chunk="):
+    with pytest.raises(mcr.InputError, match="'mean' has a value of one prompt in two chunks: leave out"):
         mcr.measure(model, ragged(), [mcr.observe(mean)], chunk=4, progress=False)
 
 
@@ -158,7 +152,11 @@ def in_place(block: torch.Tensor, rows: Rows) -> dict[str, torch.Tensor]:
     ("function", "options", "message"),
     [
         (lambda block, rows: {"x": block}, {}, r"'x' has shape \(1, 3, 32\) for 1 prompts and dims=\(\)"),
-        (lambda block, rows: {"x": block.norm(dim=-1)[:, :2]}, {"dims": "position"}, "return .1, 3., or name"),
+        (
+            lambda block, rows: {"x": block.norm(dim=-1)[:, :2]},
+            {"dims": "position"},
+            "return .1, 3., or name",
+        ),
         (lambda block, rows: block, {}, "returns Tensor: return {name: tensor}"),
         (lambda block, rows: {"x": 1.0}, {}, "returns dict: return {name: tensor}"),
         (last_norm, {"at": "hook_mlp_outt"}, "no hook 'blocks.0.hook_mlp_outt'"),
@@ -171,9 +169,12 @@ def in_place(block: torch.Tensor, rows: Rows) -> dict[str, torch.Tensor]:
     ],
 )
 def test_what_cannot_be_is_told(model: Any, function: Any, options: dict[str, Any], message: str) -> None:
+    def measured() -> None:
+        prompts = mcr.Prompts.from_tokens([[1, 5, 9]])
+        mcr.measure(model, prompts, [mcr.observe(function, **options)], progress=False)
+
     with pytest.raises(mcr.InputError, match=message) as caught:
-        observer = mcr.observe(function, **options)
-        mcr.measure(model, mcr.Prompts.from_tokens([[1, 5, 9]]), [observer], progress=False)
+        measured()
     assert "\n" not in str(caught.value)
 
 
