@@ -45,7 +45,7 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     sources = checkpoints(model.model, wanted, **options)
     # All checkpoints share one tokenizer.
-    tokens, settings = prompts.load(sources[-1].load()), run.settings() | options
+    tokens = prompts.load(sources[-1].load())
     try:
         profiles = mcr.experiments.profile_training(
             model.model, tokens, wanted, out=out, **run.settings(), **options

@@ -13,8 +13,8 @@ import torch
 
 import mcr_lens as mcr
 from mcr_lens.experiments.tasks import multiple_choice
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.models import plan
 from mcr_lens.prompts import read_texts
 from mcr_lens.sweeps import read_grid

@@ -9,7 +9,6 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.interventions.base import Indices, Intervention, build, index_tuple, rows_of
-from mcr_lens.hooks.interventions.check import shapes_attention
 from mcr_lens.hooks.interventions.positions import (
     Positions,
     PositionTuple,
@@ -68,7 +67,7 @@ def intervention(
         "function": getattr(function, "__name__", type(function).__name__),
         "positions": recorded(place),
     }
-    this = Intervention(call, settings, names, place, edits_pattern=any(map(shapes_attention, names)))
+    this = Intervention(call, settings, names, place, edits_pattern=any(map(is_pattern, names)))
     return build(
         this, {name: partial(_apply, name=name, positions=place, function=function) for name in names}, model
     )
