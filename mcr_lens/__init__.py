@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, planning, sweeps, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
         ablate_mlp_write,
         block_attention_to,
         clamp_norm,
+        generating,
+        intervention,
         mean_ablate,
         patch_activation,
         resample_ablate,
@@ -61,10 +63,6 @@ if TYPE_CHECKING:
     )
     from mcr_lens.models import (
         load_model,
-    )
-    from mcr_lens.planning import (
-        Plan,
-        plan,
     )
     from mcr_lens.prompts import (
         Prompts,
@@ -96,7 +94,6 @@ __all__ = [
     "InputError",
     "LogitLens",
     "Observer",
-    "Plan",
     "PooledStates",
     "Profile",
     "PromptPairs",
@@ -115,8 +112,10 @@ __all__ = [
     "embedding_tasks",
     "experiments",
     "fit_tuned_lens",
+    "generating",
     "hooks",
     "input_dependence",
+    "intervention",
     "kl_divergence",
     "lens_perplexity",
     "lens_summary",
@@ -136,8 +135,6 @@ __all__ = [
     "patch_activation",
     "perplexity_use",
     "phases",
-    "plan",
-    "planning",
     "probe_uses",
     "profile",
     "profile_training",
@@ -164,7 +161,6 @@ _HOMES = {
     "InputError": "mcr_lens.errors",
     "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
-    "Plan": "mcr_lens.planning",
     "PooledStates": "mcr_lens.hooks",
     "Profile": "mcr_lens.result",
     "PromptPairs": "mcr_lens.experiments",
@@ -182,7 +178,9 @@ _HOMES = {
     "clamp_norm": "mcr_lens.hooks",
     "embedding_tasks": "mcr_lens.experiments",
     "fit_tuned_lens": "mcr_lens.experiments",
+    "generating": "mcr_lens.hooks",
     "input_dependence": "mcr_lens.experiments",
+    "intervention": "mcr_lens.hooks",
     "kl_divergence": "mcr_lens.experiments",
     "lens_perplexity": "mcr_lens.experiments",
     "lens_summary": "mcr_lens.experiments",
@@ -199,7 +197,6 @@ _HOMES = {
     "multiple_choice": "mcr_lens.experiments",
     "patch_activation": "mcr_lens.hooks",
     "perplexity_use": "mcr_lens.experiments",
-    "plan": "mcr_lens.planning",
     "probe_uses": "mcr_lens.experiments",
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
@@ -214,7 +211,7 @@ _HOMES = {
     "write_dataset": "mcr_lens.result_files",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "sweeps", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

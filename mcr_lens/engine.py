@@ -8,17 +8,17 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described
+from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, warn_of_chunks
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.attached import attached_hooks
+from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
-from mcr_lens.models.cached import require_cache
+from mcr_lens.models.info import require_cache
+from mcr_lens.models.memory import auto_chunk
+from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import without_broken
-from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 from mcr_lens.validate import is_whole
@@ -45,10 +45,10 @@ def profile(
         prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
-        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
             a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
-            free, else chunks that do (``planning.auto_chunk``).
+            free, else chunks that do (``models.auto_chunk``).
         estimator: how the matrix entropy is estimated.
         sink_position: the token that is watched; 0 unless you know better.
         progress: show a progress bar on a terminal or in a notebook.
@@ -129,15 +129,17 @@ def measure(
         _refuse_attention_in_chunks(facts, max(prompts.lengths))
     reading = [hook for observer in watch.observers for hook in observer.hooks()]
     check_hooks(model, reading, min(prompts.lengths))
-    hooks = [*interventions, *reading]
+    hooks = [*keep_shapes(interventions), *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     if chunk == "auto":
         chunk = auto_chunk(model, prompts.lengths, batch_size)
+    if chunk is not None and chunk < max(prompts.lengths):
+        warn_of_chunks(interventions)
     what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
     bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
     with bar, evaluation_mode(model):
-        for batch in prompts.batches(size):
+        for batch in prompts.batches(size, batch_cost(model)):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
     data = without_broken(watch.result())

@@ -33,8 +33,8 @@ def demo(
     """
     import mcr_lens as mcr
     from mcr_lens.result_files import check_result_place
-    from mcr_lens.viz.report_page import check_page
-    from mcr_lens.viz.report_page import report as write_report
+    from mcr_lens.viz import report as write_report
+    from mcr_lens.viz._report import check_page
 
     check_result_place(out)
     page = report_beside(out)

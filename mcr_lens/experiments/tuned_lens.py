@@ -16,7 +16,7 @@ from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import shapes_attention
+from mcr_lens.hooks.interventions import shapes_attention
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.packed_rows import PackedRows
@@ -25,7 +25,7 @@ from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
 from mcr_lens.models import Model, attached_hooks, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
-from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.validate import check_count, check_fraction, check_positive

@@ -34,8 +34,8 @@ def check_variables(data: xr.Dataset, path: object) -> None:
         if "depth" not in data.coords:
             raise _wrong(path, LOST_LOGITS, "has no depths beside it")
     depths, positions = (data.variables.get(name) for name in _PLACES)
-    if (depths is None) != (positions is None):
-        raise _wrong(path, _PLACES[depths is None], f"has no {_PLACES[depths is not None]} beside it")
+    if depths is None and positions is not None:
+        raise _wrong(path, _PLACES[1], f"has no {_PLACES[0]} beside it")
     if depths is not None and positions is not None and not set(positions.dims) <= set(depths.dims):
         raise _wrong(path, _PLACES[1], f"has other dimensions than {_PLACES[0]}")
 

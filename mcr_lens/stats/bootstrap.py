@@ -19,6 +19,7 @@ from mcr_lens.validate import check_resampling
 __all__ = [
     "bootstrap_ends",
     "bootstrap_interval",
+    "bootstrap_ratio",
     "mean_of_prompts",
     "prompts_with_values",
     "resample_blocks",
@@ -93,6 +94,26 @@ def bootstrap_interval(
         )
         blocks.append(np.asarray(block, dtype=np.float64))
     return bootstrap_ends(np.concatenate(blocks), len(table), confidence)
+
+
+def bootstrap_ratio(
+    sums: Float[np.ndarray, "unit column"],
+    counts: Float[np.ndarray, "unit column"] | Float[np.ndarray, "unit 1"],
+    *,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
+    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units drawn anew as a whole.
+
+    Raises:
+        InputError: for infinite sums, or for options out of range.
+    """
+    means = resampled_means(np.column_stack([sums, counts]), confidence, n_resamples, seed)
+    columns = sums.shape[1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no unit that was drawn counts
+        ratios = means[:, :columns] / means[:, columns:]
+    return bootstrap_ends(ratios, np.full(columns, len(sums)), confidence)
 
 
 def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:

@@ -152,7 +152,7 @@ class SweepArm:
     def _arguments(self, sink_position: int) -> dict[str, Any]:
         given = self._given()
         given.pop("rest_norm", None)
-        return {"position": sink_position} | given
+        return {"positions": given.pop("position", sink_position)} | given
 
 
 def _chosen_layers(layers: Any, baseline: Profile) -> list[int]:

@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 
 import mcr_lens as mcr
 from mcr_lens.caveats import caveats
-from mcr_lens.models.attached import attached_hooks
 from mcr_lens.models.backend import as_module
+from mcr_lens.models.user_hooks import attached_hooks
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 15)], [1, *range(20, 26)]])
 

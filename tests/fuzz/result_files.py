@@ -23,7 +23,7 @@ from mcr_lens.caveats import caveats
 from mcr_lens.experiments.ablation.study import OUTCOMES
 from mcr_lens.result_files import netcdf
 from mcr_lens.viz import report
-from mcr_lens.viz.report_page.runs import read_runs
+from mcr_lens.viz._report.gather import gather
 
 SHOWN = ["norm_ratio", "normalized_entropy", "normalized_entropy_without_sink", "anisotropy"]
 SHOWN += [
@@ -219,7 +219,7 @@ def tables_of_tasks(draw: Draw, folder: Path, model: Any) -> None:
             cells[draw(st.integers(0, len(cells) - 1))] = odd
             whole = ",".join(cells).encode()
         (folder / name).write_bytes(whole)
-    read_runs([folder])
+    gather([folder])
 
 
 READERS = [results, attributes_of_profiles, variables_of_profiles, attributes_of_studies, tables_of_tasks]

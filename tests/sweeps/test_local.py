@@ -66,7 +66,7 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
         mcr.block_attention_to(0, range(layers[0] + 1, n_layers)),
         mcr.clamp_norm([1], max_ratio=2.0, rest_norm=rest),
         mcr.zero_dimensions(layers, sorted(set(massive.tolist()))),
-        mcr.ablate_attention_write(2, position=3),
+        mcr.ablate_attention_write(2, positions=3),
     ]
     for measured, interventions in zip(found, expected, strict=True):
         same(measured, profile(interventions))

@@ -9,7 +9,7 @@ from transformer_lens.utilities.components_utils import get_act_name
 
 from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import check_hooks
+from mcr_lens.hooks.interventions import check_hooks
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts

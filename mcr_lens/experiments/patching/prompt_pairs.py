@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts import BatchCost, Prompts
 from mcr_lens.validate import is_whole
 
 __all__ = ["PairBatch", "PromptPairs"]
@@ -145,10 +145,14 @@ class PromptPairs:
         """What a result stores about its pairs."""
         return {"clean": self.clean.attributes(), "corrupt": self.corrupt.attributes()}
 
-    def batches(self, batch_size: int | None = None) -> Iterator[PairBatch]:
+    def batches(
+        self,
+        batch_size: int | None = None,
+        cost: BatchCost = BatchCost(),  # noqa: B008  (immutable)
+    ) -> Iterator[PairBatch]:
         """The batches that ``Prompts.batches`` makes of either side: equal lengths, so equal batches."""
-        both = zip(self.clean.batches(batch_size), self.corrupt.batches(batch_size), strict=True)
-        for clean, corrupt in both:
+        sides = (prompts.batches(batch_size, cost) for prompts in (self.clean, self.corrupt))
+        for clean, corrupt in zip(*sides, strict=True):
             rows = list(clean.prompts)
             ids = (
                 None if ids is None else torch.tensor(ids)[rows] for ids in (self.answers, self.wrong_answers)
