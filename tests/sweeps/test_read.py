@@ -73,7 +73,7 @@ def test_every_setting_reaches_the_cells(tmp_path: Path) -> None:
         str(tmp_path / "data" / "p.jsonl"), field="q", n=5, seed=2, max_tokens=9, prepend_bos=False
     )
     assert cell.arm == SweepArm()
-    assert (cell.sink_position, cell.estimator) == (1, mcr.Estimator(unit_rows=True))
+    assert (cell.sink_position, cell.estimator) == (1, mcr.metrics.Estimator(unit_rows=True))
     assert cell.name.startswith("mine--p--baseline--")
 
 
@@ -90,46 +90,46 @@ ABLATE = 'intervention = "ablate_mlp_write"'
 REFUSED = {
     "": "models is missing",
     MODELS: "prompts is missing",
-    f"models = []\n{PROMPTS}": "models = []: give one or more",
-    f'models = "tiny"\n{PROMPTS}': "models = 'tiny': give one or more, as tables [[models]]",
+    f"models = []\n{PROMPTS}": "models = []: use a list of one or more",
+    f'models = "tiny"\n{PROMPTS}': "models = 'tiny': use a list of one or more",
     f'models = ["tiny"]\n{PROMPTS}': "models[0] = 'tiny': use a table",
     f"arms = []\n{MODELS}{PROMPTS}": "arms = []",
-    f"arm = 1\n{MODELS}{PROMPTS}": "the grid: unknown key 'arm'; use some of models, prompts, arms",
+    f"arm = 1\n{MODELS}{PROMPTS}": "grid.toml: unknown key 'arm'; use some of models, prompts, arms",
     f"{MODELS}dtyp = 1\n{PROMPTS}": "models[0]: unknown key 'dtyp'; use some of source, revisions",
-    f"{MODELS}dtype = 16\n{PROMPTS}": "models[0]: model: dtype = 16: use 'float32' or 'bfloat16'",
+    f"{MODELS}dtype = 16\n{PROMPTS}": "models[0]: dtype = 16: use 'float32', 'bfloat16' or",
     f'{MODELS}dtype = "int8"\n{PROMPTS}': "dtype = 'int8': use 'float32'",
     f"{MODELS}revisions = []\n{PROMPTS}": "revisions = []: use a list of one or more",
-    f"{MODELS}revisions = [1]\n{PROMPTS}": "revisions = [1]: use a list of one or more (text each)",
+    f"{MODELS}revisions = [1]\n{PROMPTS}": "revisions[0] = 1: use a text",
     f'{MODELS}revisions = ["a", "a"]\n{PROMPTS}': "revision 'a' stands there twice",
-    f"{MODELS}batch_size = 0\n{PROMPTS}": "batch_size = 0: use a whole number from 1",
-    f"{MODELS}batch_size = true\n{PROMPTS}": "batch_size = true: use a whole number or 'auto'",
+    f"{MODELS}batch_size = 0\n{PROMPTS}": "batch_size = 0: use a number from 1 or 'auto'",
+    f"{MODELS}batch_size = true\n{PROMPTS}": "batch_size = True: use a whole number or 'auto'",
     f"{MODELS}chunk = 1.5\n{PROMPTS}": "chunk = 1.5: use a whole number or 'auto'",
     f'{MODELS}chunk = "all"\n{PROMPTS}': "chunk = 'all': use a whole number or 'auto'",
     f'{MODELS}backend = "hooked_transformer"\ndevice_map = "auto"\n{PROMPTS}': "device_map works through",
     f'[[models]]\nname = "x"\n{PROMPTS}': "models[0]: source is missing",
-    f'[[models]]\nsource = ""\n{PROMPTS}': "source is empty",
+    f'[[models]]\nsource = ""\n{PROMPTS}': "source = '': use a name or a path (it is empty)",
     f"{MODELS}{MODELS}{PROMPTS}": "models: two are called 'tiny'",
     f'{MODELS}{MODELS}name = "other"\n{PROMPTS}': "models: 'tiny' and 'other' are the same",
     f"{MODELS}{PROMPTS}{PROMPTS}": "prompts: two are called 'made-up'",
-    f"{MODELS}{PROMPTS}n = 0\n": "prompts[0]: prompts made-up: n = 0",
-    f'{MODELS}{PROMPTS}n = "4"\n': "prompts[0]: prompts: n = '4': use a whole number",
+    f"{MODELS}{PROMPTS}n = 0\n": "prompts[0]: n = 0: use a number from 1",
+    f'{MODELS}{PROMPTS}n = "4"\n': "prompts[0]: n = '4': use a whole number",
     f'{MODELS}{PROMPTS}field = "q"\n': "field is for files and data sets only",
-    f'arms = ["ablate"]\n{MODELS}{PROMPTS}': "arms[0]: arm 'ablate': use one of baseline, ablate_mlp_write",
+    f'arms = ["ablate"]\n{MODELS}{PROMPTS}': "intervention = 'ablate': use 'baseline', 'ablate_mlp_write'",
     f'arms = ["baseline", "baseline"]\n{MODELS}{PROMPTS}': "arms: two are called 'baseline'",
     f"arms = [{{layers = [1]}}]\n{MODELS}{PROMPTS}": "arms[0]: intervention is missing",
-    f"arms = [{{{ABLATE}}}]\n{MODELS}{PROMPTS}": "arms[0]: arm ablate_mlp_write: layers is missing",
+    f"arms = [{{{ABLATE}}}]\n{MODELS}{PROMPTS}": "missing 1 required positional argument: 'layers'; it takes",
     f"arms = [3]\n{MODELS}{PROMPTS}": "arms[0] = 3: use a table",
     f"arms = [{{{ABLATE}, layers = []}}]\n{MODELS}{PROMPTS}": "layers = []",
     f"arms = [{{{ABLATE}, layers = [1, 1]}}]\n{MODELS}{PROMPTS}": "layers [1, 1]: each once",
     f"arms = [{{{ABLATE}, layers = [-1]}}]\n{MODELS}{PROMPTS}": "layers [-1]",
     f'arms = [{{{ABLATE}, layers = "all"}}]\n{MODELS}{PROMPTS}': "layers = 'all': use a list",
-    f"arms = [{{{ABLATE}, layers = [1], dose = 2}}]\n{MODELS}{PROMPTS}": "dose 2: use 0",
+    f"arms = [{{{ABLATE}, layers = [1], dose = 2}}]\n{MODELS}{PROMPTS}": "dose 2.0: use 0",
     f"arms = [{{{ABLATE}, layers = [1], dose = []}}]\n{MODELS}{PROMPTS}": "dose = []",
     f"arms = [{{{ABLATE}, layers = [1], dose = [1, 1]}}]\n{MODELS}{PROMPTS}": "two are called",
-    f"arms = [{{intervention = 'baseline', name = 'x'}}]\n{MODELS}{PROMPTS}": "leave the name out",
-    f"arms = [{{{ABLATE}, layers = [1], heads = [1]}}]\n{MODELS}{PROMPTS}": "heads is not for it; it takes",
+    f"arms = [{{intervention = 'baseline', name = 'x'}}]\n{MODELS}{PROMPTS}": "no name; leave them out",
+    f"arms = [{{{ABLATE}, layers = [1], heads = [1]}}]\n{MODELS}{PROMPTS}": "'heads'; it takes layers,",
     f'arms = [{{intervention = "baseline", dose = 1}}]\n{MODELS}{PROMPTS}': "it takes no arguments",
-    f'arms = [{{intervention = "zero_dimensions", layers = 1}}]\n{MODELS}{PROMPTS}': "dimensions is missing",
+    f'arms = [{{intervention = "zero_dimensions", layers = 1}}]\n{MODELS}{PROMPTS}': "argument: 'dimensions'",
     f"sink_position = -1\n{MODELS}{PROMPTS}": "sink_position = -1",
     f"[estimator]\nalpha = 0\n{MODELS}{PROMPTS}": "estimator: Renyi order",
     f"[estimator]\ncenter = 1\n{MODELS}{PROMPTS}": "center = 1: use true or false",
@@ -167,7 +167,7 @@ def test_files_that_are_no_grids_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_grids_made_in_python_are_checked_alike(models: Any, prompts: Any, arms: Any) -> None:
-    with pytest.raises(mcr.InputError, match="give a list of one or more"):
+    with pytest.raises(mcr.InputError, match=r"use (a list of one or more|a table)"):
         Grid(models, prompts, arms)
 
 
@@ -198,7 +198,7 @@ def test_every_setting_changes_the_name_of_a_cell() -> None:
         name({}, {}, {"layers": (2,)}),
         name({}, {}, {"dimensions": (3,)}),
         name({}, {}, {}, sink_position=1),
-        name({}, {}, {}, estimator=mcr.Estimator(alpha=2.0)),
+        name({}, {}, {}, estimator=mcr.metrics.Estimator(alpha=2.0)),
     ]
     assert len(set(names)) == len(names)
     assert name({}, {}, {}) == names[0]
