@@ -75,8 +75,7 @@ def load_model(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
         refuse_unsuited(source, type(source).__name__)
-        model_facts(source)
-        follow(source)
+        follow(source, model_facts(source).failed_checks)
         return source
     if device_map is not None and backend == "hooked_transformer":
         raise InputError("device_map works through the bridge: use backend='bridge'")
@@ -91,7 +90,7 @@ def load_model(
     refuse_unsuited(model, name)
     record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
-    follow(model)
+    follow(model, model_facts(model).failed_checks)
     return model
 
 

@@ -13,7 +13,7 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
-from mcr_lens.hooks.context import is_running
+from mcr_lens.hooks import BatchContext, current_context
 from mcr_lens.models.backend import as_module
 from mcr_lens.result_files import read_dataset, write_dataset
 
@@ -208,7 +208,7 @@ def test_nothing_is_left_behind_after_an_exception(model: Any) -> None:
         assert all(part.training for part in module.modules())
     finally:
         module.eval()
-    assert not is_running()
+    assert current_context() == BatchContext()
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 

@@ -254,9 +254,8 @@ def test_on_a_model_that_is_not_known_nothing_is_guessed(backend: str, llama_fol
     )
     # From now on it is known.
     assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=hooks), expected)
-    with pytest.raises(InputError):
-        with mcr.generating("tiny"):
-            pass
+    with pytest.raises(InputError), mcr.generating("tiny"):
+        pass
 
 
 def test_what_follows_a_model_is_no_hook_of_the_user_and_outlasts_a_copy(llama_folder: Any) -> None:

@@ -92,7 +92,7 @@ def warn_of_chunks(hooks: Sequence[Hook]) -> None:
 def edits_a_pattern(hooks: Iterable[Hook]) -> bool:
     """Whether a list may empty a row of attention: ours say so, of others the name of the point tells."""
     return any(
-        shapes_attention(str(name)) if intervention is None else intervention.edits_pattern
+        shapes_attention(str(name)) if intervention is None else intervention.need == "pattern_edits"
         for name, function in hooks
         for intervention in [_intervention_of(function)]
     )

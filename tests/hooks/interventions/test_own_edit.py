@@ -48,9 +48,7 @@ class Oracle:
         def edit(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
             state = (inputs[0] if inputs else named["hidden_states"]).clone()
             state[0, at] = turned(state[0, at])
-            return (
-                ((state, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": state})
-            )
+            return ((state, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": state})
 
         layers = self.model.get_submodule(HF_LAYERS.get(self.model.config.model_type, "model.layers"))
         handles = [layers[i].register_forward_pre_hook(edit, with_kwargs=True) for i in LAYERS]
@@ -122,9 +120,7 @@ def test_ragged_batches_and_chunks_edit_each_position_once(pair: Any, where: str
     expected = [oracle.logits(tokens, places) for tokens, places in zip(PROMPTS, own, strict=True)]
     for options in ({}, {"chunk": 1}, {"chunk": 3, "batch_size": 2}, {"chunk": 4}):
         seen = Logits(model)
-        mcr.measure(
-            model, mcr.Prompts.from_tokens(PROMPTS), [seen], edit(asked), progress=False, **options
-        )
+        mcr.measure(model, mcr.Prompts.from_tokens(PROMPTS), [seen], edit(asked), progress=False, **options)
         for prompt, logits in enumerate(expected):
             assert_equal(torch.cat(seen.rows[prompt]), logits, f"{options}, prompt {prompt}")
 
@@ -198,7 +194,10 @@ def test_a_hook_that_cannot_work_is_refused_by_name(load: Any) -> None:
     ]
     lists = [([(name, function)], message) for function, message in plain]
     lists += [
-        (mcr.intervention(name, lambda rows: rows[:1]), r"returned \(1, 32\) for rows of \(23, 32\): return as many"),
+        (
+            mcr.intervention(name, lambda rows: rows[:1]),
+            r"returned \(1, 32\) for rows of \(23, 32\): return as many",
+        ),
         (mcr.intervention(name, lambda rows: None), "returned NoneType"),  # type: ignore[arg-type,return-value]
         (mcr.intervention("hook_mlp_out", torch.relu, layers=[3]), r"no hook 'blocks\.3\.hook_mlp_out'"),
         (mcr.intervention(name, torch.relu, 5), "shortest prompt has 5 tokens"),
@@ -247,7 +246,9 @@ def test_what_has_no_row_for_each_token_is_refused(load: Any) -> None:
 
 def test_what_was_done_is_recorded(load: Any) -> None:
     hooks = edit([0, 3]) + mcr.intervention("blocks.0.hook_mlp_out", torch.relu)
-    profile = mcr.profile(load("llama"), mcr.Prompts.from_tokens(PROMPTS), interventions=hooks, progress=False)
+    profile = mcr.profile(
+        load("llama"), mcr.Prompts.from_tokens(PROMPTS), interventions=hooks, progress=False
+    )
     assert profile.data.attrs["interventions"] == [
         "intervention(at=hook_resid_pre, layers=[1, 2], function=turned, positions=[0, 3])",
         "intervention(at=blocks.0.hook_mlp_out, function=relu, positions=all)",
