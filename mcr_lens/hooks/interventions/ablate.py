@@ -186,7 +186,7 @@ def _mean_of_the_others(rows: Rows) -> Float[Tensor, "n"]:
             'rest_norm=profile.data.rest_norm.mean("prompt")'
         )
     others = rows.context.real_rows(batch, n_rows).clone()
-    others[rows.prompts, rows.index] = False
+    others[rows.prompts, rows.at] = False
     others = others[rows.prompts].to(rows.activation.device)
     if not others.any(-1).all():
         raise InputError("clamp_norm: a prompt has no other tokens to compare with: give rest_norm")

@@ -87,14 +87,14 @@ class Rows(NamedTuple):
     Attributes:
         prompts: of the batch, one for each row.
         positions: in its prompt.
-        index: in the block.
+        at: in the block.
     """
 
     activation: Tensor
     context: BatchContext
     prompts: Int[Tensor, "n"]
     positions: Int[Tensor, "n"]
-    index: Int[Tensor, "n"]
+    at: Int[Tensor, "n"]
 
 
 RowEdit = Callable[[Float[Tensor, "n ..."], Rows], Tensor | None]
@@ -118,7 +118,7 @@ def _edit_rows(
     rows = Rows(activation, context, *locate(this.positions, context, batch, n_rows, this.call))
     if not len(rows.prompts):
         return None
-    at = (rows.prompts, slice(None), rows.index) if is_pattern(name) else (rows.prompts, rows.index)
+    at = (rows.prompts, slice(None), rows.at) if is_pattern(name) else (rows.prompts, rows.at)
     values = edit(activation[at], rows)
     if values is None:
         return None
