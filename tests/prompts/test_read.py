@@ -241,6 +241,13 @@ def test_load_prompts_takes_the_first_or_a_sample(write: Callable[..., Path], ll
     assert len(set(sample.tokens)) == 5
 
 
+def test_blank_texts_are_not_among_the_n_and_are_counted(llama: Any) -> None:
+    prompts = mcr.load_prompts(["", "w1", " ", "w2", "w3", ""], llama, n=2)
+    assert prompts.tokens == ((1, 4), (1, 5))
+    assert prompts.dropped == 2
+    assert mcr.load_prompts(["", "w1"], llama).dropped == 1
+
+
 def test_load_prompts_of_a_list(llama: Any) -> None:
     texts = ["w1 w2", "w3"]
     prompts = mcr.load_prompts(texts, llama, n=1, seed=0)
