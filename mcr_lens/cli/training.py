@@ -47,9 +47,17 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     found = checkpoints(model.model, chosen, **options)
     # All checkpoints share one tokenizer.
-    measured = mcr.profile_training(
-        model.model, prompts.load(found[-1].load()), chosen, out=out, **run.settings(), **options
-    )
+    tokens = prompts.load(found[-1].load())
+    try:
+        measured = mcr.profile_training(model.model, tokens, chosen, out=out, **run.settings(), **options)
+    except KeyboardInterrupt as error:
+        there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in found)
+        typer.echo(
+            f"mcr-lens: interrupted, {there} of {len(found)} steps are in {out}; the same command goes on "
+            "from here",
+            err=True,
+        )
+        raise typer.Exit(130) from error
     mcr.viz.training(measured).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
     with showing(out):
         show_table(measured.headline, _levels(measured))
