@@ -31,15 +31,15 @@ def lens(
     check_result_place(out)
     tuned = None if translators is None else mcr.Translators.load(translators)
     loaded = model.load()
-    chosen = prompts.load(loaded)
+    texts = prompts.load(loaded)
     data = mcr.logit_lens(
-        loaded, chosen, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
+        loaded, texts, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
     )
     path = write_dataset(data, out)
     with showing(path):
         title = (
             f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
-            f"{len(chosen)} prompts, {sum(chosen.lengths):,} tokens (loss, entropy and KL in nats)"
+            f"{len(texts)} prompts, {sum(texts.lengths):,} tokens (loss, entropy and KL in nats)"
         )
         summary = mcr.lens_summary(data)
         show_table(title, summary)
