@@ -74,7 +74,7 @@ def valley(**attributes: Any) -> mcr.Profile:
 def page_of_tiny(bundled_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that the bundled model has: a profile, a study, a lens, a training run."""
     folder = tmp_path_factory.mktemp("report")
-    texts = mcr.word_problems(8)
+    texts = mcr.word_problems(4)
     prompts = mcr.Prompts.from_texts(texts, bundled_model)
     runs = [
         mcr.profile(bundled_model, prompts, progress=False),
