@@ -19,7 +19,7 @@ __all__ = ["ablate"]
 
 # What is written, and what it is for.
 FILES = {
-    "study.nc": "every number (read it back with mcr_lens.AblationStudy.load)",
+    "study.nc": "every number (read it back with mcr_lens.experiments.AblationStudy.load)",
     "effects.csv": "paired effects at the largest dose, with intervals and p-values",
     "claims.md": "what this model supports, in words",
     "dose_response.html": "the curves over the dose, for a browser",

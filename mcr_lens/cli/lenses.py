@@ -29,7 +29,7 @@ def lens(
     from mcr_lens.result_files import check_result_place, write_dataset
 
     check_result_place(out)
-    tuned = None if translators is None else mcr.Translators.load(translators)
+    tuned = None if translators is None else mcr.hooks.Translators.load(translators)
     loaded = model.load()
     texts = prompts.load(loaded)
     data = mcr.logit_lens(
@@ -41,7 +41,7 @@ def lens(
             f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
             f"{len(texts)} prompts, {sum(texts.lengths):,} tokens (loss, entropy and KL in nats)"
         )
-        summary = mcr.lens_summary(data)
+        summary = mcr.experiments.lens_summary(data)
         show_table(title, summary)
         show_list([f"Beware: {summary.attrs['not_finite']}"] if "not_finite" in summary.attrs else [])
         typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")

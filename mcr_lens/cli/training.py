@@ -45,9 +45,11 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     sources = checkpoints(model.model, wanted, **options)
     # All checkpoints share one tokenizer.
-    tokens = prompts.load(sources[-1].load())
+    tokens, settings = prompts.load(sources[-1].load()), run.settings() | options
     try:
-        profiles = mcr.profile_training(model.model, tokens, wanted, out=out, **run.settings(), **options)
+        profiles = mcr.experiments.profile_training(
+            model.model, tokens, wanted, out=out, **run.settings(), **options
+        )
     except KeyboardInterrupt as error:
         there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(
@@ -60,7 +62,7 @@ def training(
     with showing(out):
         show_table(profiles.headline, _levels(profiles))
         if len(sources) > 1:
-            show_list(str(mcr.appearance(profiles)).split("\n"))
+            show_list(str(mcr.experiments.appearance(profiles)).split("\n"))
         show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
 
 

@@ -63,7 +63,7 @@ def logit_lens(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> data = logit_lens(model, prompts, progress=False)
         >>> data.lens_loss.shape == (2, model.cfg.n_layers + 1), data.attrs["lens"]["kind"]
         (True, 'logit')

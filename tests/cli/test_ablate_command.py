@@ -41,7 +41,7 @@ def test_the_study_is_that_of_the_options(done: tuple[Path, str], llama: Any, qu
     expected = mcr.ablation_study(
         llama, prompts, [1], [0.5, 1], ["write", "other token"], seed=4, progress=False
     )
-    found = mcr.AblationStudy.load(done[0] / "study.nc")
+    found = mcr.experiments.AblationStudy.load(done[0] / "study.nc")
     assert found.data.dose.values.tolist() == [0, 0.5, 1]
     assert found.data.attrs["seed"] == 4
     np.testing.assert_allclose(
@@ -51,7 +51,7 @@ def test_the_study_is_that_of_the_options(done: tuple[Path, str], llama: Any, qu
 
 def test_what_is_printed_and_written_is_what_the_study_says(done: tuple[Path, str]) -> None:
     folder, shown = done
-    study = mcr.AblationStudy.load(folder / "study.nc")
+    study = mcr.experiments.AblationStudy.load(folder / "study.nc")
     effects, page = study.effects(), (folder / "claims.md").read_text(encoding="utf-8")
     pd.testing.assert_frame_equal(pd.read_csv(folder / "effects.csv"), effects, check_flags=False)
     for claim in study.claims():
@@ -165,7 +165,7 @@ def test_a_bar_and_nothing_folded_or_cut_on_a_terminal(
     assert "5/5" in text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text.split("Ablation study of")[1])
     assert all(len(line) <= 100 for line in plain.splitlines() if not line.startswith("saved in"))
-    study = mcr.AblationStudy.load(out / "study.nc")
+    study = mcr.experiments.AblationStudy.load(out / "study.nc")
     for claim in study.claims():
         assert unfolded(str(claim)) in unfolded(plain)
     assert f"{float(study.outcomes().loss.sel(dose=1).isel(arm=0).mean()):.3f} │" in plain
