@@ -175,6 +175,9 @@ def test_several_profiles_are_compared(tmp_path: Path) -> None:
     assert {"org/small", "org/large"} <= names
     assert curves["layout"]["xaxis3"]["title"]["text"] == "relative depth"  # five depths and eight
     assert "2 profiles" in page.text
+    # Each by itself too, over its depths.
+    own = [figure for figure in page.figures[1:] if "0 = embeddings" in str(figure["layout"].get("xaxis3"))]
+    assert any(figure["layout"].get("shapes") for figure in own)
     for phrase in (valley().phases(confidence=None).headline, "no compression phase"):
         assert phrase in page.text
 

@@ -136,7 +136,7 @@ def _provenance(runs: Sequence[Run]) -> list[Block]:
     for run in runs:
         rows = {"file": run.source}
         for name, value in run.attributes.items():
-            if name == "failed_checks":
+            if name == "failed_checks" and value is not None:
                 rows["self-check"] = f"failed: {_text(value)}" if value else "passed"
             elif name not in ("members", "arms", "learned_sink", "d_vocab"):
                 rows[plain(name)] = _text(value)
