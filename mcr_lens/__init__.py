@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, planning, sweeps, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, planning, results, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -76,9 +76,9 @@ if TYPE_CHECKING:
     from mcr_lens.result import (
         Profile,
     )
-    from mcr_lens.result_files import (
-        read_dataset,
-        write_dataset,
+    from mcr_lens.results import (
+        Profile,
+        load,
     )
     from mcr_lens.sinks import (
         locate_sink,
@@ -122,6 +122,7 @@ __all__ = [
     "lens_summary",
     "library_code",
     "linear_probes",
+    "load",
     "load_labelled",
     "load_model",
     "load_prompts",
@@ -142,16 +143,15 @@ __all__ = [
     "profile",
     "profile_training",
     "quality_by_depth",
-    "read_dataset",
     "read_grid",
     "record",
     "resample_ablate",
+    "results",
     "sweep",
     "sweep_status",
     "sweeps",
     "viz",
     "word_problems",
-    "write_dataset",
     "zero_dimensions",
 ]
 
@@ -166,7 +166,7 @@ _HOMES = {
     "Observer": "mcr_lens.hooks",
     "Plan": "mcr_lens.planning",
     "PooledStates": "mcr_lens.hooks",
-    "Profile": "mcr_lens.result",
+    "Profile": "mcr_lens.results",
     "PromptPairs": "mcr_lens.experiments",
     "Prompts": "mcr_lens.prompts",
     "Translators": "mcr_lens.hooks",
@@ -188,6 +188,7 @@ _HOMES = {
     "lens_summary": "mcr_lens.experiments",
     "library_code": "mcr_lens.prompts",
     "linear_probes": "mcr_lens.experiments",
+    "load": "mcr_lens.results",
     "load_labelled": "mcr_lens.prompts",
     "load_model": "mcr_lens.models",
     "load_prompts": "mcr_lens.prompts",
@@ -204,17 +205,15 @@ _HOMES = {
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
     "quality_by_depth": "mcr_lens.experiments",
-    "read_dataset": "mcr_lens.result_files",
     "read_grid": "mcr_lens.sweeps",
     "record": "mcr_lens.engine",
     "sweep": "mcr_lens.sweeps",
     "sweep_status": "mcr_lens.sweeps",
     "resample_ablate": "mcr_lens.hooks",
     "word_problems": "mcr_lens.prompts",
-    "write_dataset": "mcr_lens.result_files",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "sweeps", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "results", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from mcr_lens.not_finite import without_broken
 from mcr_lens.numeric import is_whole
 from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["check_prompts", "measure", "profile", "record"]
 

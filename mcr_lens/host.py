@@ -1,9 +1,13 @@
 """The memory of this machine, and sizes as people say them."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["free_memory", "host_memory", "in_words", "swap_space"]
 
@@ -18,6 +22,8 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type != "cuda":
         return host_memory()
+    import torch  # here, so that a saved result can be read without it
+
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 

@@ -26,16 +26,16 @@ def lens(
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place, write_dataset
+    from mcr_lens.results import check_place, save_dataset
 
-    check_result_place(out)
+    check_place(out, is_result=True)
     tuned = None if translators is None else mcr.Translators.load(translators)
     loaded = model.load()
     chosen = prompts.load(loaded)
     data = mcr.logit_lens(
         loaded, chosen, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
     )
-    path = write_dataset(data, out)
+    path = save_dataset(data, out)
     with showing(path):
         title = (
             f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
@@ -44,4 +44,4 @@ def lens(
         summary = mcr.lens_summary(data)
         show_table(title, summary)
         show_list([f"Beware: {summary.attrs['not_finite']}"] if "not_finite" in summary.attrs else [])
-        typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")
+        typer.echo(f"saved {path} (read it back with mcr_lens.load)")

@@ -10,7 +10,7 @@ from mcr_lens.cli.report import report_beside, said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
 if TYPE_CHECKING:
-    from mcr_lens.result import Profile
+    from mcr_lens.results import Profile
 
 __all__ = ["demo", "profile"]
 
@@ -32,11 +32,11 @@ def demo(
     The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
     """
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place
+    from mcr_lens.results import check_place
     from mcr_lens.viz.report_page import check_page
     from mcr_lens.viz.report_page import report as write_report
 
-    check_result_place(out)
+    check_place(out, is_result=True)
     page = report_beside(out)
     check_page(page)
     model = mcr.load_model("tiny")
@@ -56,16 +56,16 @@ def profile(
 ) -> None:
     """Measure every depth, layer and head of a model on your prompts in one pass."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place
+    from mcr_lens.results import check_place
 
-    check_result_place(out)
+    check_place(out, is_result=True)
     loaded = model.load()
     _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), out)
 
 
 def _save_and_show(profile: "Profile", out: Path, *closing: str) -> Path:
     """Save first: a reader who closes the pipe early must not cost the run."""
-    from mcr_lens.findings import findings
+    from mcr_lens.results import findings
 
     path = profile.save(out)
     with showing(path):

@@ -1,10 +1,7 @@
 """The files of an ablation study: everything, the effects, the claims in words, the figure."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from mcr_lens.cli.show import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +12,7 @@ __all__ = ["FILES", "about_p", "arms_in_words", "write_study"]
 
 # What is written, and what it is for.
 FILES = {
-    "study.nc": "every number (read it back with mcr_lens.AblationStudy.load)",
+    "study.nc": "every number (read it back with mcr_lens.load)",
     "effects.csv": "paired effects at the largest dose, with intervals and p-values",
     "claims.md": "what this model supports, in words",
     "dose_response.html": "the curves over the dose, for a browser",
@@ -25,12 +22,16 @@ FILES = {
 def write_study(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
     """All of ``FILES`` into a folder that is there."""
     from mcr_lens import viz
+    from mcr_lens.results import atomic_write
 
     study.save(folder / "study.nc")
-    effects.to_csv(folder / "effects.csv", index=False)
-    (folder / "claims.md").write_text(_claims_page(study, effects), encoding="utf-8")
-    # With the whole of plotly in it: it opens without a network.
-    viz.dose_response(study).write_html(folder / "dose_response.html", include_plotlyjs=True)
+    with atomic_write(folder / "effects.csv") as partial:
+        effects.to_csv(partial, index=False)
+    with atomic_write(folder / "claims.md") as partial:
+        partial.write_text(_claims_page(study, effects), encoding="utf-8")
+    with atomic_write(folder / "dose_response.html") as partial:
+        # With the whole of plotly in it: it opens without a network.
+        viz.dose_response(study).write_html(partial, include_plotlyjs=True)
 
 
 def arms_in_words(study: "AblationStudy") -> list[str]:
@@ -54,6 +55,8 @@ def about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
 
 
 def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
+    from mcr_lens.results.tables import to_markdown
+
     made = study.data.attrs
     depths = made["compressed_depths"]
     lines = [
@@ -71,7 +74,7 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
         "",
         f"## Outcomes, at dose {effects.attrs['dose']:g}",
         "",
-        *_markdown(study.outcome_table()),
+        to_markdown(study.outcome_table()),
         "",
         f"Means over prompts and over depths {depths[0]} to {depths[-1]}; the loss (nats a token) is the "
         "model's own.",
@@ -81,10 +84,3 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
         *(f"- {sentence}" for sentence in arms_in_words(study)),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _markdown(table: "pd.DataFrame") -> Sequence[str]:
-    names = ["arm", *(str(name).replace("_", " ") for name in table.columns)]
-    rows = [[str(arm), *map(number, row)] for arm, row in zip(table.index, table.values, strict=True)]
-    rule = ["---", *["---:"] * len(table.columns)]
-    return [f"| {' | '.join(cells)} |" for cells in (names, rule, *rows)]

@@ -12,7 +12,7 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.result import Profile
+    from mcr_lens.results import Profile
 
 __all__ = ["training"]
 
@@ -34,7 +34,7 @@ def training(
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
-    from mcr_lens.result_files import check_place
+    from mcr_lens.results import atomic_write, check_place
 
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
@@ -50,12 +50,13 @@ def training(
     measured = mcr.profile_training(
         model.model, prompts.load(found[-1].load()), chosen, out=out, **run.settings(), **options
     )
-    mcr.viz.training(measured).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
+    with atomic_write(out / FIGURE) as partial:
+        mcr.viz.training(measured).write_html(partial, include_plotlyjs=True)
     with showing(out):
         show_table(measured.headline, _levels(measured))
         if len(found) > 1:
             show_list(str(mcr.appearance(measured)).split("\n"))
-        show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
+        show_text(f"saved in {out}: a profile a step (mcr_lens.load), {FIGURE}")
 
 
 def _levels(measured: "Profile") -> "pd.DataFrame":

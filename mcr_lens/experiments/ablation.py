@@ -17,7 +17,7 @@ from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.numeric import is_number, is_whole
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.told import warnings_about
 
 __all__ = ["ablation_study"]

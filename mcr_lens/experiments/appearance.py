@@ -10,7 +10,7 @@ from jaxtyping import Float
 from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
 from mcr_lens.phases import MIN_ENTROPY_DROP, MIN_NORM_RATIO
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["Appearance", "appearance"]
 

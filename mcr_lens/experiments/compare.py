@@ -11,7 +11,7 @@ from scipy.special import ndtri, stdtrit
 from mcr_lens.bootstrap import bootstrap_ends, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.phases import find_phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["input_dependence"]
 

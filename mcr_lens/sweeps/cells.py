@@ -17,7 +17,7 @@ from mcr_lens.hooks import Observer
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
 from mcr_lens.told import warnings_about

@@ -7,7 +7,7 @@ from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.sweeps.cells import Cell, loading_key, prompts_key
 from mcr_lens.sweeps.crew import Crew, Member
 from mcr_lens.sweeps.folder import Failure, ResultFolder

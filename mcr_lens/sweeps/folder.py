@@ -10,8 +10,7 @@ from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.paths import plain_path
-from mcr_lens.result import Profile
-from mcr_lens.result_files import check_place
+from mcr_lens.results import Profile, check_place
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.writers import remove_leftovers, temporary_folder
 

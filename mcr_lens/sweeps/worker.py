@@ -15,7 +15,7 @@ from mcr_lens.models import Hook, Model
 from mcr_lens.not_finite import NotFiniteWarning
 from mcr_lens.planning.chunks import Sharing
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key
 from mcr_lens.sweeps.folder import Failure
 from mcr_lens.sweeps.local import release_memory

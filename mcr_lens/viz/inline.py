@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from mcr_lens.paths import plain_path
+from mcr_lens.results import atomic_write
 from mcr_lens.viz.tokens import escaped
 
 __all__ = ["View"]
@@ -60,9 +62,9 @@ class View:
 
     def save(self, path: str | Path) -> Path:
         """Write ``page()`` to a file; returns its path."""
-        path = Path(path)
-        path.write_text(self.page(), encoding="utf-8")
-        return path
+        with atomic_write(path) as partial:
+            partial.write_text(self.page(), encoding="utf-8")
+        return plain_path(path)
 
     def _repr_html_(self) -> str:
         return self.html(script=self._draws_heads and _here_carries_script())

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz.bands import add_band
 from mcr_lens.viz.panels import four_panels, log_axis, place
 from mcr_lens.viz.style import COLORS, styled

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz.bands import add_band
 from mcr_lens.viz.phase_bands import shade_phases
 from mcr_lens.viz.style import COLORS, styled

@@ -9,7 +9,7 @@ from mcr_lens import models
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model, model_facts
 from mcr_lens.prompts.word_problems import word_problems
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz.one_prompt import TextOrTokens, one_prompt
 from mcr_lens.viz.report_page.content import Block, Note, Section, Shown
 from mcr_lens.viz.report_page.runs import Run

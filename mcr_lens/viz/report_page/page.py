@@ -1,7 +1,6 @@
 """The page: what was found in words, then the sections, in one HTML file that asks for nothing."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
@@ -15,8 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model
-from mcr_lens.result import Profile
-from mcr_lens.result_files import check_place
+from mcr_lens.results import Profile, atomic_write, check_place
 from mcr_lens.viz.one_prompt import TextOrTokens
 from mcr_lens.viz.report_page import results
 from mcr_lens.viz.report_page.content import Block, Heading, Note, Section, Table, Words
@@ -94,7 +92,9 @@ def report(
         script=Markup(_file("page.js")),
         mark=Markup(_MARK),
     )
-    return _write(page, out)
+    with atomic_write(out) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return out
 
 
 def _check_once(results: Sequence[Result]) -> None:
@@ -176,29 +176,6 @@ def _same_model(run: Run, profiles: Sequence[ProfileReport]) -> Profile | None:
         if same and not report.run.attributes.get("interventions"):
             return report.profile
     return None
-
-
-def _write(page: str, out: Path) -> Path:
-    """To a temporary file beside it first, renamed when complete."""
-    temporary = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=".", suffix=".html.part")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, out)
-        temporary = None
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-    return out
 
 
 @cache

@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 
 from mcr_lens.errors import InputError
-from mcr_lens.findings import findings
 from mcr_lens.metrics.roles import MIXING_THRESHOLD, ROLES, head_roles
 from mcr_lens.phases import Phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile, findings
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz.bound_curves import bounds
 from mcr_lens.viz.curves import depth_curves

@@ -8,7 +8,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.appearance import appearance
 from mcr_lens.experiments.lenses import lens_summary
 from mcr_lens.experiments.study import AblationStudy
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz.doses import dose_response
 from mcr_lens.viz.lenses import lens_curves
 from mcr_lens.viz.maps import patching_map

@@ -17,8 +17,7 @@ from mcr_lens.experiments.study import AblationStudy
 from mcr_lens.experiments.tasks.best_depth import best_depth, quality_by_depth
 from mcr_lens.experiments.tasks.uses import choice_uses, perplexity_use, probe_uses
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.result import Profile
-from mcr_lens.result_files import read_dataset
+from mcr_lens.results import Profile, load_dataset
 from mcr_lens.viz.report_page.safe import plain
 
 __all__ = ["Kind", "Result", "Run", "Tasks", "read_runs", "whole"]
@@ -98,10 +97,10 @@ def _read(result: Result) -> list[Run]:
         raise InputError(f"a {type(result).__name__} is no result: give a saved file or folder, or a Profile")
     path = Path(result).expanduser()
     if not path.is_dir():
-        return _of_dataset(read_dataset(path), plain(path.name))
+        return _of_dataset(load_dataset(path), plain(path.name))
     name = plain(path.resolve().name)
     if (path / "study.nc").is_file():
-        return _of_dataset(read_dataset(path / "study.nc"), name)
+        return _of_dataset(load_dataset(path / "study.nc"), name)
     if (path / "quality.csv").is_file():
         return [_of_tables(path, name)]
     steps = sorted(path.glob("step_*.nc"))
@@ -115,7 +114,7 @@ def _read(result: Result) -> list[Run]:
         raise InputError(
             f"{name}: {len(files)} results, a report holds up to {_MOST}; name some of the files"
         )
-    return [run for file in files for run in _of_dataset(read_dataset(file), plain(file.name))]
+    return [run for file in files for run in _of_dataset(load_dataset(file), plain(file.name))]
 
 
 def _of_dataset(data: xr.Dataset, source: str) -> list[Run]:
@@ -163,7 +162,7 @@ def _of_profile(data: xr.Dataset, source: str) -> list[Run]:
 
 def _of_steps(files: Sequence[Path], source: str) -> Run:
     """A folder of ``mcr-lens training``: a profile a step."""
-    parts = [Profile(read_dataset(file)) for file in files]
+    parts = [Profile(load_dataset(file)) for file in files]
     with whole(source):
         numbered = sorted(
             ((int(file.stem.removeprefix("step_")), part) for file, part in zip(files, parts, strict=True)),
@@ -186,7 +185,7 @@ def _of_tables(folder: Path, source: str) -> Run:
         for name in best.columns.intersection(["exit_depth", "exit_low", "exit_high", "blocks_saved"]):
             best[name] = best[name].astype(float).astype("Int64")
     made = [file for file in sorted(folder.glob("*.nc")) if not file.name.startswith(".")]
-    parts = {file.name: read_dataset(file) for file in made}
+    parts = {file.name: load_dataset(file) for file in made}
     empty = xr.Dataset(attrs=next(iter(parts.values())).attrs if parts else {})
     run = _run("tasks", empty, source, Tasks(quality, best))
     notes = {name: not_finite_note(part, part.attrs.get("dtype")) for name, part in parts.items()}

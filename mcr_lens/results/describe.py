@@ -1,13 +1,24 @@
-"""A profile in words: each sentence states numbers that the profile holds."""
+"""Results in words: each sentence states numbers that the result holds."""
 
-import torch
+from __future__ import annotations
 
-from mcr_lens.metrics.residual import is_massive
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
-from mcr_lens.result import Profile
-from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 
-__all__ = ["findings"]
+if TYPE_CHECKING:
+    from mcr_lens.results.profile import Profile
+
+__all__ = ["caveats", "findings"]
+
+# Below this many prompts intervals cover too seldom (see bootstrap_interval).
+_FEW_PROMPTS = 8
+# Below this many tokens the first row alone lifts every head's sink score by more than 0.06.
+_FEW_TOKENS = 16
 
 
 def findings(profile: Profile) -> list[str]:
@@ -28,18 +39,16 @@ def _norm(profile: Profile) -> list[str]:
     peak = int(ratio.fillna(-float("inf")).values.argmax())
     position = int(profile.data.attrs.get("sink_position", 0))
     token = f"token at position {position}" if position else "first token"
-    top, median = (
-        torch.tensor(profile[name].isel(depth=peak).values)
-        for name in ("top_activation", "median_activation")
-    )
-    known = ~(top.isnan() | median.isnan())
-    massive = float(is_massive(top, median)[known].double().mean())
+    top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
+    known = top.notnull() & median.notnull()
+    massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(known).mean())
     return [
         f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
         f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
         f"{float(ratio[-1]):.1f} times.",
-        f"Largest activation there: {float(top.nanmean()):.0f}, {float((top / median).nanmean()):.0f} times "
-        f"the median; massive (above 100 and 1,000 times the median) in {massive:.0%} of the prompts.",
+        f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times "
+        f"the median; massive (above {MASSIVE:g} and {MASSIVE_RATIO:,g} times the median) in {massive:.0%} "
+        "of the prompts.",
     ]
 
 
@@ -90,3 +99,44 @@ def _valley(profile: Profile) -> str:
         f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "
         f"{float(without[low]):.2f} at the same depths."
     )
+
+
+def caveats(profile: Profile) -> list[str]:
+    """One sentence each: few or short prompts, broken states, failed checks, a learned sink, edits."""
+    data, made = profile.data, profile.data.attrs
+    n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
+    sentences = []
+    if n < _FEW_PROMPTS:
+        sentences.append(
+            f"{n} prompt{'s' * (n > 1)}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
+        )
+    if shortest < _FEW_TOKENS:
+        sentences.append(
+            f"The shortest prompt has {shortest} tokens: its first row alone gives every head a sink score "
+            f"of {1 / shortest:.2f}; sink_attention leaves that row out."
+        )
+    if "first_token" in data and len(np.unique(data.first_token)) > 1:
+        sentences.append("The prompts begin with different tokens: no first token is common to them.")
+    if note := not_finite_note(data, made.get("dtype")):
+        sentences.append(note)
+    infinite = [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]
+    if infinite:
+        sentences.append(f"Infinite values in {', '.join(infinite)}: so are their means over prompts.")
+    if made.get("learned_sink") and "learned_sink_mass" in data:
+        mass = data.learned_sink_mass.mean("prompt")
+        sentences.append(
+            f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
+            f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
+        )
+    for check, why in (made.get("failed_checks") or {}).items():
+        sentences.append(f"The model failed a check ({check}): {why}")
+    if made.get("interventions"):
+        sentences.append(
+            f"The model was edited while it was measured, by {len(made['interventions'])} hooks."
+        )
+    if attached := made.get("attached_hooks"):
+        sentences.append(
+            f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}"
+            f"{' ...' if len(attached) > 3 else ''}."
+        )
+    return sentences
