@@ -73,9 +73,6 @@ if TYPE_CHECKING:
         load_prompts,
         word_problems,
     )
-    from mcr_lens.result import (
-        Profile,
-    )
     from mcr_lens.results import (
         Profile,
         load,
