@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcr_lens import experiments, hooks, metrics, models, phases, planning, results, sweeps, viz
+    from mcr_lens import experiments, hooks, metrics, models, phases, results, sweeps, viz
     from mcr_lens.engine import (
         measure,
         profile,
@@ -62,10 +62,6 @@ if TYPE_CHECKING:
     from mcr_lens.models import (
         load_model,
     )
-    from mcr_lens.planning import (
-        Plan,
-        plan,
-    )
     from mcr_lens.prompts import (
         Prompts,
         library_code,
@@ -93,7 +89,6 @@ __all__ = [
     "InputError",
     "LogitLens",
     "Observer",
-    "Plan",
     "PooledStates",
     "Profile",
     "PromptPairs",
@@ -134,8 +129,6 @@ __all__ = [
     "patch_activation",
     "perplexity_use",
     "phases",
-    "plan",
-    "planning",
     "probe_uses",
     "profile",
     "profile_training",
@@ -161,7 +154,6 @@ _HOMES = {
     "InputError": "mcr_lens.errors",
     "LogitLens": "mcr_lens.hooks",
     "Observer": "mcr_lens.hooks",
-    "Plan": "mcr_lens.planning",
     "PooledStates": "mcr_lens.hooks",
     "Profile": "mcr_lens.results",
     "PromptPairs": "mcr_lens.experiments",
@@ -197,7 +189,6 @@ _HOMES = {
     "multiple_choice": "mcr_lens.experiments",
     "patch_activation": "mcr_lens.hooks",
     "perplexity_use": "mcr_lens.experiments",
-    "plan": "mcr_lens.planning",
     "probe_uses": "mcr_lens.experiments",
     "profile": "mcr_lens.engine",
     "profile_training": "mcr_lens.experiments",
@@ -210,7 +201,7 @@ _HOMES = {
     "word_problems": "mcr_lens.prompts",
     "zero_dimensions": "mcr_lens.hooks",
 }
-_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "results", "sweeps", "viz")
+_MODULES = ("experiments", "hooks", "metrics", "models", "phases", "results", "sweeps", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,15 +13,15 @@ from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.attached import attached_hooks
+from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
-from mcr_lens.models.cached import require_cache
+from mcr_lens.models.info import require_cache
+from mcr_lens.models.memory import auto_chunk
+from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import without_broken
-from mcr_lens.numeric import is_whole
-from mcr_lens.planning.chunks import auto_chunk
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.results import Profile
+from mcr_lens.validate import is_whole
 
 __all__ = ["check_prompts", "measure", "profile", "record"]
 
@@ -45,10 +45,10 @@ def profile(
         prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
-        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
         chunk: feed prompts in chunks of this many tokens through the KV cache: long contexts without
             a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
-            free, else chunks that do (``planning.auto_chunk``).
+            free, else chunks that do (``models.auto_chunk``).
         estimator: how the matrix entropy is estimated.
         sink_position: the token that is watched; 0 unless you know better.
         progress: show a progress bar on a terminal or in a notebook.
@@ -137,7 +137,7 @@ def measure(
     what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
     bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
     with bar, evaluation_mode(model):
-        for batch in prompts.batches(size):
+        for batch in prompts.batches(size, batch_cost(model)):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
     data = without_broken(watch.result())

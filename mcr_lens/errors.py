@@ -1,6 +1,8 @@
 """The one exception type users meet when what they gave cannot be used, and others' words in one line."""
 
-__all__ = ["InputError", "one_line"]
+import importlib.util
+
+__all__ = ["InputError", "one_line", "require_extra"]
 
 
 class InputError(ValueError):
@@ -17,3 +19,9 @@ class InputError(ValueError):
 def one_line(error: Exception, limit: int | None = None) -> str:
     """What an exception says, in one line of at most ``limit`` characters."""
     return " ".join(str(error).split())[:limit]
+
+
+def require_extra(module: str, what: str, extra: str) -> None:
+    """Raise ``InputError`` where a package is not installed that comes with an extra of this one."""
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f'{what} need {module}, which is not installed: pip install "mcr-lens[{extra}]"')

@@ -1,48 +1,46 @@
-"""The memory of this machine, and sizes as people say them."""
+"""The memory of this machine, and sizes as people write them. Light: torch is loaded only to ask a GPU."""
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
+
+from mcr_lens.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["free_memory", "host_memory", "in_words", "swap_space"]
+__all__ = ["free_memory", "host_memory", "in_words", "number_of_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still take: of a CUDA device, or of the host for all others.
+    """Bytes that this process may still take on a CUDA device, or on the host for any other device.
 
-    What torch's allocator has reserved on a device and does not use counts as free. Of the host it is what is
-    free within the control group's limit.
+    What torch's allocator has reserved on a device and does not use counts as free.
     """
     if device.type != "cuda":
         return host_memory()
-    import torch  # here, so that a saved result can be read without it
+    import torch
 
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def host_memory() -> int:
-    """Free memory of the host in bytes, or of the container that the process lives in."""
-    # No Linux: all of it is the best there is to say.
-    free = _meminfo("MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Free memory of the host in bytes, or of the container that the process runs in."""
+    free = psutil.virtual_memory().available
     try:
-        limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # no control group, or "max"
-        pass
-    return free
-
-
-def swap_space() -> int:
-    """Free swap space in bytes, as far as the system tells."""
-    return _meminfo("SwapFree") or 0
+        return free
+    return min(free, limit - used)
 
 
 def in_words(size: float) -> str:
@@ -58,9 +56,19 @@ def in_words(size: float) -> str:
     return f"{size / 1e3:.0f} kB"
 
 
-def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+def number_of_bytes(text: str, name: str = "memory") -> int:
+    """The bytes of a size such as ``"80GB"`` or ``"1.5 GiB"``.
+
+    Raises:
+        InputError: for anything else, a number without a unit included.
+
+    Example:
+        >>> number_of_bytes("80GB"), number_of_bytes("1.5 GiB")
+        (80000000000, 1610612736)
+    """
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?)b\s*", str(text), flags=re.IGNORECASE)
+    size = 0 if parts is None else float(parts[1]) * (_BINARY_UNITS if parts[3] else _UNITS)[parts[2].lower()]
+    if not 1 <= size < 1e18:
+        is_number = re.fullmatch(r"\s*\d+(\.\d+)?\s*", str(text))
+        raise InputError(f"{name} {text!r}: write the unit, such as {f'{text}GB' if is_number else '80GB'}")
+    return int(size)

@@ -32,7 +32,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "mcr_lens" / "tiny" / "README.md",
 ]
-PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "planning", "prompts", "sweeps", "viz")
+PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "prompts", "sweeps", "viz")
 # Packages whose outputs the pages of tasks speak of.
 NEEDS = {"tasks.md": "sklearn"}
 

@@ -14,7 +14,7 @@ import mcr_lens as mcr
 from mcr_lens.models import model_facts
 from mcr_lens.results import caveats
 from mcr_lens.sinks import locate_sink
-from mcr_lens.viz.sinks import attention_sinks
+from mcr_lens.viz import attention_sinks
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 40)], [1, *range(20, 31)]])
 # What the learned logit of each layer's heads takes is set by hand: nothing, a little, nearly all.

@@ -40,7 +40,7 @@ def ablate(
 ) -> None:
     """Take away, dose by dose, what makes the sink token massive, and see what goes with it."""
     import mcr_lens as mcr
-    from mcr_lens.experiments.arms import ARMS
+    from mcr_lens.experiments.ablation.arms import ARMS
 
     check_folder(out, list(FILES), overwrite)
     chosen: Literal["emergence"] | list[int] = "emergence"

@@ -1,4 +1,4 @@
-"""``mcr-lens plan``: memory and time of a profile from the model's configuration; nothing is loaded."""
+"""``mcr-lens plan``: does a profile fit into memory? From the configuration alone; nothing is loaded."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -7,12 +7,12 @@ import typer
 
 from mcr_lens.cli.options import RunOptions
 from mcr_lens.cli.show import show_list, show_table, showing
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, one_line
 
 __all__ = ["plan"]
 
 _MOST = 10_000_000
-# What is said of a file or data set of prompts.
+# Options for a file or data set of prompts.
 _OF_FILES = ("field", "max_tokens", "config", "split")
 
 
@@ -57,63 +57,86 @@ class PlanOptions:
     bits: Annotated[
         float | None, typer.Option(help="Bits a weight of the blocks, if quantised.", rich_help_panel="Model")
     ] = None
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of GPUs; 0 for the CPU; what is here if left out.", rich_help_panel="Machine"
+        ),
+    ] = None
     memory: Annotated[
         str | None,
-        typer.Option(help="80GB, 8x80GB, cpu; what is free here if left out.", rich_help_panel="Machine"),
+        typer.Option(help="Of each GPU, e.g. 80GB; what is free if left out.", rich_help_panel="Machine"),
     ] = None
     host_memory: Annotated[
-        str | None, typer.Option(help="Memory of the host, such as 512GB.", rich_help_panel="Machine")
-    ] = None
-    flops: Annotated[
-        float | None,
-        typer.Option(help="Operations a second; measured here if left out.", rich_help_panel="Machine"),
+        str | None,
+        typer.Option(help="Of the host, e.g. 512GB; what is free if left out.", rich_help_panel="Machine"),
     ] = None
 
 
 def plan(options: PlanOptions, run: RunOptions) -> None:
-    """Predict memory and time of a profile from the model's configuration, and say which settings fit."""
-    chunk = run.settings()["chunk"]
-    for name, value in (("--n", options.n), ("--tokens", options.tokens), ("--chunk", chunk)):
+    """Predict the memory of a profile from the model's configuration, and say whether it fits."""
+    settings = run.settings()
+    for name, value in (("--n", options.n), ("--tokens", options.tokens), ("--chunk", settings["chunk"])):
         if value not in (None, "auto") and value > _MOST:
             raise InputError(f"{name} {value:.3g}: use a number up to {_MOST:,}")
-    lengths = None if options.tokens is None else [options.tokens] * (options.n or 1)
-    prompts = options.prompts or lengths
-    if prompts is None or (options.prompts and lengths):
+    if (options.prompts is None) == (options.tokens is None):
         raise InputError("give either PROMPTS or --tokens (with --n)")
-    if options.tokens is not None and not 2 <= options.tokens:
+    if options.tokens is not None and options.tokens < 2:
         raise InputError(f"--tokens {options.tokens}: a prompt needs at least 2")
     if options.n is not None and options.n < 1:
         raise InputError(f"--n {options.n}: ask for at least one prompt")
+    given = {name: value for name in _OF_FILES if (value := getattr(options, name)) is not None}
+    if options.prompts is None and given:
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} is for PROMPTS, which are missing: give them, or --n")
 
-    foreign = [name for name in _OF_FILES if getattr(options, name) is not None]
-    if options.prompts is None and foreign:
-        raise InputError(
-            f"--{foreign[0].replace('_', '-')} is for PROMPTS, which are missing: give them, or --n"
-        )
+    from mcr_lens import models
 
-    from mcr_lens.host import in_words
-    from mcr_lens.planning import plan as predict
-
-    chosen: dict[str, Any] = {}
     if options.prompts is not None:
-        chosen = {name: getattr(options, name) for name in ("n", *_OF_FILES)}
-    settings = run.settings()
-    planned = predict(
+        lengths = _lengths(options.prompts, options, {**given, "n": options.n})
+    else:
+        lengths = [options.tokens or 0] * (options.n or 1)
+    planned = models.plan(
         options.model,
-        prompts,
+        lengths,
         backend=options.backend,
         dtype=options.dtype,
         revision=options.revision,
+        devices=options.devices,
         memory=options.memory,
         host_memory=options.host_memory,
         batch_size=None if settings["batch_size"] == "auto" else settings["batch_size"],
         chunk=settings["chunk"],
         bits=options.bits,
-        flops=options.flops,
-        **chosen,
     )
     with showing("nothing"):
-        show_table(planned.headline, planned.summary())
+        show_table(planned.headline, planned.table())
         show_list(planned.sentences())
-        parts = planned.parts().GB.map(lambda size: in_words(1e9 * size) if size else "")
-        show_table("Memory by part", parts.rename("size").to_frame())
+        show_table("Memory by part", planned.parts())
+
+
+def _lengths(prompts: str, options: PlanOptions, of_files: dict[str, Any]) -> list[int]:
+    """Tokens of every prompt, counted by the model's tokenizer alone."""
+    from types import SimpleNamespace
+
+    from transformers import AutoTokenizer
+
+    from mcr_lens.models.hub import hub_or_cache
+    from mcr_lens.models.load_checks import model_folder
+    from mcr_lens.prompts import load_prompts
+
+    folder = model_folder(options.model, options.revision)
+    try:
+        if folder is not None:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            with hub_or_cache():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    options.model, revision=options.revision, trust_remote_code=False
+                )
+    except Exception as error:  # missing, broken, behind no network
+        raise InputError(
+            f"{options.model}: no tokenizer to count the prompts' tokens with ({one_line(error, 120)}); give "
+            "--tokens 512 --n 64 instead of PROMPTS"
+        ) from error
+    return list(load_prompts(prompts, SimpleNamespace(tokenizer=tokenizer), **of_files).lengths)

@@ -33,8 +33,8 @@ def demo(
     """
     import mcr_lens as mcr
     from mcr_lens.results import check_place
-    from mcr_lens.viz.report_page import check_page
-    from mcr_lens.viz.report_page import report as write_report
+    from mcr_lens.viz import report as write_report
+    from mcr_lens.viz._report import check_page
 
     check_place(out, is_result=True)
     page = report_beside(out)

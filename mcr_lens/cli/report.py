@@ -29,9 +29,9 @@ def report(
 
     Several profiles are compared. The page needs no network, and nothing in a result file can run.
     """
-    from mcr_lens.viz.report_page import report as written
+    from mcr_lens.viz import report as write_report
 
-    path = written(list(runs), out, model, prompt, overwrite=overwrite)
+    path = write_report(list(runs), out, model, prompt, overwrite=overwrite)
     with showing(path):
         show_text(said_of_report(path))
 

@@ -41,7 +41,7 @@ def arms_in_words(study: "AblationStudy") -> list[str]:
 
 def about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
     """What stands behind the p-values, and how small they could have become."""
-    from mcr_lens.experiments.claims import ALPHA
+    from mcr_lens.experiments.ablation.claims import ALPHA
 
     floor, compared = effects.attrs["smallest_p"], effects.attrs["comparisons"]
     reached = float(effects["p_adjusted"].to_numpy().min())

@@ -48,7 +48,7 @@ def logit_lens(
         translators: from ``fit_tuned_lens`` or ``Translators.load``: the tuned lens, not the logit lens.
         top_k: also the best tokens of every position, (prompt, depth, position, k).
         per_token: also every variable before its mean over tokens.
-        batch_size: prompts a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
         chunk: feed prompts in chunks of this many tokens through the KV cache, as in ``profile``.
 
     Returns:

@@ -47,7 +47,7 @@ def profile_training(
         **options: for ``load_model``: ``backend``, ``dtype``, ``device``, ...
 
     Returns:
-        A profile with one more dimension, ``step``; ``mcr_lens.experiments.appearance`` says when what
+        A profile with one more dimension, ``step``; ``mcr_lens.experiments.appearances`` says when what
         appeared.
 
     Raises:

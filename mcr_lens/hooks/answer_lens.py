@@ -15,9 +15,9 @@ from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.translators import Translators, translate
 from mcr_lens.metrics.prediction import all_finite, log_distribution
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
-from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = ["Answer", "AnswerLens"]
 

@@ -26,8 +26,8 @@ from mcr_lens.hooks.positions import Position, check_position
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.hooks.sequence import FIRST_OUTPUT, FIRST_PATTERN, Follower
 from mcr_lens.models.backend import Hook, Model
-from mcr_lens.models.facts import ModelFacts, model_facts, owner_of
-from mcr_lens.numeric import is_whole
+from mcr_lens.models.info import ModelFacts, model_facts, owner_of
+from mcr_lens.validate import is_whole
 
 __all__ = [
     "Edit",

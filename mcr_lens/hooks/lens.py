@@ -30,9 +30,9 @@ from mcr_lens.metrics.prediction import (
 )
 from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models import Hook, Model, model_facts, require
-from mcr_lens.models.readout import read_out, rows_at_a_time
+from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
-from mcr_lens.numeric import check_count
+from mcr_lens.validate import check_count
 
 __all__ = ["LogitLens"]
 

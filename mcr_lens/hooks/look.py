@@ -15,7 +15,7 @@ from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.roles import head_roles
 from mcr_lens.models import Hook, Model, model_facts, require
-from mcr_lens.numeric import check_count, is_whole
+from mcr_lens.validate import check_count, is_whole
 
 __all__ = ["PatternObserver"]
 

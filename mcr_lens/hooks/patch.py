@@ -22,7 +22,7 @@ from mcr_lens.hooks.positions import located
 from mcr_lens.hooks.record import Activations, is_pattern
 from mcr_lens.hooks.sequence import is_growing
 from mcr_lens.models.backend import Hook, Model
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = ["mean_ablate", "patch_activation", "resample_ablate"]
 

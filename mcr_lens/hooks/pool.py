@@ -15,7 +15,7 @@ from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, current_context, is_running
-from mcr_lens.models.facts import owner_of
+from mcr_lens.models.info import owner_of
 
 __all__ = ["FIRST_OUTPUT", "FIRST_PATTERN", "Follower", "growing", "is_growing"]
 

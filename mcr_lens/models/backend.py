@@ -47,9 +47,14 @@ def has_hooked_transformer() -> bool:
 
 
 def check_backend(backend: object) -> None:
-    """Raise ``InputError`` for what is no name of a backend, nor ``"auto"``."""
+    """Raise ``InputError`` unless this is ``"auto"`` or the name of a backend that is installed."""
     if backend not in ("auto", "hooked_transformer", "bridge"):
         raise InputError(f"backend {backend!r}: use 'auto', 'hooked_transformer' or 'bridge'")
+    if backend == "hooked_transformer" and not has_hooked_transformer():
+        raise InputError(
+            "HookedTransformer was removed in TransformerLens 4: use backend='bridge', "
+            "or pip install 'transformer-lens<4'"
+        )
 
 
 def backend_of(model: Model) -> Backend:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Model, checkpoint_labels
 from mcr_lens.models.load import load_model
-from mcr_lens.numeric import is_whole
 from mcr_lens.tiny import checkpoint_steps
+from mcr_lens.validate import is_whole
 
 __all__ = ["Checkpoint", "checkpoints"]
 
@@ -63,7 +63,11 @@ def checkpoints(
         >>> [checkpoint.step for checkpoint in checkpoints("tiny", [0, 512])]
         [0, 512]
     """
-    _check(source, steps)
+    if isinstance(steps, str):
+        if steps not in ("all", "thinned"):
+            raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
+    elif not isinstance(steps, Iterable) or not all(map(is_whole, steps)):
+        raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
     found = _checkpoints(source, steps, options)
     if not found:
         raise InputError("no checkpoints: give at least one folder, or a mapping from steps to folders")
@@ -75,31 +79,27 @@ def checkpoints(
     return [found[step] for step in sorted(set(wanted))]
 
 
-def _check(source: Source, steps: Sequence[int] | str) -> None:
-    if isinstance(steps, str) and steps not in ("all", "thinned"):
-        raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
-    if not isinstance(steps, str) and (not isinstance(steps, Iterable) or not all(map(is_whole, steps))):
-        raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
-    if not isinstance(source, str | Path | Iterable):
-        raise InputError(f"checkpoints of {source!r}: give a name, folders, or a mapping from step to folder")
-    wrong = [step for step in source if not is_whole(step)] if isinstance(source, Mapping) else []
-    if wrong:
-        raise InputError(f"{wrong[0]!r} is no step: a mapping goes from whole numbers to folders or names")
-
-
 def _checkpoints(
     source: Source, steps: Sequence[int] | str, options: Mapping[str, Any]
 ) -> dict[int, Checkpoint]:
     """Every checkpoint of a source by its step."""
     if isinstance(source, Mapping):
-        return {int(step): _named(int(step), str(place), options) for step, place in source.items()}
+        wrong = [step for step in source if not is_whole(step)]
+        if wrong:
+            raise InputError(
+                f"{wrong[0]!r} is no step: a mapping goes from whole numbers to folders or names"
+            )
+        return {int(step): _of_place(int(step), str(place), options) for step, place in source.items()}
     if not isinstance(source, str | Path):
+        if not isinstance(source, Iterable):
+            raise InputError(
+                f"checkpoints of {source!r}: give a name, folders, or a mapping from step to folder"
+            )
         return _of_folders([Path(folder) for folder in source], options)
     name = str(source)
     if name == "tiny":
         return _of_revisions(name, checkpoint_steps(), "step{}", options)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    if (folder := Path(name).expanduser()).is_dir():
         return _of_folders([inside for inside in folder.iterdir() if inside.is_dir()], options)
     known = checkpoint_labels(name)
     if known is None:
@@ -123,7 +123,7 @@ def _of_revisions(
     return {step: Checkpoint(step, name, {**options, "revision": pattern.format(step)}) for step in steps}
 
 
-def _named(step: int, place: str, options: Mapping[str, Any]) -> Checkpoint:
+def _of_place(step: int, place: str, options: Mapping[str, Any]) -> Checkpoint:
     """``name@revision``, a name, or a folder."""
     name, at, revision = place.rpartition("@")
     if at and not Path(place).expanduser().exists():
@@ -147,8 +147,8 @@ def _of_folders(folders: Sequence[Path], options: Mapping[str, Any]) -> dict[int
 
 def _thinned(steps: Sequence[int]) -> list[int]:
     """First, last, and between them none closer than a factor."""
-    kept: list[int] = list(steps[:1])
+    thinned = list(steps[:1])
     for step in steps[1:]:
-        if step >= _FACTOR * kept[-1] or step == steps[-1]:
-            kept.append(step)
-    return kept
+        if step >= _FACTOR * thinned[-1] or step == steps[-1]:
+            thinned.append(step)
+    return thinned

@@ -1,21 +1,24 @@
 """What a loaded model must satisfy for its hooks to mean what their names say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.attached import points_set_aside
-from mcr_lens.models.backend import Model, as_module, evaluation_mode, run
-from mcr_lens.models.logit_error import logit_error
+from mcr_lens.models.backend import Model, as_module, evaluation_mode, new_cache, run
 from mcr_lens.models.own_attention import AttentionCheck
+from mcr_lens.models.unembed import read_out
+from mcr_lens.models.user_hooks import points_set_aside
 
-__all__ = ["SelfCheck", "self_check"]
+__all__ = ["SelfCheck", "cache_check", "logit_error", "self_check"]
 
-_TOKENS = 6
-_TINY = torch.finfo(torch.float32).tiny
+_READ = (
+    "hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post",
+    "attn.hook_pattern", "attn.hook_v", "attn.hook_z",
+)  # fmt: skip
 
 
 class SelfCheck(NamedTuple):
@@ -43,21 +46,75 @@ def self_check(model: Model) -> SelfCheck:
         return _check(model)
 
 
+def cache_check(model: Model) -> str | None:
+    """What goes wrong when a model is fed in chunks; ``None`` when nothing was found.
+
+    Six tokens, whole and as two and four, must give the same logits for the last four. So a position or a
+    mask that forgets what the cache holds is found; what only happens beyond a sliding window is not.
+    """
+    tokens = _tokens(model)
+    with evaluation_mode(model):
+        whole = run(model, tokens, [])
+        try:
+            cache = new_cache(model, 1)
+            run(model, tokens[:, :2], [], cache=cache)
+            rest = run(model, tokens[:, 2:], [], cache=cache)
+        except Exception as error:  # an architecture may have another kind of memory, or none
+            return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
+    assert whole is not None and rest is not None
+    difference = logit_error(rest, whole[:, 2:])
+    if not difference <= _tolerance(whole):
+        return f"through its KV cache the logits differ by {difference:.2g}"
+    return None
+
+
+def logit_error(found: Float[Tensor, "*batch vocab"], expected: Float[Tensor, "*batch vocab"]) -> float:
+    """``||found - expected|| / ||expected||`` over all logits, in float32.
+
+    In float16 both ways may overflow, and then agree: Inf counts as the end of the dtype, and what is NaN in
+    both is left out. NaN where nothing is left, and where one of them alone is NaN.
+
+    Example:
+        >>> logit_error(torch.tensor([3.0, torch.nan]), torch.tensor([4.0, torch.nan]))
+        0.25
+    """
+    found = found.to(expected.device)
+    known = ~(found.isnan() & expected.isnan())
+    ends = [torch.finfo(logits.dtype).max for logits in (found, expected)]
+    first, second = (
+        logits[known].float().nan_to_num(nan=torch.nan, posinf=end, neginf=-end)
+        for logits, end in zip((found, expected), ends, strict=True)
+    )
+    return float((first - second).norm() / second.norm())
+
+
+def _tokens(model: Model) -> Tensor:
+    return torch.arange(1, 7, device=model.cfg.device)[None] % model.cfg.d_vocab
+
+
+def _tolerance(logits: Tensor) -> float:
+    return 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
+
+
 def _check(model: Model) -> SelfCheck:
-    tokens = torch.arange(1, _TOKENS + 1, device=model.cfg.device)[None] % model.cfg.d_vocab
+    tokens = _tokens(model)
     seen: dict[str, Tensor] = {}
-    names = [name for name in _names(model) if name in model.hook_dict]
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda tensor, hook: seen.__setitem__(name, tensor.detach().clone())
+
+    names = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in _READ]
+    names = [name for name in names if name in model.hook_dict]
     try:
         with AttentionCheck(model) as attention:
-            logits = run(model, tokens, [(name, _keep(seen, name)) for name in names])
+            logits = run(model, tokens, [(name, keep(name)) for name in names])
     except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
         raise InputError(
             f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
             f"{one_line(error, 200)}); another version of it, or its other model class, may"
         ) from error
     assert logits is not None
-    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
-
+    tolerance = _tolerance(logits)
     sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
     learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
     found = {
@@ -71,24 +128,6 @@ def _check(model: Model) -> SelfCheck:
     return SelfCheck(failed | attention.failed(tolerance), learned_sink)
 
 
-def _names(model: Model) -> list[str]:
-    per_block = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
-    names = []
-    for layer in range(model.cfg.n_layers):
-        names += [
-            f"blocks.{layer}.{name}"
-            for name in (*per_block, "attn.hook_pattern", "attn.hook_v", "attn.hook_z")
-        ]
-    return names
-
-
-def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(tensor: Tensor, hook: object) -> None:
-        seen[name] = tensor.detach().clone()
-
-    return hook
-
-
 def _has_sink_logits(model: Model) -> bool:
     """A logit a head that takes part in the softmax and is dropped: both model classes call them sinks."""
     return any(name.endswith(".sinks") for name, _ in as_module(model).named_parameters())
@@ -96,8 +135,6 @@ def _has_sink_logits(model: Model) -> bool:
 
 def _leave_room(sums: list[Tensor], tolerance: float) -> bool:
     """Rows of all patterns sum to at most one, some to clearly less, and not all of a pattern to nothing."""
-    if not sums:
-        return False
     allowed = all(bool(((rows >= 0) & (rows <= 1 + tolerance)).all() & (rows > 0).any()) for rows in sums)
     return allowed and any(bool((rows < 1 - 2 * tolerance).any()) for rows in sums)
 
@@ -107,8 +144,7 @@ def _pattern_rows(sums: list[Tensor], n_layers: int, learned_sink: bool, toleran
         return "no attention pattern fires"
     if len(sums) < n_layers:  # blocks of another kind between those with attention
         return f"{n_layers - len(sums)} of {n_layers} blocks have no attention pattern"
-    worst = float(torch.stack([(rows - 1).abs().max() for rows in sums]).max())
-    # Written so that NaN fails.
+    worst = _worst([(rows - 1).abs().max() for rows in sums])
     if not worst <= tolerance and not learned_sink:
         return f"rows of a pattern sum to 1 only within {worst:.2g}"
     return None
@@ -117,56 +153,55 @@ def _pattern_rows(sums: list[Tensor], n_layers: int, learned_sink: bool, toleran
 def _value_rows(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
     """Value vectors may be normed after their hook point, or lie in another order than their name says."""
     errors = []
-    for layer in range(model.cfg.n_layers):
-        pattern, values, heads = (
-            seen.get(f"blocks.{layer}.attn.hook_{name}") for name in ("pattern", "v", "z")
-        )
-        if pattern is None or values is None or heads is None:
+    for layer, parts in _parts(model, seen, _READ[4:]):
+        if any(part is None for part in parts):
             continue
+        pattern, values, heads = (part.float() for part in parts if part is not None)
         if values.ndim != 4 or values.shape[1] != pattern.shape[-1] or pattern.shape[1] % values.shape[2]:
             return f"the value vectors of block {layer} have the shape {tuple(values.shape)}"
         each = values.repeat_interleave(pattern.shape[1] // values.shape[2], dim=2)
-        summed = torch.einsum("bhqk,bkhd->bqhd", pattern.float(), each.float()).flatten()
-        given = heads.float().flatten()
+        summed, given = torch.einsum("bhqk,bkhd->bqhd", pattern, each).flatten(), heads.flatten()
         if summed.shape != given.shape:
             return f"the heads of block {layer} give {len(given)} numbers, their values {len(summed)}"
         # A layer whose values are all zero is right, too.
-        errors.append((summed - given).norm() / given.norm().clamp(min=_TINY))
-    worst = float(torch.stack([error.cpu() for error in errors]).max()) if errors else 0.0
-    if not worst <= tolerance:
+        errors.append((summed - given).norm() / given.norm().clamp(min=torch.finfo(torch.float32).tiny))
+    if errors and not (worst := _worst(errors)) <= tolerance:
         return f"patterns times value vectors differ from what the heads give by {worst:.2g}"
     return None
 
 
 def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
     errors = []
-    for layer in range(model.cfg.n_layers):
-        block = f"blocks.{layer}."
-        parts = [seen.get(block + name) for name in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out")]
-        post = seen.get(block + "hook_resid_post")
-        if post is None or any(part is None for part in parts):
+    for layer, parts in _parts(model, seen, _READ[:4]):
+        if any(part is None for part in parts):
             return f"block {layer} lacks one of resid_pre, attn_out, mlp_out, resid_post"
-        total = torch.stack([part.float() for part in parts if part is not None]).sum(0)
-        errors.append((total - post.float()).norm() / post.float().norm())
-    worst = float(torch.stack([error.cpu() for error in errors]).max())
-    if not worst <= tolerance:
+        *writes, post = (part.float() for part in parts if part is not None)
+        errors.append((torch.stack(writes).sum(0) - post).norm() / post.norm())
+    if not (worst := _worst(errors)) <= tolerance:
         return f"resid_pre + attn_out + mlp_out differs from resid_post by {worst:.2g}"
     return None
+
+
+def _parts(
+    model: Model, seen: Mapping[str, Tensor], names: tuple[str, ...]
+) -> Iterator[tuple[int, list[Tensor | None]]]:
+    """What was read at hook points of each block."""
+    for layer in range(model.cfg.n_layers):
+        yield layer, [seen.get(f"blocks.{layer}.{name}") for name in names]
+
+
+def _worst(errors: list[Tensor]) -> float:
+    """The largest, NaN if there is one: compared as ``not worst <= tolerance`` it fails."""
+    return float(torch.stack([error.cpu() for error in errors]).max())
 
 
 def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tolerance: float) -> str | None:
     last = seen.get(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     if last is None:
         return "the last block has no resid_post"
-    norm, unembed = getattr(model, "ln_final", None), getattr(model, "unembed", None)
-    if norm is None or unembed is None:
+    if getattr(model, "ln_final", None) is None or getattr(model, "unembed", None) is None:
         return "the architecture has no final norm, or no unembedding"
-    with torch.no_grad():
-        read = unembed(norm(last))
-    cap = getattr(model.cfg, "output_logits_soft_cap", -1.0)
-    if cap and cap > 0:
-        read = cap * torch.tanh(read.float() / cap)
-    error = logit_error(read, logits)
+    error = logit_error(read_out(model, last), logits)
     if not error <= tolerance:
         return f"unembed(ln_final(last depth)) differs from the logits by {error:.2g}"
     return None
@@ -182,8 +217,8 @@ def _pattern_edits(model: Model, tokens: Tensor, logits: Tensor) -> str | None:
         edited[..., 0] = 1.0
         return edited
 
-    edited = run(model, tokens, [(name, only_first_key)])
-    assert edited is not None
-    if torch.equal(edited, logits):
+    edited_logits = run(model, tokens, [(name, only_first_key)])
+    assert edited_logits is not None
+    if torch.equal(edited_logits, logits):
         return "edits of attention patterns are discarded by this architecture"
     return None

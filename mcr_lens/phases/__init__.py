@@ -4,15 +4,10 @@ Everything here reads a profile (or its dataset) against thresholds that are arg
 the answer; "no compression phase" is one of the answers. The unit of every interval is the prompt.
 """
 
-from mcr_lens.phases.alpha import first_singular_value
 from mcr_lens.phases.change_points import ChangePoints, change_points
-from mcr_lens.phases.constancy import constancy
+from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
 from mcr_lens.phases.correlations import correlations
-from mcr_lens.phases.find import Phases, find_phases
-from mcr_lens.phases.intervals import PhaseIntervals
-from mcr_lens.phases.resampling import Place
-from mcr_lens.phases.span import MIN_ENTROPY_DROP, MIN_NORM_RATIO
-from mcr_lens.phases.stages import (
+from mcr_lens.phases.emergence import (
     MIN_SHARE,
     Stage,
     dissipation_layers,
@@ -20,6 +15,10 @@ from mcr_lens.phases.stages import (
     emergence_layers,
     emergence_stages,
 )
+from mcr_lens.phases.intervals import PhaseIntervals, Place
+from mcr_lens.phases.per_prompt import constancy
+from mcr_lens.phases.phases import Phases, find_phases
+from mcr_lens.phases.singular_value import first_singular_value
 
 __all__ = [
     "MIN_ENTROPY_DROP",

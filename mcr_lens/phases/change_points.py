@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves, mean_of_prompts
-from mcr_lens.phases.find import find_phases
-from mcr_lens.phases.resampling import Place, matched_places, place_interval, resampled_means, with_values
+from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves
+from mcr_lens.phases.intervals import Place, matched_places, place_intervals
+from mcr_lens.phases.phases import find_phases
+from mcr_lens.stats.bootstrap import mean_of_prompts, prompts_with_values, resampled_means
+from mcr_lens.validate import check_positive
 
 __all__ = ["PENALTY", "ChangePoints", "change_points", "segment"]
 
@@ -140,24 +141,23 @@ def change_points(
         >>> change_points(data).table()["begins"].tolist()
         ['compression', 'refinement']
     """
-    if not penalty > 0:
-        raise InputError(f"penalty {penalty} must be above 0, such as {PENALTY}")
+    check_positive("penalty", penalty, PENALTY)
     data = dataset_of(profile)
     kept, by_prompt = joint_curves(data, curves)
-    table = with_values(by_prompt)
-    units = np.array([_UNIT.get(name, 1.0) for name in kept])
+    table = prompts_with_values(by_prompt)
+    units = np.array([_UNIT.get(name, 1.0) for name in kept])[:, None]
     n, mean = len(table), mean_of_prompts(by_prompt)
-    found = np.flatnonzero(segment(mean / units[:, None], penalty)).tolist()
-    points, same = tuple(Place(depth) for depth in found), float("nan")
+    depths = np.flatnonzero(segment(mean / units, penalty)).tolist()
+    points, same = tuple(map(Place, depths)), float("nan")
     if confidence is not None and n > 1:
-        means = resampled_means(table, confidence, n_resamples, seed)
-        again = segment(means / units[:, None], penalty)
-        matched = matched_places(again, found)
-        points = tuple(place_interval(at, matched[:, i], n, confidence) for i, at in enumerate(found))
-        same = float((again.sum(1) == len(found)).mean())
+        again = segment(resampled_means(table, confidence, n_resamples, seed) / units, penalty)
+        points = place_intervals(depths, matched_places(again, depths), n, confidence)
+        same = float((again.sum(1) == len(depths)).mean())
+    phases = find_phases(data, confidence=None)
+    spans = {"compression": phases.compress, "refinement": phases.refine}
     return ChangePoints(
         points=points,
-        segments=_segments(mean, found, kept),
+        segments=_segments(mean, depths, kept),
         curves=kept,
         penalty=penalty,
         confidence=confidence,
@@ -165,7 +165,7 @@ def change_points(
         n_resamples=n_resamples,
         seed=seed,
         same_number=same,
-        boundaries=_boundaries(profile),
+        boundaries={name: span[0] for name, span in spans.items() if span},
     )
 
 
@@ -196,32 +196,22 @@ def segment(
         cost += best[..., :stop] + penalty * (np.arange(stop) > 0)
         start[..., stop] = (cost <= cost.min(-1, keepdims=True) + _TIE).argmax(-1)
         best[..., stop] = cost.min(-1)
-    return _begun(start)
-
-
-def _begun(start: np.ndarray) -> Bool[np.ndarray, "*set depth"]:
-    """Which depths begin a segment, from the best start of the last segment before each stop."""
-    n_depths = start.shape[-1] - 1
-    begun = np.zeros((*start.shape[:-1], n_depths + 1), dtype=bool)
+    # Back from the end: which depth begins the last segment, which the one before it.
+    begun = np.zeros(best.shape, dtype=bool)
     stop = np.full((*start.shape[:-1], 1), n_depths, dtype=np.intp)
     for _ in range(n_depths):
         stop = np.take_along_axis(start, stop, -1)
         np.put_along_axis(begun, stop, True, -1)
-    begun[..., 0] = False
-    return begun[..., :n_depths]
+    return begun[..., :n_depths] & (np.arange(n_depths) > 0)
 
 
 def _cumulative(values: Float[np.ndarray, "*set curve depth"]) -> np.ndarray:
     return np.concatenate([np.zeros_like(values[..., :1]), values.cumsum(-1)], axis=-1)
 
 
-def _segments(mean: Float[np.ndarray, "curve depth"], found: list[int], names: Sequence[str]) -> pd.DataFrame:
-    edges = [0, *found, mean.shape[1]]
+def _segments(
+    mean: Float[np.ndarray, "curve depth"], depths: list[int], names: Sequence[str]
+) -> pd.DataFrame:
+    edges = [0, *depths, mean.shape[1]]
     rows = [[first, stop - 1, *mean_of_prompts(mean[:, first:stop].T)] for first, stop in pairwise(edges)]
     return pd.DataFrame(rows, columns=["first", "last", *names])
-
-
-def _boundaries(profile: ProfileLike) -> dict[str, int]:
-    found = find_phases(profile)
-    spans = {"compression": found.compress, "refinement": found.refine}
-    return {name: span[0] for name, span in spans.items() if span}

@@ -6,15 +6,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from mcr_lens.bootstrap import bootstrap_interval, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import ProfileLike, by_prompt, dataset_of
-from mcr_lens.phases.resampling import interval, resampled_means
-from mcr_lens.phases.shifts import FEWEST, correlation, shift_test
-from mcr_lens.statistics import adjusted
+from mcr_lens.stats.bootstrap import bootstrap_ends, bootstrap_interval, resampled_means
+from mcr_lens.stats.paired import adjusted
+from mcr_lens.stats.shift_test import FEWEST, correlation, shift_test
+from mcr_lens.validate import check_resampling
 
 __all__ = ["OUTCOMES", "correlations"]
 
@@ -54,7 +53,7 @@ def correlations(
 
         p = share of the n shifts, 0 included, with |r| at least that observed
 
-    (the larger of two such shares, see ``mcr_lens.phases.shifts.shift_test``). This holds for series that
+    (the larger of two such shares, see ``mcr_lens.stats.shift_test``). This holds for series that
     are alike all along the depth. Where both change most in the first and last layers, for whatever
     reasons of their own, p is too small: in simulations with larger changes at both ends it fell below 0.05
     in a third of the draws. Look at the curves before believing it. It cannot be below
@@ -70,7 +69,7 @@ def correlations(
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
-        correction: see ``mcr_lens.statistics.adjusted``. Holm by default: with so few outcomes it costs
+        correction: see ``mcr_lens.stats.adjusted``. Holm by default: with so few outcomes it costs
             less than ``"by"`` and holds under any dependence too.
         confidence: coverage aimed at by the intervals.
         n_resamples: of the bootstrap; all shifts are always used.
@@ -100,15 +99,15 @@ def correlations(
     written = np.diff(by_prompt(data, f"log_{norm}" if log else norm))
     resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
     rows = {}
-    for level, row in (("pooled", _pooled), ("per prompt", _per_prompt)):
-        for outcome in outcomes:
-            x, y = _pairs(written, np.diff(by_prompt(data, outcome)))
-            for method in methods:
-                rows[level, outcome, method] = row(x, y, method, resampling)
+    for outcome in outcomes:
+        x, y = _pairs(written, np.diff(by_prompt(data, outcome)))
+        for method in methods:
+            rows["pooled", outcome, method] = _pooled(x, y, method, **resampling)
+            rows["per prompt", outcome, method] = _per_prompt(x, y, method, **resampling)
     index = pd.MultiIndex.from_tuples(rows, names=["level", "outcome", "method"])
-    table = pd.DataFrame(list(rows.values()), index=index)
+    table = pd.DataFrame(list(rows.values()), index=index).loc[["pooled", "per prompt"]]
     readings = table.groupby(["level", "method"]).p
-    table["p_adjusted"] = readings.transform(lambda p: adjusted(p, correction))
+    table.insert(5, "p_adjusted", readings.transform(lambda p: adjusted(p, correction)))
     table.attrs = {
         "norm": f"log {norm}" if log else norm,
         "correction": correction,
@@ -131,49 +130,49 @@ def _pairs(
     return x[complete], y[complete]
 
 
-def _pooled(x: np.ndarray, y: np.ndarray, method: str, resampling: dict[str, Any]) -> dict[str, Any]:
+def _pooled(
+    x: np.ndarray, y: np.ndarray, method: str, confidence: float, n_resamples: int, seed: int
+) -> dict[str, Any]:
     """The correlation of the changes averaged over prompts."""
     n_prompts, n = x.shape
+    if not n_prompts or n < FEWEST:
+        return _row(n, n_prompts)
 
     def of_means(means: np.ndarray) -> np.ndarray:
         return correlation(_ranked(means[..., :n], method), _ranked(means[..., n:], method))
 
-    if not n_prompts or n < FEWEST:
-        return _nothing(n, n_prompts)
     both = np.concatenate([x, y], axis=1)
     low = high = np.nan
     if n_prompts > 1:
-        again = of_means(resampled_means(both, **resampling))
-        low, high = interval(again, n_prompts, resampling["confidence"])
-    means = (_ranked(series.mean(0, keepdims=True), method) for series in (x, y))
-    return _row(float(of_means(both.mean(0))), low, high, np.nan, *shift_test(*means), n, n_prompts)
+        means = resampled_means(both, confidence, n_resamples, seed)
+        low, high = bootstrap_ends(of_means(means), n_prompts, confidence)
+    mean = both.mean(0)
+    p, _ = shift_test(_ranked(mean[None, :n], method), _ranked(mean[None, n:], method))
+    return _row(n, n_prompts, r=float(of_means(mean)), low=float(low), high=float(high), p=p)
 
 
-def _per_prompt(x: np.ndarray, y: np.ndarray, method: str, resampling: dict[str, Any]) -> dict[str, Any]:
+def _per_prompt(
+    x: np.ndarray, y: np.ndarray, method: str, confidence: float, n_resamples: int, seed: int
+) -> dict[str, Any]:
     """The mean over prompts of their correlations."""
-    n_prompts, n = x.shape
-    if not n_prompts or n < FEWEST:
-        return _nothing(n, n_prompts)
+    n = x.shape[1]
+    if n < FEWEST:
+        return _row(n, len(x))
     x, y = _ranked(x, method), _ranked(y, method)
     own = correlation(x, y)
     own = own[~np.isnan(own)]
     if not len(own):
-        return _nothing(n, 0)
-    low, high = bootstrap_interval(own, **resampling)
+        return _row(n, 0)
+    low, high = bootstrap_interval(own, confidence=confidence, n_resamples=n_resamples, seed=seed)
     sd = own.std(ddof=1) if len(own) > 1 else np.nan
-    return _row(own.mean(), low, high, sd, *shift_test(x, y), n, len(own))
+    return _row(n, len(own), r=own.mean(), low=float(low), high=float(high), sd=sd, p=shift_test(x, y)[0])
 
 
-def _nothing(n: int, n_prompts: int) -> dict[str, Any]:
-    nan = float("nan")
-    return _row(nan, nan, nan, nan, nan, 1 / n if n >= FEWEST else nan, n, n_prompts)
-
-
-def _row(*values: ArrayLike) -> dict[str, Any]:
-    """One line of the table; ``p_adjusted`` is known only when all are there."""
-    names = ("r", "low", "high", "sd", "p", "smallest_p", "n_changes", "n_prompts")
-    row = dict(zip(names, values, strict=True))
-    return {**{name: row[name] for name in names[:5]}, "p_adjusted": row["p"], **row}
+def _row(n_changes: int, n_prompts: int, **values: float) -> dict[str, Any]:
+    """One line of the table; NaN for what is not known."""
+    sizes = {"smallest_p": 1 / n_changes if n_changes >= FEWEST else np.nan, "n_changes": n_changes}
+    known = dict.fromkeys(("r", "low", "high", "sd", "p"), np.nan) | values
+    return known | sizes | {"n_prompts": n_prompts}
 
 
 def _ranked(series: Float[np.ndarray, "*set place"], method: str) -> Float[np.ndarray, "*set place"]:

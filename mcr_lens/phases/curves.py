@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
+from mcr_lens.stats.bootstrap import mean_of_prompts
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = [
@@ -16,8 +17,8 @@ __all__ = [
     "by_prompt",
     "dataset_of",
     "joint_curves",
-    "mean_of_prompts",
     "over_prompts",
+    "require_raw_estimator",
 ]
 
 CURVES = ("log_norm_ratio", "normalized_entropy", "sink_rate", "mixing_score", "identity_score")
@@ -33,6 +34,14 @@ ProfileLike = xr.Dataset | _HasDataset
 def dataset_of(profile: ProfileLike) -> xr.Dataset:
     """The dataset of a profile, or the dataset itself."""
     return profile if isinstance(profile, xr.Dataset) else profile.data
+
+
+def require_raw_estimator(data: xr.Dataset) -> None:
+    """Raise ``InputError`` unless the profile is of the raw estimator, which the theorem speaks of."""
+    raw = {"center": False, "unit_rows": False, "alpha": 1.0, "preset": "raw"}
+    estimator = raw | data.attrs.get("estimator", {})
+    if estimator != raw:
+        raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
 
 
 def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:
@@ -64,13 +73,6 @@ def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:
 def over_prompts(data: xr.Dataset, name: str) -> Float[np.ndarray, "place"]:
     """Mean over prompts along depth or layer, NaN skipped."""
     return mean_of_prompts(by_prompt(data, name))
-
-
-def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
-    """Mean along the first axis, NaN skipped; NaN where all are."""
-    used = ~np.isnan(table)
-    with np.errstate(invalid="ignore"):
-        return np.where(used, table, 0.0).sum(0) / used.sum(0)
 
 
 def joint_curves(

@@ -5,15 +5,35 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from mcr_lens.phases.curves import by_prompt
-from mcr_lens.phases.resampling import Place, matched_places, place_interval, resampled_means, with_values
-from mcr_lens.phases.span import compression_span
-from mcr_lens.phases.stages import WRITES, named_layers
+from mcr_lens.phases.boundaries import Boundaries, Thresholds, boundaries
+from mcr_lens.stats.bootstrap import bootstrap_ends, prompts_with_values, resampled_means
 
-__all__ = ["PhaseIntervals", "phase_intervals"]
+__all__ = ["PhaseIntervals", "Place", "matched_places", "phase_intervals", "place_intervals"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A depth or a layer that was found, and where it is when other prompts are drawn.
+
+    Attributes:
+        place: depth or layer, found on the mean over all prompts.
+        low, high: ends of the bootstrap interval, both included, over the resamples that have such a
+            place; ``None`` without intervals (not asked for, or one prompt).
+        named: share of the resamples in which it is exactly here.
+        found: share of the resamples that have one at all (where several were found: one nearer to
+            this than to any other of them).
+    """
+
+    place: int
+    low: int | None = None
+    high: int | None = None
+    named: float = float("nan")
+    found: float = float("nan")
+
+    def __str__(self) -> str:
+        return str(self.place) if self.low is None else f"{self.place} [{self.low}, {self.high}]"
 
 
 @dataclass(frozen=True)
@@ -114,55 +134,42 @@ class PhaseIntervals:
 
 
 def phase_intervals(
-    data: xr.Dataset,
-    span: tuple[int, int] | None,
-    written: Sequence[int] | None,
-    removed: Sequence[int] | None,
-    thresholds: tuple[float, float, float],
-    resampling: tuple[float, int, int],
+    curves: Sequence[Float[np.ndarray, "prompt place"]],
+    of_mean: Boundaries,
+    thresholds: Thresholds,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
 ) -> PhaseIntervals:
-    """Intervals of what was found: the compression phase and the layers.
+    """Intervals of the boundaries of the mean curves.
 
     Args:
-        data: the dataset it was found in.
-        span: first and last depth of the compression phase, if any.
-        written, removed: emergence and dissipation layers; ``None`` without writes.
-        thresholds: norm ratio, entropy drop and share of the peak norm.
-        resampling: confidence, number of resamples and seed.
+        curves: of every prompt, as ``boundaries`` reads them.
+        of_mean: what it reads from their means.
     """
-    min_norm_ratio, min_entropy_drop, min_share = thresholds
-    confidence, n_resamples, seed = resampling
-    names = ["normalized_entropy", *(WRITES if written is not None else WRITES[:1])]
-    curves = [by_prompt(data, name) for name in names]
-    stacked = with_values(np.concatenate(curves, axis=1))
-    n = len(stacked)
-    means = resampled_means(stacked, *resampling) if n > 1 else np.full((0, stacked.shape[1]), np.nan)
+    table = prompts_with_values(np.concatenate(curves, axis=1))
+    n = len(table)
+    means = resampled_means(table, confidence, n_resamples, seed) if n > 1 else table[:0]
     cuts = np.cumsum([curve.shape[1] for curve in curves])[:-1]
-    entropy, ratio, *writes = np.split(means, cuts, axis=1)
-
-    def places(found: Sequence[int], matched: Float[np.ndarray, "resample found"]) -> tuple[Place, ...]:
-        if n < 2:
-            return tuple(Place(place) for place in found)
-        return tuple(place_interval(at, matched[:, i], n, confidence) for i, at in enumerate(found))
-
-    ends = np.stack(compression_span(ratio, entropy, min_norm_ratio, min_entropy_drop), axis=1)
-    begins_ends = places(span, ends) if span else (None, None)
+    again = boundaries(np.split(means, cuts, axis=1), thresholds)
+    span = of_mean.span or ()
+    ends = np.stack([again.begins, again.ends], axis=1)
+    begins_ends = place_intervals(span, ends, n, confidence) if span else (None, None)
     stages: list[tuple[Place, ...] | None] = [None, None]
     named: list[dict[int, float]] = [{}, {}]
-    if written is not None and removed is not None:
-        layers = named_layers([ratio, *writes], min_share, min_norm_ratio)
-        for i, (found, again) in enumerate(zip((written, removed), layers, strict=True)):
-            stages[i] = places(found, matched_places(again, found))
-            if n > 1:
-                share = again.mean(0)
-                named[i] = {int(layer): float(share[layer]) for layer in np.flatnonzero(share)}
+    if of_mean.layers is not None and again.layers is not None:
+        for i, (layers, in_resamples) in enumerate(zip(of_mean.layers, again.layers, strict=True)):
+            places = np.flatnonzero(layers).tolist()
+            stages[i] = place_intervals(places, matched_places(in_resamples, places), n, confidence)
+            share = in_resamples.sum(0) / max(len(means), 1)
+            named[i] = {int(layer): float(share[layer]) for layer in np.flatnonzero(share)}
     return PhaseIntervals(
         confidence=confidence,
         n_prompts=n,
         n_resamples=n_resamples,
         seed=seed,
-        n_depths=ratio.shape[1],
-        share=float((~np.isnan(ends[:, 0])).mean()) if n > 1 else float("nan"),
+        n_depths=curves[0].shape[1],
+        share=float((~np.isnan(again.begins)).mean()) if n > 1 else float("nan"),
         begins=begins_ends[0],
         ends=begins_ends[1],
         emergence=stages[0],
@@ -170,6 +177,46 @@ def phase_intervals(
         emergence_named=named[0],
         dissipation_named=named[1],
     )
+
+
+def place_intervals(
+    places: Sequence[int], resampled: Float[np.ndarray, "resample place"], n_prompts: int, confidence: float
+) -> tuple[Place, ...]:
+    """How sure each place is, from where it is in every resample; NaN in one that does not have it.
+
+    The ends are always places that were taken by some resample; the place itself is included.
+    """
+    if not len(resampled):
+        return tuple(Place(place) for place in places)
+    low, high = bootstrap_ends(resampled, n_prompts, confidence)
+    return tuple(
+        Place(
+            place,
+            None if np.isnan(low[i]) else min(place, int(low[i])),
+            None if np.isnan(low[i]) else max(place, int(high[i])),
+            named=float((resampled[:, i] == place).mean()),
+            found=float((~np.isnan(resampled[:, i])).mean()),
+        )
+        for i, place in enumerate(places)
+    )
+
+
+def matched_places(
+    named: Bool[np.ndarray, "resample place"], found: Sequence[int]
+) -> Float[np.ndarray, "resample found"]:
+    """For each place found, the nearest one that a resample names; NaN where there is none.
+
+    Every place belongs to the nearest of those found, the earlier one where two are as near.
+    """
+    matched = np.full((len(named), len(found)), np.nan)
+    places = np.arange(named.shape[1])
+    distance = np.abs(places - np.asarray(found, dtype=int)[:, None])
+    owner = distance.argmin(0) if len(found) else places
+    for i in range(len(found)):
+        near = np.where(named & (owner == i), distance[i], np.inf)
+        exists = np.isfinite(near).any(1)
+        matched[exists, i] = near[exists].argmin(1)
+    return matched
 
 
 def _stages(how: str, stages: tuple[Place, ...], possible: list[Place]) -> str:

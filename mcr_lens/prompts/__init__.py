@@ -1,6 +1,6 @@
 """Texts to token batches: BOS first, right-padded, lengths carried; and word problems of our own."""
 
-from mcr_lens.prompts.batches import Batch, Prompts
+from mcr_lens.prompts.batches import Batch, BatchCost, Prompts
 from mcr_lens.prompts.labelled import Labelled, load_labelled
 from mcr_lens.prompts.library_code import library_code
 from mcr_lens.prompts.read import load_prompts, read_texts
@@ -8,6 +8,7 @@ from mcr_lens.prompts.word_problems import word_problems
 
 __all__ = [
     "Batch",
+    "BatchCost",
     "Labelled",
     "Prompts",
     "library_code",

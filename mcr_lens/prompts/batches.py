@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
-__all__ = ["Batch", "Prompts", "check_number", "check_texts"]
+__all__ = ["Batch", "BatchCost", "Prompts", "check_number", "check_texts"]
 
 
 class Batch(NamedTuple):
@@ -25,6 +27,18 @@ class Batch(NamedTuple):
     tokens: Int[Tensor, "batch pos"]
     lengths: Int[Tensor, "batch"]
     prompts: tuple[int, ...]
+
+
+class BatchCost(NamedTuple):
+    """What a batch costs, counted in padded tokens; of a model: ``mcr_lens.models.batch_cost``.
+
+    Attributes:
+        per_batch: as many padded tokens as one more batch costs.
+        max_tokens: padded tokens that a batch may have; one prompt alone may have more.
+    """
+
+    per_batch: int = 64
+    max_tokens: int = 1024
 
 
 @dataclass(frozen=True)
@@ -181,27 +195,56 @@ class Prompts:
             "dropped": self.dropped,
         }
 
-    def batches(self, batch_size: int | None = None, max_batch_tokens: int = 4096) -> Iterator[Batch]:
-        """Batches of prompts of similar length, longest first, so that padding is small.
+    def batches(
+        self,
+        batch_size: int | None = None,
+        cost: BatchCost = BatchCost(),  # noqa: B008  (immutable)
+    ) -> Iterator[Batch]:
+        """Batches of prompts of similar length, longest first.
 
-        ``batch_size=None`` takes as many prompts as fit ``max_batch_tokens`` padded tokens, at least
-        one. Longest first: if memory does not suffice, that shows at once.
+        ``batch_size=None`` cuts where padded tokens and batches together cost least. Longest first: if memory
+        does not suffice, that shows at once.
         """
         order = sorted(range(len(self)), key=lambda i: -self._lengths[i])
+        if batch_size is None:
+            sizes = _cheapest_sizes([self._lengths[i] for i in order], cost)
+        else:
+            sizes = [batch_size] * math.ceil(len(order) / batch_size)
         start = 0
-        while start < len(order):
-            longest = self._lengths[order[start]]
-            size = batch_size or max(1, max_batch_tokens // longest)
-            chosen = tuple(order[start : start + size])
-            lengths = torch.tensor([self._lengths[i] for i in chosen])
-            tokens = torch.empty(len(chosen), longest, dtype=torch.int64)
-            for row, i in enumerate(chosen):
+        for size in sizes:
+            prompts = tuple(order[start : start + size])
+            lengths = torch.tensor([self._lengths[i] for i in prompts])
+            tokens = torch.empty(len(prompts), int(lengths.max()), dtype=torch.int64)
+            for row, i in enumerate(prompts):
                 tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
                 # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN:
                 # no token goes in that the prompt does not hold, lest it overflow where the prompt does not.
                 tokens[row, self._lengths[i] :] = self.tokens[i][-1]
-            yield Batch(tokens, lengths, chosen)
+            yield Batch(tokens, lengths, prompts)
             start += size
+
+
+def _cheapest_sizes(lengths: Sequence[int], cost: BatchCost) -> list[int]:
+    """Sizes of batches of prompts, longest first, whose padded tokens and number cost least.
+
+    ``least[i]``: the least cost of the first ``i`` prompts; their last batch begins at ``begins[i]``.
+    """
+    longest = np.array(lengths)
+    least, begins = np.zeros(len(lengths) + 1), np.zeros(len(lengths) + 1, dtype=int)
+    first = 0
+    for i in range(1, len(lengths) + 1):
+        # Batches that end here begin at ``first`` at the earliest: one that begins before is too large.
+        while first < i - 1 and (i - first) * longest[first] > cost.max_tokens:
+            first += 1
+        starts = np.arange(first, i)
+        totals = least[first:i] + (i - starts) * longest[first:i] + cost.per_batch
+        best = int(totals.argmin())
+        least[i], begins[i] = totals[best], starts[best]
+    sizes, end = [], len(lengths)
+    while end:
+        sizes.append(end - int(begins[end]))
+        end = int(begins[end])
+    return sizes[::-1]
 
 
 def check_number(name: str, number: int | None, least: int, why: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hub import hub_or_cache
-from mcr_lens.numeric import is_whole
+from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
 from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, read_text, refuse_twice
+from mcr_lens.validate import is_whole
 
 __all__ = ["load_prompts", "load_split", "read_texts"]
 

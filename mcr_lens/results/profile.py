@@ -14,6 +14,7 @@ import xarray as xr
 from mcr_lens import phases
 from mcr_lens.errors import InputError
 from mcr_lens.phases import ChangePoints, Phases
+from mcr_lens.phases.curves import require_raw_estimator
 from mcr_lens.results import describe
 from mcr_lens.results.concat import Dimension, concat_datasets
 from mcr_lens.results.html import result_html
@@ -229,11 +230,7 @@ class Profile(Result):
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
-        # Here, so that a saved profile can be read and drawn without importing torch.
-        from mcr_lens.metrics.estimator import Estimator
-
-        if not Estimator(**self.data.attrs.get("estimator", {})).is_raw:
-            raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
+        require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.arms import build_arms, writes_of
+from mcr_lens.experiments.ablation.arms import build_arms, writes_of
 from mcr_lens.hooks import (
     ablate_attention_write,
     ablate_mlp_write,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps.queue import Task
 from mcr_lens.sweeps.worker import Worker
 

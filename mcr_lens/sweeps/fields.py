@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.numeric import is_whole
+from mcr_lens.validate import is_whole
 
 __all__ = ["check_counts", "check_entries", "check_fields", "check_once", "check_texts"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.fields import check_fields
 from mcr_lens.sweeps.folder import ResultFolder
+from mcr_lens.validate import is_whole
 
 if TYPE_CHECKING:
     from mcr_lens.sweeps.crew import Crew

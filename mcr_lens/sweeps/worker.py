@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mcr_lens.hooks.context import current_context
 from mcr_lens.models import Hook, Model
+from mcr_lens.models.memory import Sharing
 from mcr_lens.not_finite import NotFiniteWarning
-from mcr_lens.planning.chunks import Sharing
 from mcr_lens.prompts import Prompts
 from mcr_lens.results import Profile
 from mcr_lens.sweeps.cells import Cell, compute, loading_key, prompts_key

@@ -1,8 +1,8 @@
 """The bundled model: a tiny decoder that shows sinks, massive norms and a compression valley.
 
 `weights_folder()` is a Hugging Face folder; `checkpoint_steps()`, `checkpoint_state(step)` and
-`write_checkpoint(step, folder)` give its training history. How it was trained:
-`python -m mcr_lens.tiny.train --help` and the model card beside.
+`write_checkpoint(step, folder)` give its training history. The model card beside this file says how it
+was trained; `scripts/train_tiny` of the repository trained it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["checkpoint_state", "checkpoint_steps", "weights_folder", "write_checkpoint"]
+__all__ = [
+    "SCALE_SUFFIX",
+    "checkpoint_state",
+    "checkpoint_steps",
+    "dequantise",
+    "weights_folder",
+    "write_checkpoint",
+]
+
+SCALE_SUFFIX = ".scale"
+"""What the name of a stored matrix's row scales ends in."""
 
 
 def weights_folder() -> Path:
@@ -33,9 +43,8 @@ def checkpoint_steps() -> list[int]:
         >>> checkpoint_steps()[0]
         0
     """
-    from mcr_lens.tiny.checkpoints import steps_in
-
-    return steps_in(weights_folder() / "checkpoints")
+    files = (weights_folder() / "checkpoints").glob("step_*.safetensors")
+    return sorted(int(path.stem.removeprefix("step_")) for path in files)
 
 
 def checkpoint_state(step: int) -> dict[str, Tensor]:
@@ -46,9 +55,24 @@ def checkpoint_state(step: int) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: no checkpoint of that step; the message names the steps there are.
     """
-    from mcr_lens.tiny.checkpoints import load_checkpoint
+    from safetensors.torch import load_file
 
-    return load_checkpoint(weights_folder() / "checkpoints", step)
+    path = weights_folder() / "checkpoints" / f"step_{step:06d}.safetensors"
+    if not path.is_file():
+        steps = checkpoint_steps()
+        raise FileNotFoundError(f"no checkpoint of step {step} in {path.parent}; there are {steps}")
+    return dequantise(load_file(path))
+
+
+def dequantise(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 weights from int8 matrices with one scale a row, and vectors as they are."""
+    return {
+        name: value.float() * packed[name + SCALE_SUFFIX].float()[:, None]
+        if name + SCALE_SUFFIX in packed
+        else value.float()
+        for name, value in packed.items()
+        if not name.endswith(SCALE_SUFFIX)
+    }
 
 
 def write_checkpoint(step: int, folder: Path) -> Path:

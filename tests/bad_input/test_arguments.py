@@ -15,7 +15,7 @@ import mcr_lens as mcr
 from mcr_lens.experiments.tasks import multiple_choice
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.hooks.look import PatternObserver
-from mcr_lens.planning import plan
+from mcr_lens.models import plan
 from mcr_lens.prompts import read_texts
 from mcr_lens.sweeps import read_grid
 
@@ -23,7 +23,7 @@ PROMPTS = mcr.Prompts.from_tokens([[0, 11, 12, 13], [0, 21, 22]])
 
 
 def of_plan(**options: Any) -> Callable[[Any], object]:
-    return lambda _: plan("tiny", [16] * 2, **{"memory": "cpu", "flops": 1e10, **options})
+    return lambda _: plan("tiny", [16] * 2, **{"devices": 0, **options})
 
 
 def of_answers(*answers: Answer, depths: Any = (0, 1)) -> Callable[[Any], object]:
@@ -32,14 +32,13 @@ def of_answers(*answers: Answer, depths: Any = (0, 1)) -> Callable[[Any], object
 
 CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "bits": (of_plan(bits="4"), ["bits '4'", "1 to 32"]),
-    "flops": (of_plan(flops="x"), ["flops 'x'", "operations a second"]),
-    "memory": (of_plan(memory=80), ["memory 80", "'80GB'"]),
-    "host memory": (of_plan(host_memory=80.0), ["host memory 80.0", "'80GB'"]),
+    "devices": (of_plan(devices="x"), ["devices 'x'", "whole number"]),
+    "memory": (of_plan(memory=80), ["memory 80", "80GB"]),
+    "host memory": (of_plan(host_memory=80.0), ["host memory 80.0", "80.0GB"]),
     "backend": (of_plan(backend="best"), ["backend 'best'", "'auto'"]),
     "chunk": (of_plan(chunk=True), ["chunk True"]),
-    "options of files": (of_plan(max_tokens=8), ["max_tokens: for prompts that are read"]),
-    "no prompts": (lambda _: plan("tiny", None), ["NoneType", "strings"]),
-    "half a token": (lambda _: plan("tiny", [16.5]), ["float", "strings"]),
+    "no prompts": (lambda _: plan("tiny", None), ["lengths", "number of tokens"]),
+    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "number of tokens"]),
     "no model": (lambda _: plan(None, [16]), ["NoneType", "folder"]),
     "no grid": (lambda _: read_grid(None), ["NoneType", "path"]),
     "no texts": (lambda _: read_texts(None), ["NoneType", "path"]),
@@ -95,4 +94,5 @@ def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bund
 
 
 def test_numbers_of_a_plan_may_be_of_numpy() -> None:
-    assert plan("tiny", np.array([16, 12]), memory="cpu", flops=np.float32(1e10)).lengths == (16, 12)
+    planned = plan("tiny", np.array([16, 12]), devices=0, bits=np.float32(8))
+    assert "2 prompts of up to 16 tokens" in planned.headline

@@ -10,7 +10,7 @@ import pytest
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.viz.report_page import report
+from mcr_lens.viz import report
 
 pytestmark = pytest.mark.browser
 

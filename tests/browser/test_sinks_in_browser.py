@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 
 import mcr_lens as mcr
-from mcr_lens.viz.inline import View
-from mcr_lens.viz.sink_strips import sink_tokens
-from mcr_lens.viz.sinks import attention_sinks
-from mcr_lens.viz.token_predictions import lens_tokens
+from mcr_lens.viz import View, attention_sinks, lens_tokens, sink_tokens
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ import pytest
 from shell import COMMAND, ENVIRONMENT, assert_refused, on_a_terminal, run
 
 import mcr_lens as mcr
-from mcr_lens.experiments.arms import ARMS
+from mcr_lens.experiments.ablation.arms import ARMS
 from mcr_lens.results.tables import number
 
 FILES = ["claims.md", "dose_response.html", "effects.csv", "study.nc"]
@@ -174,7 +174,7 @@ def test_a_bar_and_nothing_folded_or_cut_on_a_terminal(
 def test_ctrl_c_in_the_middle(llama_folder: Path, questions: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
-        "import mcr_lens.experiments.ablation as ablation\n"
+        "import mcr_lens.experiments.ablation.run as ablation\n"
         "def slow(*args, **kwargs):\n    print('measuring', flush=True); time.sleep(60)\n"
         "ablation.measure = slow\n"
         "from mcr_lens.cli import app\n"

@@ -6,7 +6,7 @@ import pytest
 
 import mcr_lens as mcr
 from mcr_lens.cli.options import RunOptions, numbers, words
-from mcr_lens.experiments.arms import ARMS
+from mcr_lens.experiments.ablation.arms import ARMS
 
 
 def test_numbers_with_commas() -> None:

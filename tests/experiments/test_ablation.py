@@ -106,7 +106,7 @@ def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.Ablation
     rng = np.random.default_rng(7)
     sets, p_values = 120, []
     for _ in range(sets):
-        data = study.data.copy()
+        data = study.data.sel(arm=[ARM_WRITE]).copy()
         for name in ("norm_ratio", "lens_loss"):
             noise = rng.standard_t(3, size=(data.sizes["arm"], data.sizes["dose"], data.sizes["prompt"], 1))
             noise[:] = np.where(np.arange(data.sizes["dose"])[:, None, None] == 0, noise[:1, :1], noise)
@@ -155,7 +155,7 @@ def test_nothing_is_measured_before_the_arguments_are_checked(
     def measured(*_: Any, **__: Any) -> None:
         raise AssertionError("the baseline was measured")
 
-    monkeypatch.setattr("mcr_lens.experiments.ablation.profile", measured)
+    monkeypatch.setattr("mcr_lens.experiments.ablation.run.profile", measured)
     wrong: list[dict[str, Any]] = [{"arms": ["magic"]}, {"layers": [9]}, {"max_ratio": -1}]
     for options in wrong:
         with pytest.raises(InputError):
@@ -170,14 +170,14 @@ def test_nothing_is_measured_before_the_arguments_are_checked(
         ({"arms": ["magic"]}, "use some of write"),
         ({"doses": [float("nan")]}, "from 0 to 1"),
         ({"doses": 1}, "use a list of numbers"),
-        ({"layers": 1}, r"0\.\.2"),
+        ({"layers": [1, 1]}, r"0\.\.2.*each once"),
         ({"layers": [2], "arms": ["block"]}, "no layer after 2"),
         ({"layers": [0, 1, 2], "arms": ["other layer"]}, "no layer is left"),
         ({"layers": [9]}, r"0\.\.2"),
         ({"layers": []}, r"0\.\.2"),
         ({"layers": "all"}, "use 'emergence'"),
         ({"max_ratio": 0}, "above 0"),
-        ({"seed": -1}, "0 or more"),
+        ({"seed": -1}, "whole number from 0"),
     ],
 )
 def test_bad_input_is_told_in_one_line(llama: Any, options: dict[str, Any], message: str) -> None:

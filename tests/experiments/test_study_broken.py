@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from fuzz.result_files import study_data
 
-from mcr_lens.experiments.study import AblationStudy
+from mcr_lens.experiments.ablation.study import AblationStudy
 
 
 @pytest.fixture

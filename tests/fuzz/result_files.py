@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.experiments.study import OUTCOMES
+from mcr_lens.experiments.ablation.study import OUTCOMES
 from mcr_lens.results import save_dataset
-from mcr_lens.viz.report_page.runs import read_runs
+from mcr_lens.viz._report.gather import gather
 
 SHOWN = ["norm_ratio", "normalized_entropy", "normalized_entropy_without_sink", "anisotropy"]
 SHOWN += [
@@ -112,7 +112,7 @@ def tables_of_tasks(draw: Draw, folder: Path, model: Any) -> None:
             cells[draw(st.integers(0, len(cells) - 1))] = odd
             whole = ",".join(cells).encode()
         (folder / name).write_bytes(whole)
-    read_runs([folder])
+    gather([folder])
 
 
 READERS = [results, tables_of_tasks]

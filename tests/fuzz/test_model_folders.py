@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
-from mcr_lens.models import model_facts
-from mcr_lens.planning import model_shape
+from mcr_lens.models import model_facts, plan
 
 VALUES = [None, True, 0, -1, 1, 3, 5_000, 10**9, 2**63, 1e308, float("nan")]
 VALUES += ["", "x", "../x", [], [1], {}, {"a": 1}, "bert"]
@@ -44,7 +43,7 @@ def model_folder(draw: Draw, folder: Path, llama_folder: Path) -> None:
 def planned_folder(draw: Draw, folder: Path, llama_folder: Path) -> None:
     made = Path(shutil.copytree(llama_folder, folder / "model"))
     draw(st.sampled_from([change_a_setting, change_bytes]))(draw, made)
-    assert model_shape(made).parameters > 0
+    assert plan(made, [2]).sizes.parameters > 0
 
 
 EACH = pytest.mark.parametrize("reader", [model_folder, planned_folder], ids=lambda reader: reader.__name__)

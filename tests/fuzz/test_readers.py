@@ -21,7 +21,6 @@ import mcr_lens as mcr
 from mcr_lens.experiments.tasks import read_documents
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import checkpoints
-from mcr_lens.models.trust import refuse_pickles
 from mcr_lens.prompts import load_labelled, read_texts
 from mcr_lens.sweeps import cells, read_grid, sweep_status
 from mcr_lens.sweeps.folder import ResultFolder
@@ -145,20 +144,6 @@ def documents(draw: Draw, folder: Path, model: Any) -> None:
     assert all(isinstance(text, str) for text in texts)
 
 
-def indices_of_weights(draw: Draw, folder: Path, model: Any) -> None:
-    """Which files hold the weights: whatever it says, none but safetensors of the folder are read."""
-    names = st.sampled_from(["model-1.safetensors", "../x.safetensors", "/etc/passwd", "x.bin", ""])
-    index = draw(
-        content_of(JSON)
-        | st.dictionaries(st.text(max_size=3), names | JSON_VALUES, max_size=3).map(
-            lambda named: json.dumps({"weight_map": named}).encode()
-        )
-    )
-    (folder / "model.safetensors.index.json").write_bytes(index)
-    refuse_pickles(folder)
-    assert b"passwd" not in index or b"weight_map" not in index
-
-
 READERS = [
     prompts,
     prompts_in_parquet,
@@ -168,7 +153,6 @@ READERS = [
     records,
     translators,
     safetensors_of_a_lens,
-    indices_of_weights,
     folders_of_checkpoints,
     *result_files.READERS,
 ]

@@ -15,7 +15,7 @@ from family_checks import CHECKS
 import mcr_lens as mcr
 from mcr_lens.models import model_facts
 from mcr_lens.models.backend import has_hooked_transformer
-from mcr_lens.models.cached import require_cache
+from mcr_lens.models.info import require_cache
 
 NO_CONVERSION = ("gemma", "gemma2", "gemma3_text", "olmo2", "falcon", "falcon, ALiBi", "falcon, new decoder")
 DISCARDED = "edits of attention patterns are discarded"

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
 import mcr_lens as mcr
 from mcr_lens.models import backend_of, model_facts
 from mcr_lens.models.backend import has_hooked_transformer
-from mcr_lens.models.facts import record_origin
+from mcr_lens.models.info import record_origin
 
 TOKENS = torch.tensor([[1, *range(3, 40)], [1, *range(20, 57)]])
 
@@ -164,7 +164,7 @@ def test_a_device_that_is_not_there(llama_folder: Path) -> None:
 
 @pytest.mark.parametrize("source", ["gpt2", "tiny", "folder"])
 def test_a_missing_backend(source: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcr_lens.models.load.has_hooked_transformer", lambda: False)
+    monkeypatch.setattr("mcr_lens.models.backend.has_hooked_transformer", lambda: False)
     way_out = ("removed in TransformerLens 4", "backend='bridge'", "transformer-lens<4")
     refused(llama_folder if source == "folder" else source, *way_out, backend="hooked_transformer")
 

@@ -16,10 +16,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import mcr_lens as mcr
 from mcr_lens.hooks.observe import AttentionObserver, WriteObserver
-from mcr_lens.models import facts, model_facts, require
-from mcr_lens.models.attached import attached_hooks
+from mcr_lens.models import info, model_facts, require
 from mcr_lens.models.self_check import self_check
-from mcr_lens.results import caveats
+from mcr_lens.models.user_hooks import attached_hooks
 
 PROMPTS = mcr.Prompts.from_tokens([[1, 5, 6, 7, 8], [1, 9, 10]])
 
@@ -260,7 +259,7 @@ def test_hooks_of_the_user_are_no_fault_of_the_model(backend: Any, llama_folder:
 def load_unchecked(folder: Path, backend: Any) -> Any:
     """A model that nobody has looked at yet, which ``load_model`` would do."""
     model = mcr.load_model(folder, backend=backend)
-    facts._CHECKS.pop(model)
+    info._KNOWN.pop(model)
     return model
 
 
@@ -290,7 +289,7 @@ def test_a_layer_without_values_is_right(llama_folder: Path) -> None:
     model = mcr.load_model(llama_folder)
     with torch.no_grad():
         model.original_model.model.layers[1].self_attn.v_proj.original_component.weight.zero_()
-    facts._CHECKS.pop(model)
+    info._KNOWN.pop(model)
     data = mcr.profile(model, PROMPTS, progress=False).data
     assert data.attrs["failed_checks"] == {}
     assert data.sink_value_ratio.isnull().all(("prompt", "head")).values.tolist() == [False, True, False]

@@ -156,11 +156,11 @@ def test_one_prompt_and_missing_values() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"penalty": 0}, "penalty 0 must be above 0, such as 0.1"),
-        ({"penalty": float("nan")}, "penalty nan must be above 0"),
+        ({"penalty": 0}, "penalty 0: use a number above 0, such as 0.1"),
+        ({"penalty": float("nan")}, "penalty nan: use a number above 0"),
         ({"curves": ["norm"]}, "no curve 'norm': use some of log_norm_ratio"),
         ({"curves": []}, "has none of the curves"),
-        ({"confidence": 2}, "confidence 2 must lie"),
+        ({"confidence": 2}, "confidence 2: use a number between"),
     ],
 )
 def test_bad_input(options: dict, match: str) -> None:

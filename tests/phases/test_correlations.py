@@ -13,8 +13,8 @@ from scipy.signal import lfilter
 
 import mcr_lens as mcr
 from mcr_lens.phases import correlations
-from mcr_lens.phases.shifts import shift_test, shifted_correlations
-from mcr_lens.statistics import adjusted
+from mcr_lens.stats.paired import adjusted
+from mcr_lens.stats.shift_test import shift_test, shifted_correlations
 
 ROWS = 6  # three outcomes, two methods; the same at either level
 
@@ -222,7 +222,7 @@ def test_without_attention_entropy_remains() -> None:
         ({"outcomes": []}, "no outcomes: give some of normalized_entropy, sink_rate, mixing_score"),
         ({"outcomes": ["heat"]}, "no variable 'heat' in this profile; there are"),
         ({"correction": "none"}, "method 'none': use"),
-        ({"confidence": 0}, "confidence 0 must"),
+        ({"confidence": 0}, "confidence 0: use"),
     ],
 )
 def test_bad_input(options: dict, match: str) -> None:

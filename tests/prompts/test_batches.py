@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import FrozenInstanceError
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
+from mcr_lens.prompts import BatchCost
 
 BOS = 1
 
@@ -164,21 +166,24 @@ def test_attributes_say_what_was_done(llama: Any) -> None:
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=30)
 
 
-@given(lengths=LENGTHS, batch_size=st.one_of(st.none(), st.integers(1, 7)), room=st.integers(1, 200))
+COSTS = st.builds(BatchCost, per_batch=st.integers(0, 50), max_tokens=st.integers(1, 200))
+
+
+@given(lengths=LENGTHS, batch_size=st.one_of(st.none(), st.integers(1, 7)), cost=COSTS)
 @settings(max_examples=100)
-def test_batches_hold_every_prompt_once(lengths: list[int], batch_size: int | None, room: int) -> None:
+def test_batches_hold_every_prompt_once(lengths: list[int], batch_size: int | None, cost: BatchCost) -> None:
     tokens = [[100 * i + j + 1 for j in range(length)] for i, length in enumerate(lengths)]
     prompts = mcr.Prompts.from_tokens(tokens)
     seen: dict[int, list[int]] = {}
     longest_before = 10**9
-    for batch in prompts.batches(batch_size, max_batch_tokens=room):
+    for batch in prompts.batches(batch_size, cost):
         width = int(batch.lengths.max())
         assert batch.tokens.shape == (len(batch.prompts), width)
         assert batch.tokens.dtype == torch.int64
         assert width <= longest_before  # longest first
         longest_before = width
         if batch_size is None:
-            assert len(batch.prompts) == 1 or batch.tokens.numel() <= room
+            assert len(batch.prompts) == 1 or batch.tokens.numel() <= cost.max_tokens
         else:
             assert len(batch.prompts) <= batch_size
         for row, length, index in zip(batch.tokens, batch.lengths, batch.prompts, strict=True):
@@ -191,7 +196,39 @@ def test_batches_hold_every_prompt_once(lengths: list[int], batch_size: int | No
 def test_only_the_last_batch_is_not_full() -> None:
     prompts = mcr.Prompts.from_tokens([[1, 2]] * 7)
     assert [len(batch.prompts) for batch in prompts.batches(3)] == [3, 3, 1]
-    assert [len(batch.prompts) for batch in prompts.batches(max_batch_tokens=8)] == [4, 3]
+
+
+def cost_of(sizes: list[int], lengths: list[int], cost: BatchCost) -> float:
+    """What batches of these sizes cost, longest first; infinite where one is too large."""
+    total, rest = 0.0, sorted(lengths, reverse=True)
+    for size in sizes:
+        padded, rest = size * rest[0], rest[size:]
+        total += cost.per_batch + (padded if size == 1 or padded <= cost.max_tokens else float("inf"))
+    return total
+
+
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=9), cost=COSTS)
+def test_no_other_cut_costs_less(lengths: list[int], cost: BatchCost) -> None:
+    prompts = mcr.Prompts.from_tokens([[1] * length for length in lengths])
+    sizes = [len(batch.prompts) for batch in prompts.batches(cost=cost)]
+    n = len(lengths)
+    every_cut = (
+        [b - a for a, b in pairwise([0, *cuts, n])]
+        for number in range(n)
+        for cuts in combinations(range(1, n), number)
+    )
+    least = min(cost_of(cut, lengths, cost) for cut in every_cut)
+    assert cost_of(sizes, lengths, cost) == pytest.approx(least)
+
+
+def test_a_large_model_wants_little_padding_and_a_small_one_few_batches(llama: Any) -> None:
+    lengths = [10] * 4 + [12] * 4 + [200]
+    prompts = mcr.Prompts.from_tokens([[1] * length for length in lengths])
+    assert [len(batch.prompts) for batch in prompts.batches(cost=BatchCost(4, 1000))] == [1, 4, 4]
+    assert [len(batch.prompts) for batch in prompts.batches(cost=BatchCost(300, 2000))] == [1, 8]
+    small = mcr.models.batch_cost(llama)
+    assert small.per_batch > 100
+    assert small.max_tokens == 4096
 
 
 def test_an_eos_in_the_place_of_a_bos_is_no_bos(llama_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps import Grid, RayEngine, ResultFolder, SweepArm, SweepModel, SweepPrompts, cells
 from mcr_lens.sweeps.crew import Crew
 from mcr_lens.sweeps.dispatch import Dispatcher

@@ -16,7 +16,7 @@ import pytest
 from shell import ENVIRONMENT, assert_refused, run
 
 import mcr_lens as mcr
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps import Grid, RayEngine, SweepModel, SweepPrompts, cluster, sweep
 from mcr_lens.sweeps.writers import temporary_folder
 

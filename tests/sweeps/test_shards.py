@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
-from mcr_lens.planning import chunks
-from mcr_lens.planning.chunks import Sharing
+from mcr_lens.models import memory
+from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps import Grid, SweepArm, SweepModel, SweepPrompts, cells, compute
 from mcr_lens.sweeps.queue import Task, TaskQueue
 from mcr_lens.sweeps.shards import merged, shard
@@ -144,12 +144,12 @@ def test_a_worker_counts_with_its_part_of_the_memory(tmp_path: Path, monkeypatch
     asked: list[Sharing] = []
 
     def chunk(*given: Any) -> None:
-        asked.append(chunks._SHARING.get())
+        asked.append(memory._SHARING.get())
 
     monkeypatch.setattr("mcr_lens.engine.auto_chunk", chunk)
     (cell,) = cells(Grid([SweepModel("tiny", chunk="auto")], [MADE_UP]))
     assert isinstance(Worker(str(tmp_path), 1, Sharing(4, 2)).run(cell, 0, 1, None), Measured)
-    assert asked == [Sharing(4, 2)] and chunks._SHARING.get() == Sharing()
+    assert asked == [Sharing(4, 2)] and memory._SHARING.get() == Sharing()
 
 
 def test_a_worker_hands_warnings_on_but_not_those_of_a_shard_s_broken_states(

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import mcr_lens as mcr
-from mcr_lens.tiny import weights_folder
-from mcr_lens.tiny.bundle import thin
-from mcr_lens.tiny.checkpoints import dequantise, is_grid_step, quantise
-from mcr_lens.tiny.corpus import Corpus, Source, problem_texts
-from mcr_lens.tiny.decoder import Decoder, Shape
-from mcr_lens.tiny.synthetic import GENERATORS, synthetic_document
-from mcr_lens.tiny.tokenizer import load_tokenizer, train_tokenizer
-from mcr_lens.tiny.train import main
+from mcr_lens.tiny import dequantise, weights_folder
+from train_tiny.bundle import thin
+from train_tiny.checkpoints import is_grid_step, quantise
+from train_tiny.corpus import Corpus, Source, problem_texts
+from train_tiny.decoder import Decoder, Shape
+from train_tiny.synthetic import GENERATORS, synthetic_document
+from train_tiny.tokenizer import load_tokenizer, train_tokenizer
+from train_tiny.train import main
 
 SMALL = ["--width", "16", "--layers", "2", "--heads", "2", "--hidden", "16", "--tokens-per-batch", "256"]
 
@@ -48,6 +48,15 @@ def train(problems: Path, out: Path, steps: int, *more: str) -> dict[str, torch.
     assert "norm ratio" in result.output
     assert "sink rate" in result.output
     return load_file(out / "model.safetensors")
+
+
+def test_a_run_is_reproduced_bit_for_bit(
+    problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Decoder, "compile_blocks", lambda self: None)
+    first, again = (train(problems, tmp_path / name, 2) for name in ("first", "again"))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcr_lens.viz.panels import four_panels, log_axis, place
+from mcr_lens.viz._panels import four_panels, log_axis, place
 
 TITLES = [("norm ratio", "sink / others"), ("entropy", "0 to 1"), ("loss", "nats"), ("time", "s")]
 
@@ -30,6 +30,14 @@ def test_ticks_of_a_logarithmic_axis_are_written_out(values: list[float], inside
     pairs = list(zip(axis.tickvals, axis.ticktext, strict=True))
     assert [text for value, text in pairs if min(values) <= value <= max(values)] == inside
     assert all(float(text) == pytest.approx(value) for value, text in pairs)
+
+
+def test_less_than_a_decade_has_more_than_one_tick() -> None:
+    figure = four_panels(TITLES)
+    figure.add_scatter(y=[1.1, 1.9], **place(0))
+    log_axis(figure, 0)
+    axis: Any = figure.layout.yaxis  # type: ignore[attr-defined]
+    assert axis.type == "log" and axis.tickvals is None  # plotly's own ticks are finer
 
 
 def test_an_empty_panel_can_be_logarithmic() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import bootstrap_ends, bootstrap_interval, check_resampling
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks.uses import Use
+from mcr_lens.stats.bootstrap import bootstrap_ends, bootstrap_ratio
+from mcr_lens.validate import check_resampling
 
 __all__ = ["best_depth", "quality_by_depth"]
 
@@ -29,26 +30,23 @@ def quality_by_depth(
     """
     tables = []
     for use in _checked(uses, confidence, n_resamples, seed):
-        summed = np.column_stack([use.weights[:, None] * use.values, use.weights])
-        low, high = bootstrap_interval(
-            summed, _weighted_mean, confidence=confidence, n_resamples=n_resamples, seed=seed
+        weights = use.weights[:, None]
+        low, high = bootstrap_ratio(
+            weights * use.values, weights, confidence=confidence, n_resamples=n_resamples, seed=seed
         )
         curve = use.curve().to_numpy()
-        tables.append(
-            pd.DataFrame(
-                {
-                    "use": use.name,
-                    "kind": use.kind,
-                    "metric": use.metric,
-                    "depth": use.depths,
-                    "quality": curve,
-                    "low": low,
-                    "high": high,
-                    "kept": _kept(curve, use),
-                    "units": len(use.weights),
-                }
-            )
-        )
+        columns = {
+            "use": use.name,
+            "kind": use.kind,
+            "metric": use.metric,
+            "depth": use.depths,
+            "quality": curve,
+            "low": low,
+            "high": high,
+            "kept": _kept(curve, use),
+            "units": len(use.weights),
+        }
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -100,12 +98,6 @@ def best_depth(
     table = pd.DataFrame(rows).set_index("use")
     # Depths are whole numbers, also where one is missing.
     return table.astype(dict.fromkeys(_DEPTHS, "Int64"))
-
-
-def _weighted_mean(summed: np.ndarray, axis: int) -> np.ndarray:
-    """From weighted values and, last, the weights."""
-    totals = np.asarray(summed).sum(axis)
-    return totals[..., :-1] / totals[..., -1:]
 
 
 def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) -> dict[str, object]:

@@ -1,23 +1,130 @@
-"""Depths of a model as text encoders, and embedding benchmarks of mteb run over all of them."""
+"""Depths of a model as text encoders for mteb, each text run through the model once."""
 
 import hashlib
-import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
-from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.tasks.text_states import TextStates
-from mcr_lens.hooks.pool import chosen_depths, chosen_poolings
-from mcr_lens.models import Model, model_facts
+from mcr_lens.engine import measure
+from mcr_lens.errors import InputError, require_extra
+from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.prompts import Prompts
+from mcr_lens.prompts.labelled import too_short
 
-__all__ = ["DepthEncoder", "embedding_tasks"]
+__all__ = ["DepthEncoder", "TextStates"]
+
+_FIXED_TOKENS = 64
+
+
+class TextStates:
+    """Pooled states of texts at several depths: each text is run once, whoever asks for it.
+
+    Args:
+        model, pooling, depths, sink_position: as in ``PooledStates``.
+        interventions: hooks that edit; they run before the states are read.
+        max_tokens: longer texts are cut to this many tokens; the model's context by default.
+        keep: keep what was computed for the next call, (texts x depths x poolings x d_model) numbers in
+            float32, until ``forget``.
+        options: ``prepend_bos`` as in ``load_prompts``; ``batch_size`` and ``chunk`` as in ``measure``.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        depths: Sequence[int] | None = None,
+        pooling: str | Sequence[str] = "mean",
+        *,
+        interventions: Sequence[Hook] = (),
+        sink_position: int = 0,
+        max_tokens: int | None = None,
+        prepend_bos: bool | None = None,
+        keep: bool = True,
+        **options: Any,
+    ) -> None:
+        self.model = model
+        observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
+        self.depths, self.poolings = observer.depths, observer.poolings
+        self._interventions = list(interventions)
+        self._sink_position = sink_position
+        self._tokenizing = {
+            "max_tokens": model_facts(model).n_ctx if max_tokens is None else max_tokens,
+            "prepend_bos": prepend_bos,
+        }
+        self._keep = keep
+        self._options = options
+        self._states: dict[str, Float[np.ndarray, "depth pooling d_model"]] = {}
+
+    def of(self, texts: Sequence[str], depth: int, pooling: str) -> Float[np.ndarray, "text d_model"]:
+        """The states of the texts at one depth and pooling, in their order.
+
+        Raises:
+            InputError: for a text of fewer than 2 tokens, a depth or pooling not held; as ``measure``.
+        """
+        place = self.place(depth, pooling)
+        new = [text for text in dict.fromkeys(texts) if text not in self._states]
+        states = self._states if self._keep else dict(self._states)
+        if new:
+            prompts = Prompts.from_texts(new, self.model, **self._tokenizing)
+            for number in too_short(new, self.model, prompts):
+                raise InputError(
+                    f"text {new[number]!r} has fewer than 2 tokens and no state to pool: leave it out, "
+                    "or use prepend_bos=True"
+                )
+            states.update(zip(new, self._measure(prompts), strict=True))
+        width = model_facts(self.model).d_model
+        return np.array([states[text][place] for text in texts], np.float32).reshape(len(texts), width)
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._states.clear()
+
+    @cached_property
+    def of_fixed_tokens(self) -> Float[np.ndarray, "depth pooling d_model"]:
+        """What the model gives for tokens that are always the same: other weights, other numbers."""
+        facts = model_facts(self.model)
+        tokens = [token % facts.d_vocab for token in range(min(_FIXED_TOKENS, facts.n_ctx))]
+        return self._measure(Prompts.from_tokens([tokens]))[0]
+
+    def place(self, depth: int, pooling: str) -> tuple[int, int]:
+        """Where a depth and a pooling stand among those that are held.
+
+        Raises:
+            InputError: for one that is not.
+        """
+        if depth not in self.depths or pooling not in self.poolings:
+            raise InputError(
+                f"depth {depth} with pooling {pooling!r} is not held; these are: depths {list(self.depths)}, "
+                f"pooling {', '.join(self.poolings)}"
+            )
+        return self.depths.index(depth), self.poolings.index(pooling)
+
+    def record(self) -> dict[str, Any]:
+        """How texts become states, for a result."""
+        return {
+            "interventions": described(self._interventions),
+            "sink_position": self._sink_position,
+            **self._tokenizing,
+        }
+
+    def _measure(self, prompts: Prompts) -> Float[np.ndarray, "prompt depth pooling d_model"]:
+        options = {"interventions": self._interventions, "progress": False, **self._options}
+        observer = PooledStates(
+            self.model, self.poolings, depths=self.depths, sink_position=self._sink_position
+        )
+        data = measure(self.model, prompts, [observer], **options)
+        states = data["pooled_state"].transpose("prompt", "depth", "pooling", "dimension").values
+        if not np.isfinite(states).all():
+            raise InputError(
+                "states that are not finite embed nothing: load the model with dtype float32 or bfloat16"
+            )
+        return states
 
 
 class DepthEncoder:
@@ -26,7 +133,7 @@ class DepthEncoder:
     Args:
         model: from ``load_model``.
         depth: of 0..L; 0 the embeddings of the tokens, L the state after the last block, before the final
-            norm.
+            norm. -1 is L.
         pooling: ``"mean"``, ``"last"`` or ``"mean_without_sink"``; see ``PooledStates``.
         states: to share with encoders of other depths, so that each text is run once; made of ``options``
             (those of ``TextStates``) when not given, and then nothing is kept between calls.
@@ -55,9 +162,9 @@ class DepthEncoder:
         **options: Any,
     ) -> None:
         self.states = states or TextStates(model, [depth], pooling, keep=False, **options)
-        (self.depth,) = chosen_depths([depth], model_facts(model).n_layers)
-        (self.pooling,) = chosen_poolings(pooling)
-        self.states.place(self.depth, self.pooling)
+        self.depth = depth if depth >= 0 else model_facts(model).n_layers + 1 + depth
+        self.pooling = pooling
+        self._place = self.states.place(self.depth, pooling)
 
     def encode(self, inputs: Iterable[Any], **_: Any) -> Float[np.ndarray, "text d_model"]:
         """Embeddings of the texts of a data loader: batches with a list under ``"text"``."""
@@ -79,128 +186,18 @@ class DepthEncoder:
     @property
     def mteb_model_meta(self) -> Any:
         """What ``mteb`` records of an encoder."""
-        _need_mteb()
+        require_extra("mteb", "embedding tasks", "tasks")
         from mteb.models.model_meta import ModelMeta
 
         facts = model_facts(self.states.model)
+        settings = json.dumps([facts.attributes(), self.states.record()], default=str).encode()
+        fingerprint = self.states.of_fixed_tokens[self._place].tobytes()
         return ModelMeta.create_empty(
             {
                 "name": f"mcr_lens/{Path(facts.name).name}",
-                "revision": self._revision(),
+                "revision": hashlib.sha256(settings + fingerprint).hexdigest()[:16],
                 "embed_dim": facts.d_model,
                 "experiment_kwargs": {"depth": self.depth, "pooling": self.pooling},
                 "use_instructions": False,
             }
         )
-
-    def _revision(self) -> str:
-        settings = json.dumps(
-            [model_facts(self.states.model).attributes(), self.states.record()], default=str
-        )
-        given = self.states.of_fixed_tokens[self.states.place(self.depth, self.pooling)]
-        return hashlib.sha256(settings.encode() + given.tobytes()).hexdigest()[:16]
-
-
-def embedding_tasks(
-    model: Model,
-    tasks: Any,
-    depths: Sequence[int] | None = None,
-    pooling: str | Sequence[str] = "mean",
-    *,
-    progress: bool = True,
-    **options: Any,
-) -> xr.Dataset:
-    """Main scores of mteb tasks at every depth; the model runs over each text of a task once.
-
-    The states of a task's texts are held at all depths until the task is done: (texts x depths x poolings
-    x d_model) numbers in float32. What a score is made of (the classifier, what it is trained on, the
-    folds and the seed) is the task's; it is the same at every depth. Nothing is read from or written to
-    mteb's own cache of results.
-
-    Args:
-        tasks: one or several tasks of mteb, or their names.
-        depths: some of 0..L; all by default.
-        pooling: one or several; see ``PooledStates``.
-        options: those of ``TextStates``: ``interventions``, ``max_tokens``, ``prepend_bos``, ``batch_size``
-            and so on.
-
-    Returns:
-        ``main_score`` (task, depth, pooling), the mean over the task's splits and subsets; which score that
-        is stands in ``metric`` (task), such as ``"accuracy"`` or ``"cosine_spearman"``.
-
-    Raises:
-        InputError: without mteb or any task; for a task that is unknown or has no data here; for texts
-            of fewer than 2 tokens; as ``measure``.
-    """
-    _need_mteb()
-    import mteb
-
-    several = isinstance(tasks, Iterable) and not isinstance(tasks, str | mteb.AbsTask)
-    listed = [_task(task) for task in (tasks if several else [tasks])]
-    if not listed:
-        raise InputError("no tasks: give at least one, such as mteb.get_task('Banking77Classification')")
-    states = TextStates(model, depths, pooling, **options)
-    scores = np.full((len(listed), len(states.depths), len(states.poolings)), np.nan)
-    bar = tqdm(total=scores.size, unit="score", desc="tasks", disable=None if progress else True)
-    with bar:
-        for number, task in enumerate(listed):
-            bar.set_postfix_str(task.metadata.name)
-            for place, score in _scores(task, model, states):
-                scores[(number, *place)] = score
-                bar.update()
-    coords = {
-        "task": [task.metadata.name for task in listed],
-        "depth": list(states.depths),
-        "pooling": list(states.poolings),
-        "metric": ("task", [task.metadata.main_score for task in listed]),
-    }
-    data = xr.Dataset({"main_score": (("task", "depth", "pooling"), scores)}, coords)
-    data.attrs = model_facts(model).attributes() | {"result": "embedding tasks", **states.record()}
-    data.attrs["versions"] = data.attrs["versions"] | {"mteb": mteb.__version__}
-    return data
-
-
-def _scores(task: Any, model: Model, states: TextStates) -> Iterator[tuple[tuple[int, int], float]]:
-    """The main score of one task by place, its data loaded and its texts run once."""
-    import mteb
-
-    was_loaded = task.data_loaded
-    try:
-        if not was_loaded:
-            _load(task)
-        for depth in states.depths:
-            for pooling in states.poolings:
-                encoder: Any = DepthEncoder(model, depth, pooling, states=states)
-                found = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
-                yield states.place(depth, pooling), float(found.task_results[0].get_score())
-    finally:
-        states.forget()
-        if not was_loaded:
-            task.unload_data()
-
-
-def _task(task: Any) -> Any:
-    import mteb
-
-    if isinstance(task, mteb.AbsTask):
-        return task
-    if not isinstance(task, str):
-        raise InputError(f"{task!r:.80} is no task: give names or tasks of mteb, as from mteb.get_tasks()")
-    try:
-        return mteb.get_task(task)
-    except KeyError as error:
-        raise InputError(f"mteb has no task {task!r}: mteb.get_tasks() lists them") from error
-
-
-def _load(task: Any) -> None:
-    try:
-        task.load_data()
-    except Exception as error:  # of data sets, the hub and the task's own code
-        reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        raise InputError(f"{task.metadata.name}: its data cannot be loaded ({reason})") from error
-
-
-def _need_mteb() -> None:
-    """Raise ``InputError`` where mteb is not installed."""
-    if importlib.util.find_spec("mteb") is None:
-        raise InputError('embedding tasks need mteb: pip install "mcr-lens[tasks]"')

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
+from jaxtyping import Bool, Float
 from transformers import AutoTokenizer
 
 from mcr_lens.engine import measure
-from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.tasks.broken_requests import BrokenRequests
-from mcr_lens.experiments.tasks.listed import listed_depths
+from mcr_lens.errors import InputError, one_line, require_extra
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
 from mcr_lens.hooks.lens import LogitLens
+from mcr_lens.hooks.pool import chosen_depths
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.not_finite import is_sound
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts
 
 try:
@@ -27,16 +24,10 @@ try:
 except ImportError:  # the extra is not installed: the module can be read, the class not made
     TemplateLM = object
 
-__all__ = ["LensLanguageModel", "require_lm_eval"]
+__all__ = ["LensLanguageModel"]
 
 # A request as the harness encodes it: its two texts, the context's ids and the continuation's.
 _Encoded = tuple[Any, list[int], list[int]]
-
-
-def require_lm_eval(call: str) -> None:
-    """Raise ``InputError`` where lm-eval is not installed."""
-    if TemplateLM is object:
-        raise InputError(f'{call} needs lm-eval, which is not installed: pip install "mcr-lens[tasks]"')
 
 
 class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
@@ -62,7 +53,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         add_bos_token: ``None``: as the tokenizer was saved; ``True``: a BOS first, always once; ``False``:
             no special tokens.
         max_length: tokens that the model is given at most; by default its context.
-        batch_size: requests a batch; ``"auto"`` fills batches of about 4,096 tokens.
+        batch_size: requests a batch; ``"auto"`` cuts where padding and batches cost least.
 
     Raises:
         InputError: where lm-eval is missing, for depths the model does not have, translators made for
@@ -77,8 +68,8 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
     def __init__(
         self,
         model: Model,
-        interventions: Sequence[Hook] = (),
         *,
+        interventions: Sequence[Hook] = (),
         translators: Translators | None = None,
         depths: Sequence[int] | None = None,
         tokenizer: Any = None,
@@ -87,12 +78,12 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         batch_size: int | Literal["auto"] = "auto",
         progress: bool = True,
     ) -> None:
-        require_lm_eval("LensLanguageModel")
+        require_extra("lm_eval", "multiple-choice tasks", "tasks")
         super().__init__()
         # Both refuse what cannot be read out; the rows that they would read are not the ones asked for.
         LogitLens(model) if translators is None else TunedLens(model, translators)
         facts = model_facts(model)
-        self.depths = _checked_depths(depths, facts.n_layers)
+        self.depths = chosen_depths(depths, facts.n_layers)
         self.depth = self.depths[-1]
         self.max_length = min(max_length or facts.n_ctx, facts.n_ctx)
         self.add_bos_token = add_bos_token
@@ -100,7 +91,6 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         if add_bos_token and self.tokenizer.bos_token_id is None:
             raise InputError("add_bos_token=True: the tokenizer has no BOS token; use False or None")
         self.truncated = 0
-        self.broken = BrokenRequests(len(self.depths))
         self._model = model
         self._interventions = list(interventions)
         self._translators = translators
@@ -132,21 +122,20 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids, with a BOS as ``add_bos_token`` says unless the text begins with one."""
-        chosen = self.add_bos_token if add_special_tokens is None else add_special_tokens
-        if add_special_tokens is None and string.startswith(self.tokenizer.decode(self.prefix_token_id)):
-            chosen = False
-        special = {} if chosen is None else {"add_special_tokens": chosen}
-        ids = self.tokenizer.encode(string, **special)
-        wants_bos = add_special_tokens is None and bool(self.add_bos_token)
-        return [self.prefix_token_id, *ids] if wants_bos and ids[:1] != [self.prefix_token_id] else ids
+        if add_special_tokens is not None:
+            return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        first = self.prefix_token_id
+        special = False if string.startswith(self.tokenizer.decode(first)) else self.add_bos_token
+        ids = self.tokenizer.encode(string, **({} if special is None else {"add_special_tokens": special}))
+        return [first, *ids] if self.add_bos_token and ids[:1] != [first] else ids
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """``(log-likelihood, is greedy)`` of every request's continuation, at ``depth``."""
-        asked = [tuple(request.args) for request in requests]
-        new = {pair: r for pair, r in zip(asked, requests, strict=True) if pair not in self._answers}
+        pairs = [tuple(request.args) for request in requests]
+        new = {pair: r for pair, r in zip(pairs, requests, strict=True) if pair not in self._answers}
         if new:
             super().loglikelihood(list(new.values()), disable_tqdm=True)
-        return [self._at_depth(pair) for pair in asked]
+        return [self._at_depth(pair) for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, in windows of the context's length that the harness cuts."""
@@ -165,9 +154,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
                 whose.append(i)
         totals = np.zeros((len(new), len(self.depths)))
         if windows:
-            found = self._measured(windows)
-            np.add.at(totals, whose, found.log_likelihood.values)
-            self.broken.keep([(new[i],) for i in whose], found)
+            np.add.at(totals, whose, self._measure(windows)[0])
         for text, total in zip(new, totals, strict=True):
             self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
         return [self._at_depth(text)[0] for text in texts]
@@ -181,11 +168,9 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
     def _loglikelihood_tokens(self, requests: list[_Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Measure at all depths; called by the harness's ``loglikelihood`` with what it has encoded."""
-        found = self._measured(requests)
-        values = zip(found.log_likelihood.values, found.is_greedy.values, strict=True)
-        for (pair, _, _), (log_likelihood, is_greedy) in zip(requests, values, strict=True):
-            self._answers[pair] = (log_likelihood, is_greedy)
-        self.broken.keep([pair for pair, _, _ in requests], found)
+        values = zip(*self._measure(requests), strict=True)
+        for (pair, _, _), answer in zip(requests, values, strict=True):
+            self._answers[pair] = answer
         return [self._at_depth(pair) for pair, _, _ in requests]
 
     def _at_depth(self, key: Any) -> tuple[float, bool]:
@@ -195,11 +180,10 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         place = self.depths.index(self.depth)
         return float(log_likelihood[place]), bool(is_greedy[place])
 
-    def _measured(self, requests: Sequence[_Encoded]) -> xr.Dataset:
-        """``log_likelihood`` and ``is_greedy`` (answer, depth), in the order of the requests.
-
-        Log-likelihoods of a broken prompt are NaN; where that begins stands at each answer.
-        """
+    def _measure(
+        self, requests: Sequence[_Encoded]
+    ) -> tuple[Float[np.ndarray, "request depth"], Bool[np.ndarray, "request depth"]]:
+        """Log-likelihoods, NaN from the depth on at which a prompt is not finite; and which are greedy."""
         prompts: dict[tuple[int, ...], int] = {}
         answers: list[Answer] = []
         for pair, context, continuation in requests:
@@ -211,29 +195,17 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             whole = (*context, *continuation)
             self.truncated += len(whole) > self.max_length + 1
             # Nothing is asked of the last token, but a prompt has at least two.
-            given = whole[-(self.max_length + 1) :]
-            position = len(given) - 1 - len(continuation)
-            prompt = prompts.setdefault(given[: max(2, len(given) - 1)], len(prompts))
+            tokens = whole[-(self.max_length + 1) :]
+            position = len(tokens) - 1 - len(continuation)
+            prompt = prompts.setdefault(tokens[: max(2, len(tokens) - 1)], len(prompts))
             answers.append(Answer(prompt, position, tuple(continuation)))
         lens = AnswerLens(self._model, len(prompts), answers, self.depths, self._translators)
-        asked = Prompts.from_tokens(list(prompts), source="lm_eval")
-        data = measure(self._model, asked, [lens], self._interventions, **self._options)
-        self._first_tokens += asked.first_tokens
-        whose = [answer.prompt for answer in answers]
-        places = {
-            name: ("answer", data[name].values[whose]) for name in ("not_finite_depth", "not_finite_position")
-        }
-        found = data[["log_likelihood", "is_greedy"]].assign_coords(places)
-        found["log_likelihood"] = found.log_likelihood.where(is_sound(found))
-        return found
-
-
-def _checked_depths(depths: Sequence[int] | None, n_layers: int) -> list[int]:
-    listed = listed_depths(depths)
-    chosen = list(range(n_layers + 1)) if listed is None else listed
-    if not chosen or not all(is_whole(depth, 0, n_layers + 1) for depth in chosen):
-        raise InputError(f"depths {chosen}: use whole numbers of 0..{n_layers}, or None for all")
-    return sorted({int(depth) for depth in chosen})
+        sequences = Prompts.from_tokens(list(prompts), source="lm_eval")
+        data = measure(self._model, sequences, [lens], interventions=self._interventions, **self._options)
+        self._first_tokens += sequences.first_tokens
+        begins = data.not_finite_depth.values[[answer.prompt for answer in answers], None]
+        finite = (begins < 0) | (np.array(self.depths) < begins)
+        return np.where(finite, data.log_likelihood.values, np.nan), data.is_greedy.values
 
 
 def _fresh_tokenizer(model: Model, add_bos_token: bool | None) -> Any:

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mcr_lens.bootstrap import bootstrap_interval
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
+from mcr_lens.experiments.tasks.uses import check_metric
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.not_finite import LOST_LOGITS, is_sound
-from mcr_lens.numeric import is_number, is_whole
+from mcr_lens.stats.bootstrap import bootstrap_interval
+from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["choice_summary", "multiple_choice"]
 
@@ -24,8 +24,8 @@ __all__ = ["choice_summary", "multiple_choice"]
 def multiple_choice(
     model: Model,
     tasks: str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]],
-    interventions: Sequence[Hook] = (),
     *,
+    interventions: Sequence[Hook] = (),
     translators: Translators | None = None,
     depths: Sequence[int] | None = None,
     num_fewshot: int | None = None,
@@ -65,11 +65,10 @@ def multiple_choice(
         the choices after the question, then each by itself. In ``attrs``: model, lens, interventions; under
         ``"tasks"`` each task's version, few-shot examples, number of documents, which metrics are better
         when higher and whether ``several_right`` answers may stand among the choices; under ``"results"``
-        what ``lm_eval`` makes of a task, metric by metric: a value a depth, NaN where a document is broken.
-        That is one with Inf or NaN in the states of a request: from that depth on it is NaN, and
-        ``not_finite_depth`` and ``not_finite_position`` (-1: nowhere) say where that begins; or in the logits
-        of a depth, as ``not_finite_logits`` (document, depth) says: it is NaN there. ``"requests"``
-        tells how many sequences began with the BOS and how many were cut from the left.
+        what ``lm_eval`` makes of a task, metric by metric: a value a depth, NaN where a document is NaN.
+        A document is NaN where the model is not finite for one of its requests; ``not_finite_depth``
+        (document) is the first such depth, -1 for none. ``"requests"`` says how many sequences began with the
+        BOS and how many were cut from the left.
 
     Raises:
         InputError: where lm-eval is missing, for tasks that are unknown, cannot be loaded or ask for
@@ -79,16 +78,16 @@ def multiple_choice(
         >>> data = multiple_choice(model, "arc_easy", limit=200)               # doctest: +SKIP
         >>> choice_summary(data, "acc_norm")                                   # doctest: +SKIP
     """
-    from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel, require_lm_eval
+    require_extra("lm_eval", "multiple-choice tasks", "tasks")
+    from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
 
-    require_lm_eval("multiple_choice")
     if limit is not None and not (is_number(limit) and limit > 0):
         raise InputError(f"limit {limit!r}: use a number of documents from 1, a fraction below 1, or None")
     if num_fewshot is not None and not is_whole(num_fewshot, 0):
         raise InputError(f"num_fewshot {num_fewshot!r}: use a number of examples from 0, or None")
     lm = LensLanguageModel(
         model,
-        interventions,
+        interventions=interventions,
         translators=translators,
         depths=depths,
         tokenizer=tokenizer,
@@ -141,9 +140,7 @@ def choice_summary(
     Raises:
         InputError: for a metric that is not there, or that no document has at every depth.
     """
-    names = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
-    if metric not in names:
-        raise InputError(f"metric {metric!r}: these results have {', '.join(names) or 'none'}")
+    check_metric(data, metric)
     tables = []
     for task in dict.fromkeys(data.task.values.tolist()):
         values = data[metric].values[data.task.values == task]
@@ -156,44 +153,41 @@ def choice_summary(
         index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
         tables.append(pd.DataFrame(columns, index=index))
     if not tables:
-        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_logits")
+        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_depth")
     return pd.concat(tables)
 
 
 def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
     """Documents of all tasks in one dimension."""
-    depths = lm.depths
     by_depth = [_samples(evaluation) for evaluation in evaluations]
     first = by_depth[0]
+    shape = (len(first), len(by_depth))
     metrics = list(dict.fromkeys(name for _, sample in first for name in sample["metrics"]))
-    choices = max(len(sample["resps"]) for _, sample in first)
-    values = {name: np.full((len(first), len(depths)), np.nan) for name in metrics}
-    likelihood = np.full((len(first), len(depths), choices), np.nan)
+    values = {name: np.full(shape, np.nan) for name in metrics}
+    likelihood = np.full((*shape, max(len(sample["resps"]) for _, sample in first)), np.nan)
     for place, samples in enumerate(by_depth):
         for document, (_, sample) in enumerate(samples):
+            answers = [responses[0][0] for responses in sample["resps"]]
+            likelihood[document, place, : len(answers)] = answers
             for name in sample["metrics"]:
                 if isinstance(sample[name], Real):
                     values[name][document, place] = sample[name]
-            answers = [responses[0][0] for responses in sample["resps"]]
-            likelihood[document, place, : len(answers)] = answers
-    requests = [[tuple(args) for args in sample["arguments"]] for _, sample in first]
-    places = np.array([lm.broken.first_state(asked) for asked in requests])
-    lost = np.array([lm.broken.first_logits(asked) for asked in requests])
-    # The harness takes the likeliest of answers without a likelihood, and is right or wrong by chance.
-    broken = ((places[:, :1] >= 0) & (np.array(depths) >= places[:, :1])) | (lost >= 0)
-    values = {name: np.where(broken, np.nan, array) for name, array in values.items()}
-    kept = {name: array for name, array in values.items() if not np.isnan(array).all()}
+    n_requests = np.array([len(sample["resps"]) for _, sample in first])
+    lost = (~np.isnan(likelihood)).sum(-1) < n_requests[:, None]
+    # The harness takes the likeliest of answers without a likelihood: it is right or wrong by chance.
+    broken = np.maximum.accumulate(lost, axis=1)
+    for array in (likelihood, *values.values()):
+        array[broken] = np.nan
+    begins = np.where(broken.any(1), np.array(lm.depths)[broken.argmax(1)], -1)
     return xr.Dataset(
-        {name: (("document", "depth"), array) for name, array in kept.items()}
+        {name: (("document", "depth"), array) for name, array in values.items() if not np.isnan(array).all()}
         | {"log_likelihood": (("document", "depth", "choice"), likelihood)},
         coords={
             "task": ("document", np.array([task for task, _ in first])),
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
             "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
-            "depth": list(depths),
-            "not_finite_depth": ("document", places[:, 0]),
-            "not_finite_position": ("document", places[:, 1]),
-            LOST_LOGITS: (("document", "depth"), lost),
+            "depth": list(lm.depths),
+            "not_finite_depth": ("document", begins),
         },
     )
 
@@ -226,14 +220,10 @@ def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:
 def _aggregates(name: str, evaluations: Sequence[Any], data: xr.Dataset) -> dict[str, list[float]]:
     """``lm_eval``'s own figures of a task, such as ``"acc,none"``: a value a depth, NaN if one is broken."""
     rows = [evaluation["results"][name] for evaluation in evaluations]
-    asked = data.isel(document=data.task.values == name)
-    sound = is_sound(asked).all("document").values
-    keys = [
-        key
+    begins = data.not_finite_depth.values[data.task.values == name]
+    whole = [not ((begins >= 0) & (begins <= depth)).any() for depth in data.depth.values]
+    return {
+        key: [float(row[key]) if ok else float("nan") for row, ok in zip(rows, whole, strict=True)]
         for key, value in rows[0].items()
         if "," in key and "_stderr" not in key and isinstance(value, Real)
-    ]
-    return {
-        key: [float(row[key]) if whole else float("nan") for row, whole in zip(rows, sound, strict=True)]
-        for key in keys
     }

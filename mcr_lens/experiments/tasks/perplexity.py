@@ -4,20 +4,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.numeric import is_whole
 from mcr_lens.prompts import Prompts, read_texts
 from mcr_lens.prompts.files import read_text
+from mcr_lens.stats.bootstrap import bootstrap_ratio
+from mcr_lens.validate import is_whole
 
 __all__ = ["lens_perplexity", "read_documents", "text_windows", "wikitext_articles"]
 
@@ -30,8 +30,8 @@ _TITLE = re.compile(r"\s*= [^=]*[^=\s] =\s*")
 def lens_perplexity(
     model: Model,
     texts: Prompts | Sequence[str],
-    interventions: Sequence[Hook] = (),
     *,
+    interventions: Sequence[Hook] = (),
     translators: Translators | None = None,
     documents: Sequence[int] | None = None,
     max_tokens: int | None = None,
@@ -47,8 +47,7 @@ def lens_perplexity(
     ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
     that stand first in a window are not predicted. The interval resamples whole documents, so it speaks of
     other documents from the same source; a single document has none (NaN). A window whose states hold Inf or
-    NaN is left out from that depth on, one whose logits do at that depth, and it is named (see ``measure``
-    and ``LogitLens``).
+    NaN is left out from that depth on, and a warning names it (see ``measure``).
 
     Args:
         texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.
@@ -81,37 +80,32 @@ def lens_perplexity(
             raise InputError("max_tokens is for texts: these prompts are windows already, load them shorter")
         prompts = texts
         documents = range(len(prompts)) if documents is None else documents
+        if len(documents) != len(prompts):
+            raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
+        if not (all(map(is_whole, documents)) or all(isinstance(name, str) for name in documents)):
+            raise InputError("documents: give whole numbers or names, the same for all windows of a document")
+    elif documents is not None:
+        raise InputError("documents is for prompts: each of these texts is a document already")
     else:
-        if documents is not None:
-            raise InputError("documents is for prompts: each of these texts is a document already")
         prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
-    if len(documents) != len(prompts):
-        raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
-    if not (all(map(is_whole, documents)) or all(isinstance(document, str) for document in documents)):
-        raise InputError("documents: give whole numbers or names, the same for all windows of a document")
     data = logit_lens(
         model,
         prompts,
-        interventions,
+        interventions=interventions,
         translators=translators,
         batch_size=batch_size,
         chunk=chunk,
         progress=progress,
     )
     data = data.assign_coords(document=("prompt", np.asarray(documents)))
-    totals = _document_totals(data)
-    low, high = bootstrap_interval(
-        totals, _mean_loss, confidence=confidence, n_resamples=n_resamples, seed=seed
-    )
-    with np.errstate(over="ignore"):  # a very bad prediction is infinitely perplexed
-        for name, loss in (("", _mean_loss(totals, axis=0)), ("_low", low), ("_high", high)):
+    sums, counts = _document_totals(data)
+    options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+    low, high = bootstrap_ratio(sums, counts, **options)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinitely perplexed; every window is left out
+        losses = {"": sums.sum(0) / counts.sum(0), "_low": low, "_high": high}
+        for name, loss in losses.items():
             data[f"perplexity{name}"] = ("depth", np.exp(loss))
-    data.attrs["interval"] = {
-        "confidence": confidence,
-        "n_resamples": n_resamples,
-        "seed": seed,
-        "documents": len(totals),
-    }
+    data.attrs["interval"] = {**options, "documents": len(sums)}
     return data
 
 
@@ -212,19 +206,14 @@ def read_documents(
     return (articles if len(articles) > 1 else texts)[:n]
 
 
-def _document_totals(data: xr.Dataset) -> Float[np.ndarray, "document sum_and_count depth"]:
+def _document_totals(
+    data: xr.Dataset,
+) -> tuple[Float[np.ndarray, "document depth"], Float[np.ndarray, "document depth"]]:
     """Summed loss and number of predicted tokens of every document at every depth."""
     losses = data.lens_loss.values
-    predicted = np.where(np.isnan(losses), 0, (data.n_tokens - 1).values[:, None])
-    table = np.stack([np.nan_to_num(losses, posinf=np.inf) * predicted, predicted], axis=1)
-    _, rows = np.unique(data.document.values, return_inverse=True)
-    totals = np.zeros((rows.max() + 1, *table.shape[1:]))
-    np.add.at(totals, rows, table)
-    return totals
-
-
-def _mean_loss(totals: Any, axis: int) -> Any:
-    """A ratio of sums, not a mean of ratios: long documents count for more."""
-    summed = np.asarray(totals).sum(axis)
-    with np.errstate(invalid="ignore"):  # every window is broken there
-        return summed[..., 0, :] / summed[..., 1, :]
+    counts = np.where(np.isnan(losses), 0, (data.n_tokens - 1).values[:, None])
+    names, rows = np.unique(data.document.values, return_inverse=True)
+    totals = np.zeros((2, len(names), data.sizes["depth"]))
+    np.add.at(totals[0], rows, np.where(counts > 0, losses, 0) * counts)
+    np.add.at(totals[1], rows, counts)
+    return totals[0], totals[1]

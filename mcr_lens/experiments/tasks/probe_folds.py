@@ -11,17 +11,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mcr_lens.errors import InputError
-from mcr_lens.numeric import is_whole
 
-__all__ = [
-    "Fold",
-    "check_folds",
-    "clusters",
-    "cross_validation",
-    "fixed_split",
-    "majority_correct",
-    "shuffled_labels",
-]
+__all__ = ["Fold", "clusters", "cross_validation", "fixed_split", "majority_correct", "shuffled_labels"]
 
 _INNER_FOLDS = 3
 
@@ -40,14 +31,6 @@ class Fold:
     inner: list[tuple[Int[np.ndarray, "inner"], Int[np.ndarray, "validation"]]]
 
 
-def check_folds(folds: int, seed: int) -> None:
-    """Raise ``InputError`` unless the number of folds and the seed are in range."""
-    if not is_whole(folds, 2):
-        raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
-    if not is_whole(seed, 0, 2**32):
-        raise InputError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
-
-
 def clusters(
     tokens: Sequence[Hashable], groups: Sequence[Hashable] | None = None
 ) -> Int[np.ndarray, "prompt"]:
@@ -58,14 +41,12 @@ def clusters(
         [0, 0, 0, 1]
     """
     n = len(tokens)
-    if groups is not None and len(groups) != n:
-        raise InputError(f"{len(groups)} groups for {n} prompts: give one group a prompt")
     keys = [*(("text", text) for text in tokens), *(("group", group) for group in groups or ())]
     numbers = {key: n + number for number, key in enumerate(dict.fromkeys(keys))}
-    prompts = np.concatenate([np.arange(n)] * (1 if groups is None else 2))
+    prompts = np.arange(len(keys)) % n
     links = (np.ones(len(keys)), (prompts, [numbers[key] for key in keys]))
-    _, found = connected_components(coo_matrix(links, shape=(n + len(numbers),) * 2), directed=False)
-    return np.unique(found[:n], return_inverse=True)[1]
+    _, component = connected_components(coo_matrix(links, shape=(n + len(numbers),) * 2), directed=False)
+    return np.unique(component[:n], return_inverse=True)[1]
 
 
 def cross_validation(
@@ -77,7 +58,7 @@ def cross_validation(
         InputError: where a class has too few prompts that are not of one group.
     """
     return [
-        Fold(train, test, _inner_folds(labels[train], cluster[train], seed) if inner else [])
+        _fold(train, test, labels, cluster, seed, inner)
         for train, test in _stratified(labels, cluster, folds, seed)
     ]
 
@@ -94,7 +75,7 @@ def fixed_split(
     train = np.flatnonzero(~np.isin(cluster[:n_train], cluster[test]))
     if len(np.unique(labels[train])) < 2:
         raise InputError(f"{len(train)} of {n_train} training prompts are not in the test set too: too few")
-    return Fold(train, test, _inner_folds(labels[train], cluster[train], seed) if inner else [])
+    return _fold(train, test, labels, cluster, seed, inner)
 
 
 def shuffled_labels(
@@ -102,10 +83,10 @@ def shuffled_labels(
 ) -> Int[np.ndarray, "prompt"]:
     """Labels shuffled within every test set, and within what is never tested: each keeps its class counts."""
     rng = np.random.default_rng(seed)
-    tested = [fold.test for fold in split]
-    rest = np.setdiff1d(np.arange(len(labels)), np.concatenate(tested))
+    tests = [fold.test for fold in split]
+    rest = np.setdiff1d(np.arange(len(labels)), np.concatenate(tests))
     shuffled = labels.copy()
-    for part in (*tested, rest):
+    for part in (*tests, rest):
         shuffled[part] = rng.permutation(labels[part])
     return shuffled
 
@@ -118,25 +99,26 @@ def majority_correct(labels: Int[np.ndarray, "prompt"], split: Sequence[Fold]) -
     return correct
 
 
-def _inner_folds(labels: np.ndarray, cluster: np.ndarray, seed: int) -> list[tuple[Any, Any]]:
-    return _stratified(labels, cluster, _INNER_FOLDS, seed)
+def _fold(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, cluster: np.ndarray, seed: int, inner: bool
+) -> Fold:
+    return Fold(train, test, _stratified(labels[train], cluster[train], _INNER_FOLDS, seed) if inner else [])
 
 
 def _stratified(labels: np.ndarray, cluster: np.ndarray, folds: int, seed: int) -> list[tuple[Any, Any]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    for code in np.unique(labels):
-        available = len(np.unique(cluster[labels == code]))
-        if available < folds:
-            raise InputError(
-                f"a class has {available} different texts or groups to train on, {folds} folds need "
-                f"{folds}: give more prompts, fewer folds or one C"
-            )
+    n_clusters = min(len(np.unique(cluster[labels == code])) for code in np.unique(labels))
+    if n_clusters < folds:
+        raise InputError(
+            f"a class has {n_clusters} different texts or groups to train on, {folds} folds need {folds}: "
+            "give more prompts, fewer folds or one C"
+        )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # Fewer prompts than folds in a class is what was just refused; what is left concerns no result.
+        # Fewer prompts than folds in a class was just refused; what is left concerns no result.
         warnings.simplefilter("ignore", UserWarning)
-        found = list(splitter.split(np.zeros(len(labels)), labels, cluster))
-    if any(len(test) == 0 or len(np.unique(labels[train])) < 2 for train, test in found):
+        splits = list(splitter.split(np.zeros(len(labels)), labels, cluster))
+    if any(len(test) == 0 or len(np.unique(labels[train])) < 2 for train, test in splits):
         raise InputError(f"groups too large for {folds} folds: give fewer folds or smaller groups")
-    return found
+    return splits

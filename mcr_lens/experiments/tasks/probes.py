@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
-from mcr_lens.bootstrap import bootstrap_interval
 from mcr_lens.engine import measure
-from mcr_lens.errors import InputError
-from mcr_lens.experiments.tasks.listed import listed_depths, listed_labels
-from mcr_lens.experiments.tasks.probe_fit import checked_penalties, fit_probes, need_scikit_learn
+from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.probe_folds import (
     Fold,
-    check_folds,
     clusters,
     cross_validation,
     fixed_split,
@@ -25,10 +22,13 @@ from mcr_lens.experiments.tasks.probe_folds import (
 from mcr_lens.hooks.intervene import described
 from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
-from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
+from mcr_lens.stats.bootstrap import bootstrap_ratio
+from mcr_lens.validate import is_number, is_whole
 
-__all__ = ["linear_probes", "probe_summary"]
+__all__ = ["fit_probes", "linear_probes", "probe_summary"]
+
+_MAX_ITERATIONS = 2000
 
 
 def linear_probes(
@@ -95,19 +95,20 @@ def linear_probes(
         >>> data = linear_probes(model, prompts, labels)                              # doctest: +SKIP
         >>> data.accuracy.mean("fold").to_pandas()                                    # doctest: +SKIP
     """
-    need_scikit_learn()
-    check_folds(folds, seed)
-    penalties = checked_penalties(C)
-    depths = listed_depths(depths)
-    groups = None if groups is None else listed_labels(groups, "group")
-    sets = [(part, listed_labels(its)) for part, its in [(prompts, labels), *([test] if test else [])]]
-    codes, classes = _codes(sets)
+    require_extra("sklearn", "linear probes", "tasks")
+    penalties = _penalties(C)
+    if not is_whole(folds, 2):
+        raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
+    if not is_whole(seed, 0, 2**32):
+        raise InputError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
+    sets = [prompts] if test is None else [prompts, test[0]]
+    codes, classes = _codes(sets, [labels] if test is None else [labels, test[1]])
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
     measured = []
-    for part, _ in sets:
+    for part in sets:
         observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
         settings = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
-        measured.append(measure(model, part, [observer], list(interventions), **settings))
+        measured.append(measure(model, part, [observer], interventions=list(interventions), **settings))
     states = _joined(measured)
 
     data = _results(states, codes, split, penalties, progress)
@@ -118,15 +119,14 @@ def linear_probes(
     )
     if control:
         shuffled = _results(states, shuffled_labels(codes, split, seed), split, penalties, progress)
-        kept = {name: f"shuffled_{name}" for name in ("accuracy", "correct")}
-        data = data.assign(shuffled[list(kept)].rename(kept))
+        data = data.assign({f"shuffled_{name}": shuffled[name] for name in ("accuracy", "correct")})
     data = data.assign_coords(label=("prompt", codes), group=("prompt", cluster))
-    tested = np.sort(np.concatenate([fold.test for fold in split]))
-    data = data.isel(prompt=tested).assign_coords(prompt=range(len(tested)))
+    in_test = np.sort(np.concatenate([fold.test for fold in split]))
+    data = data.isel(prompt=in_test).assign_coords(prompt=range(len(in_test)))
     data.attrs = measured[-1].attrs | {
         "result": "linear probes",
         "classes": classes,
-        "C": list(penalties),
+        "C": penalties,
         "folds": folds if test is None else None,
         "trained_on": None if test is None else prompts.attributes(),
         "left_out_of_training": 0 if test is None else len(prompts) - len(split[0].train),
@@ -140,61 +140,70 @@ def linear_probes(
 def probe_summary(
     data: xr.Dataset, *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0
 ) -> pd.DataFrame:
-    """A row a pooling and depth: accuracy over the tested prompts, its interval, and what to hold it against.
+    """One row per pooling and depth: accuracy over the tested prompts, its interval, what to hold it against.
 
-    The interval is over prompts, drawn anew a group at a time (``bootstrap_interval``): it takes the probes
+    The interval is over prompts, drawn anew a group at a time: it takes the probes
     as they were trained, and says how far the accuracy would move with other test prompts.
 
     Returns:
         Columns ``pooling``, ``depth``, ``accuracy``, ``low``, ``high``, ``shuffled`` (where the control was
         run), ``majority`` and ``n`` (prompts).
     """
-    correct = data["correct"].transpose("prompt", "pooling", "depth")
-    values = correct.values.reshape(correct.sizes["prompt"], -1).astype(np.float64)
-    _, group = np.unique(data["group"].values, return_inverse=True)
-    options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
-    if group.max() + 1 == len(group):
-        low, high = bootstrap_interval(values, **options)
-    else:
-        sums = np.zeros((group.max() + 1, values.shape[1] + 1))
-        np.add.at(sums, group, np.concatenate([values, np.ones((len(values), 1))], 1))
-        low, high = bootstrap_interval(sums, _share, **options)
-    index = pd.MultiIndex.from_product([data[name].values for name in ("pooling", "depth")])
-    table = index.to_frame(index=False, name=["pooling", "depth"])
-    table = table.assign(accuracy=values.mean(0), low=low, high=high)
+    correct = data["correct"].stack(place=("pooling", "depth"))
+    group = np.unique(data["group"].values, return_inverse=True)[1]
+    sums = np.zeros((group.max() + 1, correct.sizes["place"]))
+    np.add.at(sums, group, correct.values)
+    sizes = np.bincount(group)[:, None]
+    low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    table = correct.place.to_index().to_frame(index=False)
+    table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)
     if "shuffled_correct" in data:
-        shuffled = data["shuffled_correct"].transpose("prompt", "pooling", "depth")
-        table["shuffled"] = shuffled.values.mean(0).ravel()
-    return table.assign(majority=float(data["majority_correct"].mean()), n=len(values))
+        table["shuffled"] = data["shuffled_correct"].mean("prompt").stack(place=("pooling", "depth")).values
+    return table.assign(majority=float(data["majority_correct"].mean()), n=len(group))
 
 
-def _share(sums: Float[np.ndarray, "... group column"], axis: int) -> Float[np.ndarray, "..."]:
-    """Correct prompts over prompts, of groups of different size."""
-    totals = sums.sum(axis)
-    return totals[..., :-1] / totals[..., -1:]
+def _penalties(C: float | Sequence[float]) -> list[float]:
+    """Inverse strengths of the penalty in rising order, the strongest penalty first."""
+    numbers: list[Any] = list(C) if isinstance(C, Sequence) else [C]
+    if not numbers or not all(is_number(c) and 0 < float(c) < np.inf for c in numbers):
+        raise InputError(f"C {C!r}: use one or more numbers above 0, such as (0.001, 0.01, 0.1, 1.0)")
+    return sorted({float(c) for c in numbers})
 
 
-def _codes(sets: Sequence[tuple[Prompts, list[Hashable]]]) -> tuple[Int[np.ndarray, "prompt"], list[Any]]:
+def _codes(
+    sets: Sequence[Prompts], labels: Sequence[Iterable[Hashable]]
+) -> tuple[Int[np.ndarray, "prompt"], list[Any]]:
     """Labels as places in the sorted list of classes, of all sets together."""
-    labels: list[Any] = []
-    for part, given in sets:
-        if len(given) != len(part):
+    names: list[Any] = []
+    for part, its in zip(sets, labels, strict=True):
+        some = _values(its, "label")
+        if len(some) != len(part):
             raise InputError(
-                f"{len(given)} labels for {len(part)} prompts ({part.dropped} texts were too short): "
+                f"{len(some)} labels for {len(part)} prompts ({part.dropped} texts were too short): "
                 "give one label a prompt, as load_labelled does"
             )
-        labels += given
-    if any(label is None or label != label for label in labels):
+        names += some
+    if any(name is None or name != name for name in names):
         raise InputError("a label is missing (None or NaN): leave the prompt out")
-    classes = sorted(set(labels), key=lambda label: (type(label).__name__, label))
+    classes = sorted(set(names), key=lambda name: (type(name).__name__, name))
     if len(classes) < 2:
         raise InputError(f"all labels are {classes[0]!r}: a probe needs two classes or more")
-    place = {label: code for code, label in enumerate(classes)}
-    return np.array([place[label] for label in labels]), classes
+    places = {name: code for code, name in enumerate(classes)}
+    return np.array([places[name] for name in names]), classes
+
+
+def _values(values: Iterable[Hashable], what: str) -> list[Any]:
+    """Labels or groups as Python's own values."""
+    try:
+        listed = [value.item() if isinstance(value, np.generic) else value for value in values]
+        set(listed)
+    except TypeError as error:
+        raise InputError(f"{what}s: give a list, a number or a text a prompt ({error})") from error
+    return listed
 
 
 def _split(
-    sets: Sequence[tuple[Prompts, list[Hashable]]],
+    sets: Sequence[Prompts],
     codes: Int[np.ndarray, "prompt"],
     groups: Sequence[Hashable] | None,
     folds: int,
@@ -202,16 +211,17 @@ def _split(
     inner: bool,
 ) -> tuple[list[Fold], Int[np.ndarray, "prompt"]]:
     """The folds, and the group of every prompt of all sets."""
-    tokens = [ids for part, _ in sets for ids in part.tokens]
-    if len(sets) == 1:
-        cluster = clusters(tokens, groups)
-        return cross_validation(codes, cluster, folds, seed, inner), cluster
-    if groups is not None:
-        raise InputError(
-            "groups= is for folds; with test= what is trained on is yours to choose: leave it out"
-        )
-    cluster = clusters(tokens)
-    return [fixed_split(codes, cluster, len(sets[0][0]), seed, inner)], cluster
+    tokens = [ids for part in sets for ids in part.tokens]
+    if len(sets) == 2:
+        if groups is not None:
+            raise InputError("groups= is for folds: with test= leave it out and choose what is trained on")
+        cluster = clusters(tokens)
+        return [fixed_split(codes, cluster, len(sets[0]), seed, inner)], cluster
+    names = None if groups is None else _values(groups, "group")
+    if names is not None and len(names) != len(tokens):
+        raise InputError(f"{len(names)} groups for {len(tokens)} prompts: give one group a prompt")
+    cluster = clusters(tokens, names)
+    return cross_validation(codes, cluster, folds, seed, inner), cluster
 
 
 def _joined(measured: Sequence[xr.Dataset]) -> xr.DataArray:
@@ -220,11 +230,10 @@ def _joined(measured: Sequence[xr.Dataset]) -> xr.DataArray:
     states = xr.concat(parts, "prompt").transpose("pooling", "depth", "prompt", "dimension")
     broken = (~np.isfinite(states.values)).any(-1).sum(-1)
     for pooling, depth in np.argwhere(broken).tolist():
-        notes = [note for data in measured if (note := not_finite_note(data))]
         raise InputError(
             f"{broken[pooling, depth]} states of pooling '{states.pooling.values[pooling]}' at depth "
             f"{states.depth.values[depth]} are not finite: load the model with dtype float32 or bfloat16, or "
-            f"leave these prompts out ({'; '.join(notes) or 'their pooled states overflow'})"
+            "leave these prompts out"
         )
     return states
 
@@ -238,7 +247,7 @@ def _results(
 ) -> xr.Dataset:
     """What the probes of all poolings and depths said, and how often they were right."""
     at_each = ("pooling", "depth")
-    predicted, chosen = fit_probes(states.values, labels, split, penalties, progress)
+    predicted, best_C = fit_probes(states.values, labels, split, penalties, progress)
     fold_tested = np.full(len(labels), -1)
     for number, fold in enumerate(split):
         fold_tested[fold.test] = number
@@ -248,9 +257,47 @@ def _results(
         "accuracy": ((*at_each, "fold"), by_fold),
         "correct": ((*at_each, "prompt"), correct),
         "predicted": ((*at_each, "prompt"), predicted),
-        "chosen_C": ((*at_each, "fold"), chosen),
+        "chosen_C": ((*at_each, "fold"), best_C),
     }
     coords = {name: states[name].values for name in at_each}
     coords |= {name: ("prompt", states[name].values) for name in ("n_tokens", "first_token")}
     coords |= {"fold": range(len(split)), "fold_tested": ("prompt", fold_tested)}
     return xr.Dataset(variables, coords)
+
+
+def fit_probes(
+    states: Float[np.ndarray, "pooling depth prompt dimension"],
+    labels: Int[np.ndarray, "prompt"],
+    split: Sequence[Fold],
+    penalties: Sequence[float],
+    progress: bool,
+) -> tuple[Int[np.ndarray, "pooling depth prompt"], Float[np.ndarray, "pooling depth fold"]]:
+    """What each probe says of the prompts it was not trained on, and its C.
+
+    Prompts that no fold tests are -1. Where several C are equally good, the strongest penalty is taken.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    poolings, depths, prompts, _ = states.shape
+    predicted = np.full((poolings, depths, prompts), -1, dtype=np.int32)
+    best_C = np.full((poolings, depths, len(split)), penalties[0])
+    regression = LogisticRegression(C=penalties[0], max_iter=_MAX_ITERATIONS)
+    pipeline = make_pipeline(StandardScaler(), regression)
+    grid = {"logisticregression__C": list(penalties)}
+    bar = tqdm(total=poolings * depths, unit="probe", desc="probes", disable=None if progress else True)
+    with bar:
+        for place in np.ndindex(poolings, depths):
+            features = states[place].astype(np.float64)
+            for number, fold in enumerate(split):
+                probe: Any = pipeline
+                if len(penalties) > 1:
+                    probe = GridSearchCV(pipeline, grid, cv=fold.inner, scoring="accuracy")
+                probe.fit(features[fold.train], labels[fold.train])
+                predicted[(*place, fold.test)] = probe.predict(features[fold.test])
+                if len(penalties) > 1:
+                    best_C[(*place, number)] = probe.best_params_["logisticregression__C"]
+            bar.update()
+    return predicted, best_C

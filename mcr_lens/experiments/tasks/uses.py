@@ -10,9 +10,7 @@ from jaxtyping import Float, Int
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Use", "choice_uses", "perplexity_use", "probe_uses"]
-
-Metric = Literal["accuracy", "loss"]
+__all__ = ["Use", "check_metric", "choice_uses", "perplexity_use", "probe_uses"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Use:
 
     name: str
     kind: Literal["multiple choice", "generation", "embedding"]
-    metric: Metric
+    metric: Literal["accuracy", "loss"]
     depths: Int[np.ndarray, "depth"]
     values: Float[np.ndarray, "unit depth"]
     weights: Float[np.ndarray, "unit"]
@@ -72,20 +70,24 @@ def choice_uses(data: xr.Dataset, metric: str = "acc") -> list[Use]:
         InputError: for a metric that the results do not have, and for one that is no accuracy: that is not
             0 or 1 for every question, as a perplexity, or is better when it is lower.
     """
-    if metric not in data or data[metric].dims != ("document", "depth"):
-        there = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
-        raise InputError(f"metric {metric!r}: these results have {', '.join(there) or 'none'}")
+    check_metric(data, metric)
+    complete = data.isel(document=~data[metric].isnull().any("depth").values)
     uses = []
-    for task in dict.fromkeys(data.task.values.tolist()):
-        of_task = data.isel(document=np.flatnonzero(data.task.values == task))
-        values = of_task[metric].values
-        known = ~np.isnan(values).any(1)
-        if known.any():
-            about = data.attrs.get("tasks", {}).get(task, {})
-            _check_accuracy(task, metric, values[known], about)
-            chance = _chance(of_task.isel(document=known), metric, about)
-            uses.append(_use(task, "multiple choice", "accuracy", data, values[known], chance))
+    for task in dict.fromkeys(complete.task.values.tolist()):
+        documents = complete.isel(document=complete.task.values == task)
+        values, about = documents[metric].values, data.attrs.get("tasks", {}).get(task, {})
+        _check_accuracy(task, metric, values, about)
+        chance, weights = _chance(documents, metric, about), np.ones(len(values))
+        depths = data.depth.values
+        uses.append(Use(task, "multiple choice", "accuracy", depths, values, weights, chance))
     return uses
+
+
+def check_metric(data: xr.Dataset, metric: str) -> None:
+    """Raise ``InputError`` for what is no metric of these results of ``multiple_choice``."""
+    metrics = [str(name) for name, values in data.items() if values.dims == ("document", "depth")]
+    if metric not in metrics:
+        raise InputError(f"metric {metric!r}: these results have {', '.join(metrics) or 'none'}")
 
 
 def _check_accuracy(task: str, metric: str, values: np.ndarray, about: dict[str, Any]) -> None:
@@ -98,12 +100,11 @@ def _check_accuracy(task: str, metric: str, values: np.ndarray, about: dict[str,
         )
 
 
-def _chance(of_task: xr.Dataset, metric: str, about: dict[str, Any]) -> float:
+def _chance(documents: xr.Dataset, metric: str, about: dict[str, Any]) -> float:
     """Of a blind guess, the mean over questions; NaN where that is not known."""
-    if metric not in _OF_CHOICES or about.get("several_right", False) or "n_choices" not in of_task.coords:
-        return float("nan")
-    choices = of_task["n_choices"].values
-    return float((1 / choices).mean()) if (choices > 0).all() else float("nan")
+    choices = documents["n_choices"].values if "n_choices" in documents.coords else np.zeros(1)
+    known = metric in _OF_CHOICES and not about.get("several_right", False) and (choices > 0).all()
+    return float((1 / choices).mean()) if known else float("nan")
 
 
 def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
@@ -123,15 +124,15 @@ def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
     )
     vocabulary = data.attrs.get("d_vocab")
     chance = float(np.log(vocabulary)) if vocabulary else float("nan")
-    return _use(name, "generation", "loss", data, losses, chance, tokens)
+    return Use(name, "generation", "loss", data.depth.values, losses, tokens, chance)
 
 
 def probe_uses(data: xr.Dataset, name: str = "probe") -> list[Use]:
     """A use for every pooling of ``linear_probes``; chance is the training prompts' majority class.
 
     A unit is a group of ``linear_probes``: prompts of one group or with equal tokens, which are alike. Its
-    value is the share of its prompts that were told right and its weight their number, so that a group is
-    drawn, or left out to be judged by, as a whole.
+    value is the share of its prompts that were predicted right and its weight their number, so that a group
+    is drawn, or left out to be judged by, as a whole.
     """
     chance = float(data.majority_correct.mean())
     _, group = np.unique(data["group"].values, return_inverse=True)
@@ -140,19 +141,6 @@ def probe_uses(data: xr.Dataset, name: str = "probe") -> list[Use]:
     for pooling in data.pooling.values:
         correct = data.correct.sel(pooling=pooling).transpose("depth", "prompt").values
         shares = np.stack([np.bincount(group, right) / sizes for right in correct], axis=1)
-        called = f"{name}, {str(pooling).replace('_', ' ')}"
-        uses.append(_use(called, "embedding", "accuracy", data, shares, chance, sizes))
+        title = f"{name}, {str(pooling).replace('_', ' ')}"
+        uses.append(Use(title, "embedding", "accuracy", data.depth.values, shares, sizes, chance))
     return uses
-
-
-def _use(
-    name: str,
-    kind: Literal["multiple choice", "generation", "embedding"],
-    metric: Metric,
-    data: xr.Dataset,
-    values: np.ndarray,
-    chance: float,
-    weights: np.ndarray | None = None,
-) -> Use:
-    weights = np.ones(len(values)) if weights is None else weights
-    return Use(name, kind, metric, data.depth.values, values, weights, chance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -415,7 +416,7 @@ def test_a_question_is_never_its_own_example(task_folder: Any, llama: Any, kind:
 def test_interventions_reach_the_depths_above_them(task_folder: Any, llama: Any) -> None:
     options: dict[str, Any] = {"include_path": task_folder("words"), "progress": False}
     plain = multiple_choice(llama, "words", **options)
-    edited = multiple_choice(llama, "words", mcr.ablate_mlp_write([1]), **options)
+    edited = multiple_choice(llama, "words", interventions=mcr.ablate_mlp_write([1]), **options)
     changed = np.abs(edited.log_likelihood - plain.log_likelihood).max(["document", "choice"]).values
     # What is taken from the first token at layer 1 reaches the others through the attention of layer 2.
     assert (changed[:3] < 1e-6).all()
@@ -473,9 +474,8 @@ def test_results_can_be_saved(task_folder: Any, llama: Any, tmp_path: Path) -> N
         ("words_lost", {}, "words_lost: cannot be loaded"),
         pytest.param("nonesuch", {}, "nonesuch: cannot be loaded", marks=pytest.mark.slow),
         ([], {}, "no tasks"),
-        ("words", {"depths": [4]}, r"use whole numbers of 0\.\.3"),
-        ("words", {"depths": []}, r"use whole numbers of 0\.\.3"),
-        ("words", {"depths": 4}, r"depths 4: give them in a list"),
+        ("words", {"depths": [4]}, "whole numbers from 0 to 3"),
+        ("words", {"depths": []}, "whole numbers from 0 to 3"),
         ("words", {"limit": 0}, "limit 0"),
         ("words", {"num_fewshot": -1}, "num_fewshot -1"),
         ("words", {"num_fewshot": 7}, "num_fewshot 7: task 'words' has 6 documents"),
@@ -504,7 +504,7 @@ def test_text_is_not_generated(task_folder: Any, llama: Any) -> None:
 
 
 def test_without_lm_eval_the_way_to_install_it_is_told(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lens_language_model, "TemplateLM", object)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(InputError, match=r'pip install "mcr-lens\[tasks\]"'):
         multiple_choice(llama, "arc_easy")
     with pytest.raises(InputError, match=r'pip install "mcr-lens\[tasks\]"'):

@@ -120,7 +120,7 @@ def test_tuned_lenses_and_interventions_are_used(llama: Any) -> None:
     plain = lens_perplexity(llama, several, **QUICK)
     zero = lens_perplexity(llama, several, translators=nothing, **QUICK)
     tuned = lens_perplexity(llama, several, translators=something, **QUICK)
-    edited = lens_perplexity(llama, several, mcr.ablate_mlp_write([1]), **QUICK)
+    edited = lens_perplexity(llama, several, interventions=mcr.ablate_mlp_write([1]), **QUICK)
     np.testing.assert_allclose(zero.perplexity, plain.perplexity, rtol=1e-5)
     changed = np.abs(tuned.perplexity / plain.perplexity - 1).values
     assert (changed[:3] > 1e-2).all() and changed[3] < 1e-6

@@ -10,9 +10,8 @@ import xarray as xr
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.tasks.probe_fit import fit_probes
 from mcr_lens.experiments.tasks.probe_folds import Fold, clusters, cross_validation, fixed_split
-from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
+from mcr_lens.experiments.tasks.probes import fit_probes, linear_probes, probe_summary
 from mcr_lens.hooks.pool import PooledStates
 from mcr_lens.prompts.labelled import load_labelled
 
@@ -235,10 +234,9 @@ def test_a_result_is_saved_and_loaded(llama: Any, tmp_path: Path) -> None:
         ([0, 1] * 10, {"C": "a"}, "C 'a': use one or more numbers"),
         ([0, 1] * 10, {"C": [0.1, None]}, "above 0"),
         ([0, 1] * 10, {"C": True}, "C True"),
-        ([0, 1] * 10, {"depths": 2}, r"depths 2: give them in a list, such as \[0, 4\]"),
-        ([[0], [1]] * 10, {}, "label 0 is a list: use a number or a text a prompt"),
-        (3, {}, "labels 3: give a list, one label a prompt"),
-        ([0, 1] * 10, {"groups": [[0]] * 20}, "group 0 is a list"),
+        ([[0], [1]] * 10, {}, "labels: give a list, a number or a text a prompt"),
+        (3, {}, "labels: give a list, a number or a text a prompt"),
+        ([0, 1] * 10, {"groups": [[0]] * 20}, "groups: give a list, a number or a text"),
         ([0, 1] * 10, {"groups": [0] * 3}, "3 groups for 20 prompts"),
         ([0, 1] * 10, {"groups": [0, 0, *range(18)], "test": (drawn(4), [0, 1, 0, 1])}, "groups= is for"),
         ([0, 1] * 10, {"pooling": "max"}, "pooling 'max'"),

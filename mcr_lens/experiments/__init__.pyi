@@ -1,0 +1,67 @@
+from .ablation.claims import Claim
+from .ablation.run import ablation_study
+from .ablation.study import AblationStudy
+from .appearances import Appearance, appearance
+from .lenses import lens_summary, logit_lens
+from .patching.logit_metrics import answer_loss, kl_divergence, logit_difference, logits_at
+from .patching.prompt_pairs import PairBatch, PromptPairs
+from .patching.run import activation_patching
+from .tasks import (
+    DepthEncoder,
+    TextStates,
+    Use,
+    best_depth,
+    choice_summary,
+    choice_uses,
+    embedding_tasks,
+    lens_perplexity,
+    linear_probes,
+    multiple_choice,
+    perplexity_use,
+    probe_summary,
+    probe_uses,
+    quality_by_depth,
+    read_documents,
+    text_windows,
+    wikitext_articles,
+)
+from .text_kinds import input_dependence
+from .training import profile_training
+from .tuned_lens import fit_tuned_lens
+
+__all__ = [
+    "AblationStudy",
+    "Appearance",
+    "Claim",
+    "DepthEncoder",
+    "PairBatch",
+    "PromptPairs",
+    "TextStates",
+    "Use",
+    "ablation_study",
+    "activation_patching",
+    "answer_loss",
+    "appearance",
+    "best_depth",
+    "choice_summary",
+    "choice_uses",
+    "embedding_tasks",
+    "fit_tuned_lens",
+    "input_dependence",
+    "kl_divergence",
+    "lens_perplexity",
+    "lens_summary",
+    "linear_probes",
+    "logit_difference",
+    "logit_lens",
+    "logits_at",
+    "multiple_choice",
+    "perplexity_use",
+    "probe_summary",
+    "probe_uses",
+    "profile_training",
+    "quality_by_depth",
+    "read_documents",
+    "text_windows",
+    "wikitext_articles",
+]

@@ -1,0 +1,1 @@
+"""Activation patching over pairs of prompts."""

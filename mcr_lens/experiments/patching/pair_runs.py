@@ -1,0 +1,125 @@
+"""One side of every prompt pair, run with a patch or without, and judged by a metric."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from mcr_lens.engine import check_prompts
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logits_at
+from mcr_lens.experiments.patching.prompt_pairs import PairBatch, PromptPairs
+from mcr_lens.hooks.context import BatchContext, running
+from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
+from mcr_lens.hooks.observe_finite import FiniteObserver
+from mcr_lens.hooks.sequence import growing
+from mcr_lens.models import Hook, Model, batch_cost, model_facts
+from mcr_lens.models.backend import run
+from mcr_lens.not_finite import NotFiniteWarning, remedy
+
+__all__ = ["PairRuns", "Side", "metric_name"]
+
+Side = Literal["clean", "corrupt"]
+
+
+@dataclass(frozen=True)
+class PairRuns:
+    """What every run of a sweep has in common, checked before the first of them."""
+
+    model: Model
+    pairs: PromptPairs
+    metric: LogitMetric
+    batch_size: int | Literal["auto"]
+    interventions: Mapping[Side, Sequence[Hook]]
+    clean_logits: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pairs, PromptPairs):
+            raise InputError(f"pairs is a {type(self.pairs).__name__}: use PromptPairs(clean, corrupt)")
+        if not callable(self.metric):
+            raise InputError(f"metric {self.metric!r}: give a function (logits, pairs) -> [batch]")
+        facts = model_facts(self.model)
+        for side, hooks in self.interventions.items():
+            check_prompts(self.model, getattr(self.pairs, side), self.batch_size)
+            check_hooks(self.model, hooks, min(self.pairs.lengths))
+        for ids in (self.pairs.answers or (), self.pairs.wrong_answers or ()):
+            outside = [token for token in ids if not 0 <= token < facts.d_vocab]
+            if outside:
+                raise InputError(
+                    f"answer {outside[0]} is outside the vocabulary 0..{facts.d_vocab - 1} of {facts.name}: "
+                    "was it tokenised for another model?"
+                )
+
+    def values(
+        self, side: Side, patch: Sequence[Hook] = (), positions: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """The metric of each pair, one side run with a patch; NaN for pairs that lack a position of it.
+
+        NaN, too, where the metric or a state of the run is Inf or NaN; ``broken`` keeps the pair and the
+        first run that did it.
+        """
+        has = np.array([all(-n <= at < n for at in positions or ()) for n in self.pairs.lengths])
+        values = np.full(len(self.pairs), np.nan)
+        size = None if self.batch_size == "auto" else self.batch_size
+        for batch in self.pairs.batches(size, batch_cost(self.model)):
+            rows = list(batch.pairs)
+            if has[rows].any():
+                found = np.where(has[rows], self._metric(side, patch, batch), np.nan)
+                what = f"{side} run, {patch[0][0]} patched" if patch else f"{side} run"
+                for pair in np.array(rows)[has[rows] & ~np.isfinite(found)].tolist():
+                    self.broken.setdefault(pair, what)
+                values[rows] = np.where(np.isfinite(found), found, np.nan)
+        return values
+
+    def warn_broken(self) -> None:
+        """Name the first pair whose metric was Inf or NaN, if there is one."""
+        if self.broken:
+            first = min(self.broken)
+            warnings.warn(
+                f"{metric_name(self.metric)} rests on Inf or NaN for {len(self.broken)} of {len(self.pairs)} "
+                f"prompts, first for prompt {first} ({self.broken[first]}): NaN in the result, and left out "
+                f"of every mean.{remedy(model_facts(self.model).dtype)}",
+                NotFiniteWarning,
+                stacklevel=3,
+            )
+
+    def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
+        tokens = getattr(batch, side)
+        edits = [*self.interventions[side], *patch]
+        finite = FiniteObserver(self.model, patterns=not edits_a_pattern(edits))
+        hooks = [*edits, *finite.hooks()]
+        # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
+        waiting = growing() if patch else nullcontext()
+        with running(BatchContext(0, batch.lengths, batch.pairs, tokens)), waiting:
+            logits = run(self.model, tokens.to(self.model.cfg.device), hooks)
+        assert logits is not None
+        if side == "clean" and not patch:
+            self.clean_logits[batch.pairs] = logits_at(logits, batch.lengths).cpu()
+        found = self.metric(logits, replace(batch, clean_logits=self.clean_logits[batch.pairs]))
+        if not isinstance(found, Tensor) or found.shape != (len(batch.pairs),):
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"metric {metric_name(self.metric)} gave {what} for {len(batch.pairs)} prompts: "
+                f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
+            )
+        values = found.detach().cpu().double().numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotFiniteWarning)  # the metric is named instead, once a sweep
+            begins = finite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
+        return np.where(begins >= 0, np.nan, values)
+
+
+def metric_name(metric: Any) -> str:
+    """What a metric is called in results and messages, options included."""
+    if isinstance(metric, partial):
+        options = ", ".join(f"{key}={value}" for key, value in metric.keywords.items())
+        return f"{metric_name(metric.func)}({options})"
+    return getattr(metric, "__name__", type(metric).__name__)

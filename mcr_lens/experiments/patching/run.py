@@ -1,0 +1,173 @@
+"""Activation patching: swap one activation at a time between two runs, and see what the answer follows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from mcr_lens.engine import record
+from mcr_lens.errors import InputError
+from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
+from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
+from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
+from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
+from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.patch import patch_activation
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models.backend import evaluation_mode
+
+__all__ = ["activation_patching"]
+
+
+def activation_patching(
+    model: Model,
+    pairs: PromptPairs,
+    hook: str = "resid_pre",
+    over: Sequence[str] = ("layer", "position"),
+    *,
+    positions: int | Iterable[int] | None = None,
+    layers: int | Iterable[int] | None = None,
+    metric: LogitMetric = logit_difference,
+    direction: Literal["denoise", "noise"] = "denoise",
+    clean_interventions: Sequence[Hook] = (),
+    corrupt_interventions: Sequence[Hook] = (),
+    batch_size: int | Literal["auto"] = "auto",
+    progress: bool = True,
+) -> xr.Dataset:
+    """Patch one activation at a time from one run of each pair into the other.
+
+    Denoising runs the corrupt prompt and puts the clean run's activation in: what *suffices* to bring the
+    clean answer back? Noising runs the clean prompt and puts the corrupt run's in: what is *needed* for it?
+
+    Args:
+        pairs: clean and corrupt prompts, with answers where the metric needs them.
+        hook: a short name of TransformerLens (``"resid_pre"``, ``"resid_mid"`` and ``"resid_post"``,
+            ``"attn_out"``, ``"mlp_out"``, ``"z"``, ``"q"``, ``"k"``, ``"v"``, ``"pattern"``), or a template
+            such as ``"blocks.{layer}.hook_resid_pre"``.
+        over: what is swept: ``"layer"``, then ``"position"``, ``"head"``, or both. What is not swept is
+            patched together. The position of a pattern is its query's.
+        positions: of the prompt, negative from its last real token; ``None`` for all. ``positions=[0]``
+            patches the sink token alone.
+        layers: blocks, counted from 0; ``None`` for all.
+        metric: ``logit_difference``, ``kl_divergence``, ``answer_loss``, or any function
+            ``(logits [batch, pos, d_vocab], pairs) -> [batch]``; see ``mcr_lens.experiments.patching``.
+        direction: ``"denoise"`` or ``"noise"``.
+        clean_interventions: hooks that edit the clean run, patched or not.
+        corrupt_interventions: hooks that edit the corrupt run. The two runs may differ in these alone: pairs
+            of equal prompts, one side with ``ablate_mlp_write``.
+        batch_size: pairs a batch; ``"auto"`` cuts where padding and batches cost least.
+        progress: show a progress bar on a terminal or in a notebook.
+
+    Returns:
+        ``patched`` (prompt, layer, ...), the metric of the patched runs; ``clean`` and ``corrupt`` (prompt),
+        of those left alone. Denoising adds ``recovered = (patched - corrupt) / (clean - corrupt)``, noising
+        ``lost = (clean - patched) / (clean - corrupt)``: in both, 0 means that the patch did nothing and 1
+        that it did as much as the whole other run. NaN where the two runs do not differ, where a shorter
+        pair has no such position, and where a metric or a state is Inf or NaN, which a warning tells. Pairs
+        whose runs hardly differ give huge shares: choose pairs that do, or read ``patched``. Along
+        ``position``: the ids ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1 beyond the
+        end) and, where the model has a tokenizer, ``text`` and ``clean_text``.
+
+    Raises:
+        InputError: for hooks, layers, positions or prompts that the model does not have, for heads of an
+            activation without any, for a metric that gives anything but a number a prompt.
+
+    ``transformer_lens.patching`` makes the same sweep with one number for a whole batch of prompts of equal
+    length, from a cache of every activation; this gives the same numbers a prompt, for prompts of any length,
+    with the activations of one hook point in memory. The method: Vig et al. 2020, Meng et al. 2022; the two
+    directions: Heimersheim and Nanda 2024.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> from mcr_lens.experiments import PromptPairs, activation_patching
+        >>> model = mcr.load_model("tiny")
+        >>> pairs = PromptPairs.from_texts(["Ann has 5"], ["Ann has 7"], model, ["5"], ["7"])
+        >>> result = activation_patching(model, pairs, layers=[0, 1], progress=False)
+        >>> result.patched.dims
+        ('prompt', 'layer', 'position')
+        >>> bool(result.recovered.sel(layer=0)[0, -1] == 1)  # the number is all they differ in
+        True
+    """
+    source, base = _sides(direction)
+    interventions: dict[Side, Sequence[Hook]] = {
+        "clean": list(clean_interventions),
+        "corrupt": list(corrupt_interventions),
+    }
+    runs = PairRuns(model, pairs, metric, batch_size, interventions)
+    axes = sweep_axes(model, pairs.clean, hook, over, positions, layers)
+    patched = np.full([len(pairs), *(len(axes.labels[axis]) for axis in axes.over)], np.nan)
+    bar = tqdm(total=len(axes), unit="patch", desc="patching", disable=None if progress else True)
+    with bar, evaluation_mode(model):
+        values = {side: runs.values(side) for side in ("clean", "corrupt")}
+        for layer, name in axes.names.items():
+            donors = getattr(pairs, source)
+            activations = record(model, donors, [name], interventions[source], batch_size=batch_size)
+            for place, at, head in axes.settings(layer):
+                patch = patch_activation(name, activations, at, head)
+                patched[:, *place] = runs.values(base, patch, at)
+                bar.update()
+    runs.warn_broken()
+    data = _dataset(model, pairs, axes, patched, values, direction)
+    data.attrs |= {
+        "hook": hook,
+        "over": list(axes.over),
+        "positions": "all" if axes.together is None else list(axes.together),
+        "metric": metric_name(metric),
+        "direction": direction,
+        **{f"{side}_interventions": described(hooks) for side, hooks in interventions.items()},
+    }
+    return data
+
+
+def _dataset(
+    model: Model,
+    pairs: PromptPairs,
+    axes: SweepAxes,
+    patched: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    direction: str,
+) -> xr.Dataset:
+    coords = {axis: list(axes.labels[axis]) for axis in axes.over}
+    of_prompts = {
+        "n_tokens": ("prompt", list(pairs.lengths)),
+        "first_token": ("prompt", list(pairs.corrupt.first_tokens)),
+    }
+    data = xr.Dataset(
+        {"patched": (("prompt", *axes.over), patched), **{k: ("prompt", v) for k, v in values.items()}},
+        coords={"prompt": range(len(pairs)), **coords, **of_prompts},
+    )
+    between = (data.clean - data.corrupt).where(data.clean != data.corrupt)
+    if direction == "denoise":
+        data["recovered"] = ((data.patched - data.corrupt) / between).transpose(*data.patched.dims)
+    else:
+        data["lost"] = ((data.clean - data.patched) / between).transpose(*data.patched.dims)
+    if "position" in coords:
+        data = data.assign_coords(_tokens(model, pairs, coords["position"]))
+    data.attrs = model_facts(model).attributes() | {"prompts": pairs.attributes()}
+    return data
+
+
+def _tokens(model: Model, pairs: PromptPairs, positions: Sequence[int]) -> dict[str, Any]:
+    """Token ids of both prompts by position, and how they read."""
+    coords: dict[str, Any] = {}
+    dims, tokenizer = ("prompt", "position"), getattr(model, "tokenizer", None)
+    for prefix, prompts in (("", pairs.corrupt), ("clean_", pairs.clean)):
+        ids = np.array(
+            [[row[at] if -len(row) <= at < len(row) else -1 for at in positions] for row in prompts.tokens]
+        )
+        coords[f"{prefix}token"] = (dims, ids)
+        if tokenizer is not None:
+            known = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
+            coords[f"{prefix}text"] = (dims, np.vectorize(known.get, otypes=[object])(ids))
+    return coords
+
+
+def _sides(direction: str) -> tuple[Side, Side]:
+    """Which run activations are taken from, and which they are put into."""
+    if direction == "denoise":
+        return "clean", "corrupt"
+    if direction == "noise":
+        return "corrupt", "clean"
+    raise InputError(f"direction {direction!r}: use 'denoise' (clean into corrupt) or 'noise'")

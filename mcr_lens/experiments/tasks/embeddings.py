@@ -1,0 +1,111 @@
+"""Embedding benchmarks of mteb, at every depth of a model."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from mcr_lens.errors import InputError, one_line, require_extra
+from mcr_lens.experiments.tasks.encoder import DepthEncoder, TextStates
+from mcr_lens.models import Model, model_facts
+
+__all__ = ["embedding_tasks"]
+
+
+def embedding_tasks(
+    model: Model,
+    tasks: Any,
+    *,
+    depths: Sequence[int] | None = None,
+    pooling: str | Sequence[str] = "mean",
+    progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """Main scores of mteb tasks at every depth; the model runs over each text of a task once.
+
+    The states of a task's texts are held at all depths until the task is done: (texts x depths x poolings
+    x d_model) numbers in float32. What a score is made of (the classifier, what it is trained on, the
+    folds and the seed) is the task's; it is the same at every depth. Nothing is read from or written to
+    mteb's own cache of results.
+
+    Args:
+        tasks: one or several tasks of mteb, or their names.
+        depths: some of 0..L; all by default.
+        pooling: one or several; see ``PooledStates``.
+        options: those of ``TextStates``: ``interventions``, ``max_tokens``, ``prepend_bos``, ``batch_size``
+            and so on.
+
+    Returns:
+        ``main_score`` (task, depth, pooling), the mean over the task's splits and subsets; which score that
+        is stands in ``metric`` (task), such as ``"accuracy"`` or ``"cosine_spearman"``.
+
+    Raises:
+        InputError: without mteb or any task; for a task that is unknown or has no data here; for texts
+            of fewer than 2 tokens; as ``measure``.
+    """
+    require_extra("mteb", "embedding tasks", "tasks")
+    import mteb
+
+    several = isinstance(tasks, Iterable) and not isinstance(tasks, str | mteb.AbsTask)
+    task_list = [_task(task) for task in (tasks if several else [tasks])]
+    if not task_list:
+        raise InputError("no tasks: give at least one, such as mteb.get_task('Banking77Classification')")
+    states = TextStates(model, depths, pooling, **options)
+    scores = np.full((len(task_list), len(states.depths), len(states.poolings)), np.nan)
+    bar = tqdm(total=scores.size, unit="score", desc="tasks", disable=None if progress else True)
+    with bar:
+        for number, task in enumerate(task_list):
+            bar.set_postfix_str(task.metadata.name)
+            for place, score in _scores(task, model, states):
+                scores[(number, *place)] = score
+                bar.update()
+    coords = {
+        "task": [task.metadata.name for task in task_list],
+        "depth": list(states.depths),
+        "pooling": list(states.poolings),
+        "metric": ("task", [task.metadata.main_score for task in task_list]),
+    }
+    data = xr.Dataset({"main_score": (("task", "depth", "pooling"), scores)}, coords)
+    data.attrs = model_facts(model).attributes() | {"result": "embedding tasks", **states.record()}
+    data.attrs["versions"] = data.attrs["versions"] | {"mteb": mteb.__version__}
+    return data
+
+
+def _scores(task: Any, model: Model, states: TextStates) -> Iterator[tuple[tuple[int, int], float]]:
+    """The main score of one task by place, its data loaded and its texts run once."""
+    import mteb
+
+    was_loaded = task.data_loaded
+    try:
+        if not was_loaded:
+            _load(task)
+        for depth in states.depths:
+            for pooling in states.poolings:
+                encoder: Any = DepthEncoder(model, depth, pooling, states=states)
+                result = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
+                yield states.place(depth, pooling), float(result.task_results[0].get_score())
+    finally:
+        states.forget()
+        if not was_loaded:
+            task.unload_data()
+
+
+def _task(task: Any) -> Any:
+    import mteb
+
+    if isinstance(task, mteb.AbsTask):
+        return task
+    try:
+        return mteb.get_task(task)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"mteb has no task {task!r:.80}: mteb.get_tasks() lists them") from error
+
+
+def _load(task: Any) -> None:
+    try:
+        task.load_data()
+    except Exception as error:  # of data sets, the hub and the task's own code
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise InputError(f"{task.metadata.name}: its data cannot be loaded ({reason})") from error

@@ -1,0 +1,170 @@
+"""The same model on different kinds of text: how much of each phase depends on the input."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+from scipy.special import ndtri, stdtrit
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases import find_phases
+from mcr_lens.results import Profile
+from mcr_lens.stats.bootstrap import bootstrap_ends, check_resampling
+
+__all__ = ["input_dependence"]
+
+MEASURES = ("mixing_score", "sink_attention", "identity_score", "norm_ratio", "normalized_entropy")
+
+
+def input_dependence(
+    profiles: Mapping[str, Profile],
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How far prompts, and kinds of text, differ in what each phase does.
+
+    Of every head (or depth) the variance over prompts is split in two: within one kind of text
+    (``within_kind``), and between the means of the kinds (``between_kinds``), each kind counting the same;
+    what means of so few prompts would differ by is taken off. Both are standard deviations, the roots of
+    the variances averaged over the heads and layers (or depths) of a phase: a head that is a sink for some
+    prompts only has a large one. ``share_between`` is the second variance in the sum of both. The phases
+    are those of the mean of all kinds; a layer is in the phase of the depth that it reads.
+
+    The paper (arXiv 2510.06477) says that early mixing hardly depends on the input and late sinks do:
+    compare ``mixing_score`` in Mix with ``sink_attention`` in Compress and Refine. Scores depend on the
+    length of a prompt: cut all kinds to one length (``Prompts.cut``).
+
+    Args:
+        profiles: kind of text to profile, all of one model; two or more.
+
+    Returns:
+        A row for each phase and measure: ``mean``, ``within_kind``, ``between_kinds`` and ``share_between``,
+        the last three with intervals over the prompts of each kind (``_low``, ``_high``).
+
+    Raises:
+        InputError: for fewer than two kinds, kinds of one prompt, or models of different shape.
+    """
+    check_resampling(confidence, n_resamples, seed)
+    _check(profiles)
+    phases = _phases(profiles)
+    rows = []
+    for name, depths in phases.items():
+        for measure in MEASURES:
+            if all(measure in profile.data for profile in profiles.values()):
+                samples = [_values(profile, measure, depths) for profile in profiles.values()]
+                if samples[0].shape[1]:
+                    found = _row(samples, confidence, n_resamples, seed)
+                    rows.append({"phase": name, "measure": measure, **found})
+    return pd.DataFrame(rows)
+
+
+def _check(profiles: Mapping[str, Profile]) -> None:
+    if len(profiles) < 2:
+        raise InputError("give profiles of two or more kinds of text, as in {'prose': ..., 'code': ...}")
+    few = [name for name, profile in profiles.items() if profile.data.sizes["prompt"] < 2]
+    if few:
+        raise InputError(f"{few[0]}: one prompt has no spread, give two or more")
+    models = {
+        (profile.data.attrs.get("model"), profile.data.sizes["depth"], profile.data.sizes.get("head"))
+        for profile in profiles.values()
+    }
+    if len(models) > 1:
+        raise InputError(
+            f"the profiles are of different models ({sorted(map(str, models))}): give one model's"
+        )
+
+
+def _phases(profiles: Mapping[str, Profile]) -> dict[str, list[int]]:
+    """Depths of each phase, found in the mean over kinds; all depths as one where there are none."""
+    curves = ("norm_ratio", "normalized_entropy")
+    means = [profile.data[list(curves)].mean("prompt") for profile in profiles.values()]
+    found = find_phases(xr.concat(means, "prompt"), confidence=None)
+    last = means[0].sizes["depth"] - 1
+    spans = {"Mix": found.mix, "Compress": found.compress, "Refine": found.refine}
+    phases = {name: list(range(span[0], span[1] + 1)) for name, span in spans.items() if span is not None}
+    return phases if found.compress is not None else {"all depths": list(range(last + 1))}
+
+
+def _values(profile: Profile, measure: str, depths: list[int]) -> Float[np.ndarray, "prompt place"]:
+    """One column for each head, or depth, of these depths."""
+    data = profile[measure]
+    along = "depth" if "depth" in data.dims else "layer"
+    chosen = data.sel({along: [depth for depth in depths if depth in data[along]]})
+    columns = chosen.transpose("prompt", ...).values.reshape(data.sizes["prompt"], -1)
+    return columns[:, ~np.isnan(columns).any(0)]
+
+
+def _row(
+    samples: list[Float[np.ndarray, "prompt place"]], confidence: float, n_resamples: int, seed: int
+) -> dict[str, float]:
+    """Spreads of one measure in one phase, with intervals.
+
+    Percentiles of resampled spreads between kinds would be wrong: resampled means carry the noise of few
+    prompts twice, and the estimator takes it off once. But the spread of the means is a length, and the
+    true means lie no farther from those of the sample than resampled means do: so neither does the length.
+    """
+    rng = np.random.default_rng(seed)
+    n = min(len(part) for part in samples)
+    means = np.stack([part.mean(0) for part in samples])
+    variances = np.stack([part.var(0, ddof=1) for part in samples])
+    within, between = _spreads(variances, means, samples)
+    of_resamples = [_resampled(part, n_resamples, rng) for part in samples]
+    again_means, again_variances = (np.stack(parts) for parts in zip(*of_resamples, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing differs at all
+        # The spread that resamples are drawn from is the sample's own, n prompts being all there are.
+        exact = np.mean([part.var(0).mean() for part in samples])
+        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, np.asarray(n), confidence)
+        inside = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
+    moved = _length(again_means - means[:, None])
+    # Tails of few prompts, as bootstrap_interval has them.
+    wider = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2) / ndtri((1 + confidence) / 2)
+    reach = float(np.quantile(moved, confidence) * wider)
+    length = float(_length(means))
+    outside = max(length - reach, 0.0), length + reach
+    shares = [
+        _share(*pair)
+        for pair in ((within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2))
+    ]
+    row = {"mean": float(np.mean([part.mean() for part in samples]))}
+    row |= _named("within_kind", np.sqrt(within), *inside)
+    return row | _named("between_kinds", np.sqrt(between), *outside) | _named("share_between", *shares)
+
+
+def _named(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _length(means: Float[np.ndarray, "kind *resample place"]) -> Float[np.ndarray, "*resample"]:
+    """Standard deviation between kinds, its square averaged over places."""
+    return np.sqrt(means.var(0, ddof=1).mean(-1))
+
+
+def _share(within: float, between: float) -> float:
+    return between / (within + between) if within + between > 0 else float("nan")
+
+
+def _spreads(
+    variances: Float[np.ndarray, "kind place"],
+    means: Float[np.ndarray, "kind place"],
+    samples: list[Float[np.ndarray, "prompt place"]],
+) -> tuple[float, float]:
+    """Variance within kinds and between them; what means of few prompts differ by is taken off."""
+    per_kind = variances.mean(-1)
+    noise = per_kind / np.array([len(part) for part in samples])
+    return float(per_kind.mean()), max(float(_length(means) ** 2 - noise.mean()), 0.0)
+
+
+def _resampled(
+    sample: Float[np.ndarray, "prompt place"], n_resamples: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "resample place"], Float[np.ndarray, "resample place"]]:
+    """Mean and variance of prompts drawn anew, as products of counts and powers."""
+    n = len(sample)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    centred = sample - sample.mean(0)
+    shift = counts @ centred / n
+    variance = np.maximum(counts @ centred**2 / n - shift**2, 0) * n / (n - 1)
+    return sample.mean(0) + shift, variance

@@ -1,0 +1,137 @@
+"""Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder."""
+
+import difflib
+import json
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.models.backend import HookedTransformer, Model, run
+from mcr_lens.models.self_check import logit_error
+
+__all__ = ["from_folder", "from_name", "similar_names", "supports_name"]
+
+# Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
+_CHECKED_ROTARY = ("default", "llama3", "yarn")
+
+
+def supports_name(name: str) -> bool:
+    """True for an official name or alias of ``HookedTransformer``."""
+    try:
+        _loading().get_official_model_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def similar_names(name: str) -> list[str]:
+    """Names that load, at most two, for one that does not."""
+    official = [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
+    return difflib.get_close_matches(name, ["tiny", *official], n=2)
+
+
+def from_name(name: str, options: dict[str, Any]) -> Model:
+    """Raw weights by official name: centring would change the residual norms of LayerNorm models."""
+    assert HookedTransformer is not None
+    return HookedTransformer.from_pretrained_no_processing(name, **options)
+
+
+def from_folder(folder: Path, options: dict[str, Any]) -> Model:
+    """A ``HookedTransformer`` with the weights of a local folder.
+
+    TransformerLens's own reading of the configuration and conversion of the weights; then the logits are
+    compared with those of the Hugging Face model.
+
+    Raises:
+        InputError: for an architecture that TransformerLens does not read from a folder, and where what it
+            makes of it is another function.
+    """
+    assert HookedTransformer is not None
+    unknown = sorted(set(options) - {"dtype", "device"})
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: no option of this loader; use backend='bridge'")
+    dtype = options.get("dtype", torch.float32)
+    source = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    _refuse_rotary_scaling(source.config)
+    tokenizer = None
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        config, weights = _converted(source, folder, dtype, options.get("device"))
+        model = HookedTransformer(config, tokenizer=tokenizer, move_to_device=False)
+        model.load_and_process_state_dict(
+            weights,
+            fold_ln=False,
+            center_writing_weights=False,
+            center_unembed=False,
+            fold_value_biases=False,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # a conversion stumbles in many ways over a variant it was not written for
+        raise InputError(
+            f"{folder}: TransformerLens cannot make a HookedTransformer of it ({type(error).__name__}: "
+            f"{one_line(error, 200)}); use backend='bridge'"
+        ) from error
+    model.to(str(config.device), print_details=False)
+    model.eval()
+    _refuse_another_function(model, source, folder)
+    return model
+
+
+def _converted(
+    source: Any, folder: Path, dtype: torch.dtype, device: Any
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """TransformerLens's own configuration and weights of a model."""
+    loading = _loading()
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "n_positions" in written:  # what GPT-2's configurations no longer repeat, and TransformerLens reads
+        written.setdefault("n_ctx", written["n_positions"])
+    # It takes a folder, but guesses the architecture from a path in which the word "llama" or "gemma" occurs.
+    with tempfile.TemporaryDirectory() as neutral:
+        (Path(neutral) / "config.json").write_text(json.dumps(written), encoding="utf-8")
+        try:
+            config = loading.get_pretrained_model_config(
+                neutral, device=None if device is None else str(device), dtype=dtype
+            )
+        except NotImplementedError as error:
+            raise InputError(
+                f"{folder}: TransformerLens builds no HookedTransformer of {source.config.architectures[0]} "
+                "from a folder; use backend='bridge'"
+            ) from error
+        config.model_name, config.tokenizer_name = folder.name, None
+        return config, loading.get_pretrained_state_dict(neutral, config, source)
+
+
+def _refuse_rotary_scaling(config: Any) -> None:
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in _CHECKED_ROTARY:
+        raise InputError(f"rotary scaling {kind!r} has no conversion; use backend='bridge'")
+
+
+def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
+    """A conversion may leave out what it does not know: biases, windows, scaled positions."""
+    window = getattr(source.config, "sliding_window", None) or 0
+    length = min(model.cfg.n_ctx, window + 16)
+    tokens = torch.arange(length)[None] % model.cfg.d_vocab
+    with torch.no_grad():
+        expected = source(tokens).logits
+    # As everywhere else: asked plainly, it would take a padding id for padding.
+    made = run(model, tokens.to(model.cfg.device), [])
+    assert made is not None
+    error = logit_error(made, expected)
+    if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.1):
+        raise InputError(
+            f"{folder}: TransformerLens's conversion makes another function of it (logits differ by "
+            f"{error:.2g}); use backend='bridge'"
+        )
+
+
+def _loading() -> Any:
+    """The module of TransformerLens 3 that reads configurations and converts weights."""
+    return import_module("transformer_lens.loading_from_pretrained")

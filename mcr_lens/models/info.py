@@ -1,0 +1,256 @@
+"""What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+from mcr_lens.errors import InputError
+from mcr_lens.models.backend import Backend, Model, as_module, backend_of
+from mcr_lens.models.load_checks import refuse_unsuited
+from mcr_lens.models.self_check import cache_check, self_check
+from mcr_lens.models.user_hooks import torch_hooks
+
+__all__ = [
+    "ModelFacts",
+    "cache_fault",
+    "layer_windows",
+    "model_facts",
+    "owner_of",
+    "record_origin",
+    "require",
+    "require_cache",
+]
+
+# Options of loading that are not recorded: secrets, and what says nothing of the model.
+_NOT_RECORDED = (
+    "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
+    "move_to_device", "n_devices", "max_memory", "offload_folder",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a profile records of a model, and what the hooks need to read it rightly.
+
+    Attributes:
+        windows: keys a query may see in each layer; ``None`` where attention is global.
+        attention_chunk: tokens of the chunks that attention stays within in some layers (Llama 4).
+        failed_checks: what the self-check found wrong, by the name of the check; empty when all is well.
+        learned_sink: True when patterns sum to less than one because a learned sink logit was dropped.
+        processing: ``"raw"``, or what has been done to the weights.
+        load_options: what else ``load_model`` was given, in words; a changed configuration is another model.
+    """
+
+    name: str
+    revision: str | None
+    backend: Backend
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+    windows: tuple[int | None, ...]
+    dtype: str
+    device: str
+    processing: str
+    learned_sink: bool = False
+    failed_checks: Mapping[str, str] = field(default_factory=dict)
+    load_options: Mapping[str, str] = field(default_factory=dict)
+    attention_chunk: int | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """What a result stores about its model."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "d_vocab": self.d_vocab,
+            "backend": self.backend,
+            "processing": self.processing,
+            "dtype": self.dtype,
+            "device": self.device,
+            **({"load_options": dict(self.load_options)} if self.load_options else {}),
+            "learned_sink": self.learned_sink,
+            "failed_checks": dict(self.failed_checks),
+            "versions": {
+                package: version(package)
+                for package in ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
+            },
+        }
+
+
+class _Origin(NamedTuple):
+    name: str
+    revision: str | None
+    load_options: Mapping[str, str]
+
+
+@dataclass
+class _Known:
+    """Facts of one model, with the state of its weights and PyTorch's hooks that they were found in."""
+
+    origin: _Origin
+    state: tuple[str, str, str]
+    torch_hooks: list[str]
+    facts: ModelFacts
+    cache_faults: list[str | None] = field(default_factory=list)  # empty until somebody asks
+
+
+_KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+
+
+def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> None:
+    """Check a model that was just loaded, and remember from where: its class forgets the revision."""
+    words = {option: _in_words(value) for option, value in options.items() if option not in _NOT_RECORDED}
+    _check(model, _Origin(name, revision, words))
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """Facts about a model; runs the self-check the first time a model is seen.
+
+    Folding, centring or casting its weights makes another model of it, which is checked again.
+
+    Raises:
+        InputError: for an object that is neither of the two model classes, an encoder, or a model without
+            its weights.
+    """
+    backend_of(model)
+    known = _KNOWN.get(model)
+    if known is None:
+        return _check(model, _Origin(str(model.cfg.model_name), None, {}))
+    # Hooks of PyTorch's that have gone may have been what the check found.
+    if known.state != _state(model) or (known.torch_hooks and known.torch_hooks != torch_hooks(model)):
+        return _check(model, known.origin)
+    return known.facts
+
+
+def require(model: Model, check: str, call: str) -> None:
+    """Refuse a call whose assumption the self-check found broken on this model.
+
+    Raises:
+        InputError: naming the call, the check and what was found.
+    """
+    facts = model_facts(model)
+    if check in facts.failed_checks:
+        raise _distrust(facts, call, facts.failed_checks[check])
+
+
+def cache_fault(model: Model) -> str | None:
+    """What goes wrong when a model is fed in chunks, asked once; ``None`` when nothing was found."""
+    model_facts(model)
+    faults = _KNOWN[model].cache_faults
+    if not faults:
+        faults.append(cache_check(model))
+    return faults[0]
+
+
+def require_cache(model: Model, call: str) -> None:
+    """Refuse a call that feeds a model in chunks where that makes another function of it.
+
+    Raises:
+        InputError: naming the call and what ``cache_fault`` found.
+    """
+    fault = cache_fault(model)
+    if fault is not None:
+        way_out = "give whole prompts, or try another version of transformer-lens"
+        raise _distrust(model_facts(model), call, f"{fault}; {way_out}")
+
+
+def _distrust(facts: ModelFacts, call: str, reason: str) -> InputError:
+    return InputError(f"{call} cannot be trusted on {facts.name} ({facts.backend}): {reason}")
+
+
+def _check(model: Model, origin: _Origin) -> ModelFacts:
+    refuse_unsuited(model, origin.name)
+    cfg, backend, state, hooks = model.cfg, backend_of(model), _state(model), torch_hooks(model)
+    checked = self_check(model)
+    windows, attention_chunk = _attention_spans(model, backend)
+    facts = ModelFacts(
+        name=origin.name,
+        revision=origin.revision,
+        backend=backend,
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        d_model=cfg.d_model,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+        windows=windows,
+        processing=state[0],
+        dtype=state[1],
+        device=state[2],
+        learned_sink=checked.learned_sink,
+        failed_checks=checked.failed,
+        load_options=origin.load_options,
+        attention_chunk=attention_chunk,
+    )
+    _KNOWN[model] = _Known(origin, state, hooks, facts)
+    _record_owner(model, facts)
+    return facts
+
+
+def _state(model: Model) -> tuple[str, str, str]:
+    """Processing, dtype and device of the weights: what makes another model of a model when it changes."""
+    weights = next(as_module(model).parameters())
+    return _processing(model), str(weights.dtype).removeprefix("torch."), str(weights.device)
+
+
+def _processing(model: Model) -> str:
+    """What has been done to the weights: folding and centring change the norms that are measured."""
+    if backend_of(model) == "bridge":
+        return "compatibility mode" if getattr(model, "compatibility_mode", False) else "raw"
+    done = ["folded norms"] if str(model.cfg.normalization_type).endswith("Pre") else []
+    # Centring is done to every row alike: a few tell, and a large vocabulary is not read each time.
+    rows = model.W_E[:64].detach().float()
+    if bool((rows.mean(-1).abs() <= 1e-3 * rows.std(-1)).all()):
+        done.append("centred writes")
+    return ", ".join(done) or "raw"
+
+
+def _attention_spans(model: Model, backend: Backend) -> tuple[tuple[int | None, ...], int | None]:
+    """The sliding window of each layer, and the chunk that some layers' attention stays within."""
+    if backend == "hooked_transformer":
+        kinds = model.cfg.attn_types or ["global"] * model.cfg.n_layers
+        return tuple(model.cfg.window_size if kind == "local" else None for kind in kinds), None
+    config = model.original_model.config.get_text_config(decoder=True)
+    has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
+    chunk = getattr(config, "attention_chunk_size", None) if has_chunks else None
+    return layer_windows(config, model.cfg.n_layers), chunk
+
+
+def layer_windows(config: Any, n_layers: int) -> tuple[int | None, ...]:
+    """Sliding window of each layer by a Hugging Face configuration; ``None`` where attention is global."""
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    if kinds is None:
+        is_local = window and getattr(config, "use_sliding_window", True)
+        kinds = ["local" if is_local else "global"] * n_layers
+    return tuple(window if kind in ("sliding_attention", "local") else None for kind in kinds)
+
+
+def _in_words(value: Any) -> str:
+    """Plain values as they are written; of an object its kind, whose own words may go on for pages."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_in_words(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_in_words, value))}]"
+    return str(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
+# A plain hook is handed its hook point and no more: these lead from there to the facts. They go with the
+# spy of interventions.
+_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], ModelFacts]] = WeakKeyDictionary()
+
+
+def _record_owner(model: Model, facts: ModelFacts) -> None:
+    for name, point in model.hook_dict.items():
+        if name.endswith("attn.hook_pattern"):
+            _OWNERS[point] = (ref(model), facts)
+
+
+def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
+    """The model that an attention pattern's hook point belongs to, with its facts; ``None`` if unknown."""
+    # In compatibility mode the bridge hands its hooks a stand-in with another name.
+    owner = _OWNERS.get(getattr(hook_point, "_target", hook_point))
+    model = None if owner is None else owner[0]()
+    return None if owner is None or model is None else (model, owner[1])

@@ -1,0 +1,256 @@
+"""What a model must be before it is loaded, and what its loaders may do.
+
+A model is a decoder. Its folder holds weights as safetensors that fit into the memory of this machine, and
+no adapter that would be left out in silence. Loaders read tensors and no pickles, run no code that the user
+has not asked for, and make up no weights.
+"""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, modeling_utils
+
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.host import free_memory, host_memory, in_words
+from mcr_lens.models.backend import Model, as_module, backend_of, has_hooked_transformer
+from mcr_lens.tiny import checkpoint_steps, weights_folder
+
+__all__ = [
+    "bundled_step",
+    "complete_weights",
+    "empty_model",
+    "model_folder",
+    "no_decoder",
+    "refuse_encoder",
+    "refuse_folder",
+    "refuse_unsuited",
+    "tensors_only",
+    "usable_device",
+]
+
+_MOST_LAYERS = 2_000
+# Options with which weights need not all be in memory, or are there already.
+_PLACED_ELSEWHERE = (
+    "device_map", "hf_model", "quantization_config", "load_in_4bit", "load_in_8bit", "max_memory",
+)  # fmt: skip
+# The least that a quantised weight takes.
+_QUANTISED_BYTES = 0.125
+
+
+def model_folder(source: str, revision: str | None = None) -> Path | None:
+    """The folder of a local model; ``None`` for a name on the hub.
+
+    Raises:
+        InputError: for a path that is no model folder, and for a revision that a local model does not have.
+    """
+    if not source.strip():
+        raise InputError("the model's name is empty: use 'tiny', a model name or a Hugging Face folder")
+    if source == "tiny":
+        if revision is not None:
+            bundled_step(revision)
+        return weights_folder()
+    try:
+        folder = Path(source).expanduser()
+        exists, is_folder = folder.exists(), folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
+        reason = one_line(error, 80)
+        raise InputError(f"{source[:80]!r}: no model name or folder ({reason}); try 'tiny'") from error
+    if exists and revision is not None:
+        raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
+    if (
+        is_folder
+        and not (folder / "config.json").is_file()
+        and not (folder / "adapter_config.json").is_file()
+    ):
+        raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
+    if not is_folder and (exists or source.startswith((".", "/", "~"))):
+        raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
+    return folder if is_folder else None
+
+
+def bundled_step(revision: str) -> int:
+    """The training step of a revision ``"step<N>"`` of the bundled model.
+
+    Raises:
+        InputError: for a step without a bundled checkpoint.
+    """
+    steps = {f"step{step}": step for step in checkpoint_steps()}
+    if revision not in steps:
+        raise InputError(f"revision {revision!r}: tiny has {', '.join(steps)}")
+    return steps[revision]
+
+
+def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a folder by what its files say, before its weights are read.
+
+    Raises:
+        InputError: for an adapter, too many layers, an encoder, pickled weights, or more weights than this
+            machine has memory for; other errors as transformers raises them for a broken ``config.json``.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
+            "into its base model (peft's merge_and_unload), save that, and load the new folder"
+        )
+    # Left out, transformers would ask on a terminal whether to run the folder's code.
+    trust_remote_code = bool(options.get("trust_remote_code"))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    refuse_encoder(config, str(folder))
+    if not trust_remote_code and all(options.get(name) is None for name in _PLACED_ELSEWHERE):
+        _refuse_too_large(folder, config, options["dtype"])
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickled and options.get("hf_model") is None and not list(folder.glob("model*.safetensors*")):
+        raise InputError(
+            f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
+            "code when read; if you trust them, convert them to model.safetensors (save_pretrained of "
+            "transformers)"
+        )
+
+
+def refuse_encoder(config: PreTrainedConfig, name: str) -> None:
+    """Refuse a configuration of an encoder; one that names no architecture may be a decoder's."""
+    named = config.architectures if isinstance(config.architectures, list) else []
+    kinds = [kind for kind in named if isinstance(kind, str)]
+    if config.is_encoder_decoder or (kinds and not any(map(_is_decoder, kinds))):
+        raise no_decoder(name, ", ".join(kinds) or config.model_type)
+
+
+def refuse_unsuited(model: Model, name: str) -> None:
+    """Refuse a loaded model that is an encoder, or whose weights have no values.
+
+    Raises:
+        InputError: naming what is wrong.
+    """
+    if backend_of(model) == "bridge":
+        kind = type(model.original_model).__name__
+        is_decoder = _is_decoder(kind) and not model.original_model.config.is_encoder_decoder
+    else:
+        kind = str(model.cfg.original_architecture or "HookedTransformer")
+        is_decoder = model.cfg.attention_dir == "causal"
+    if not is_decoder:
+        raise no_decoder(name, kind)
+    # A tensor on torch's meta device has a shape and no numbers, unless accelerate brings them in time.
+    module = as_module(model)
+    is_offloaded = any(hasattr(part, "_hf_hook") for part in module.modules())
+    empty = [key for key, parameter in module.named_parameters() if parameter.is_meta]
+    if empty and not is_offloaded:
+        raise InputError(
+            f"{name}: {empty[0]} has no values (device 'meta'): load the model on 'cpu', or with device_map"
+        )
+
+
+def _is_decoder(architecture: str) -> bool:
+    # A decoder that also sees pictures generates on a condition, as an encoder-decoder does.
+    return any(word in architecture for word in ("CausalLM", "LMHead", "ForConditionalGeneration"))
+
+
+def no_decoder(name: str, architecture: str) -> InputError:
+    """The error for a model of another kind."""
+    return InputError(
+        f"{name}: {architecture} is not a decoder language model; "
+        "give one whose architecture ends in ForCausalLM or LMHeadModel"
+    )
+
+
+def usable_device(device: str | torch.device | None) -> torch.device | None:
+    """The device, ``None`` for none.
+
+    Raises:
+        InputError: for a device that is not here, and for ``"meta"``.
+    """
+    if device is None:
+        return None
+    try:
+        device = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error, 120)
+        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu'") from error
+    if device.type == "meta":
+        raise InputError("device 'meta' holds no numbers: use 'cpu' or an accelerator")
+    return device
+
+
+def empty_model(config: PreTrainedConfig) -> nn.Module:
+    """The model of a configuration on torch's meta device: shapes without storage, in milliseconds."""
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:  # modules without storage take time, too
+        raise InputError(
+            f"a configuration of {layers:,} layers, more than {_MOST_LAYERS:,}: mend config.json"
+        )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _refuse_too_large(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """Refuse a folder whose weights need more memory than host, swap space and devices have free together."""
+    try:
+        model = empty_model(config)
+    except InputError:
+        raise
+    except Exception:  # sizes that fit no architecture raise anything; the loader says what is wrong
+        return
+    is_quantised = getattr(config, "quantization_config", None) is not None
+    size = _QUANTISED_BYTES if is_quantised else dtype.itemsize
+    # A buffer can be the largest tensor of all: a causal mask of context x context.
+    needed = size * sum(p.numel() for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    free = host_memory() + psutil.swap_memory().free + sum(map(free_memory, devices))
+    if needed > free:
+        raise InputError(
+            f"{folder}: its config.json asks for weights of at least {in_words(needed)} in "
+            f"{str(dtype).removeprefix('torch.')}, and {in_words(free)} are free here: use a smaller dtype "
+            "or device_map='auto'"
+        )
+
+
+@contextlib.contextmanager
+def tensors_only() -> Iterator[None]:
+    """Around the loaders of other libraries: no file is unpickled beyond plain tensors, no code is fetched.
+
+    TransformerLens reads the weights of some names with ``torch.load(weights_only=False)``, and its
+    ``HookedTransformer`` sets ``trust_remote_code=True`` for a list of names by itself.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}))
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch takes only one of the two
+        if has_hooked_transformer():
+            loading = importlib.import_module("transformer_lens.loading_from_pretrained")
+            stack.enter_context(mock.patch.object(loading, "NEED_REMOTE_CODE_MODELS", ()))
+        yield
+
+
+@contextlib.contextmanager
+def complete_weights() -> Iterator[None]:
+    """Around the loaders of other libraries: weights that the files lack are refused.
+
+    Transformers draws them at random and only logs it; what is measured of such a model means nothing.
+
+    Raises:
+        InputError: naming the first missing weights.
+    """
+    # Where transformers says what the files held; another version may say it elsewhere.
+    report = getattr(modeling_utils, "log_state_dict_report", None)
+    if report is None:
+        yield
+        return
+
+    def refuse_missing(*args: Any, **named: Any) -> None:
+        missing = sorted(named["loading_info"].missing_keys)
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise InputError(
+                f"{named['pretrained_model_name_or_path']}: the files lack {', '.join(missing[:3])}{more}, "
+                "which would be random numbers; download the model again, or mend its config.json"
+            )
+        report(*args, **named)
+
+    with mock.patch.object(modeling_utils, "log_state_dict_report", refuse_missing):
+        yield

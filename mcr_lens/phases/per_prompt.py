@@ -1,0 +1,105 @@
+"""Are the boundaries a fact about the model, or about the prompts?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases.boundaries import Thresholds, boundaries, boundary_curves
+from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
+from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.phases.emergence import MIN_SHARE
+from mcr_lens.stats.bootstrap import mean_of_prompts
+
+__all__ = ["OVER_DATA_SETS", "constancy"]
+
+OVER_DATA_SETS = "(over data sets)"
+
+
+def constancy(
+    profiles: ProfileLike | Mapping[str, ProfileLike],
+    min_norm_ratio: float = MIN_NORM_RATIO,
+    min_entropy_drop: float = MIN_ENTROPY_DROP,
+    min_share: float = MIN_SHARE,
+) -> pd.DataFrame:
+    """Where each single prompt has the boundaries and the layers, and each data set.
+
+    Every prompt's own curves are read by the definition of ``find_phases`` and ``emergence_stages``. Of
+    several emergence layers the first counts, of several dissipation layers the last. With several data
+    sets, the last rows take the places on the mean curves of each, one value a data set.
+
+    Args:
+        profiles: a profile, or several of one model by the name of their data set.
+        min_norm_ratio: as in ``find_phases``.
+        min_entropy_drop: as in ``find_phases``.
+        min_share: as in ``find_phases``.
+
+    Returns:
+        A row ``(data set, boundary)``; columns ``of_mean`` (depth or layer on the mean curve), ``mode`` (the
+        most frequent one; the lowest of several), ``at_mode`` (share of those that have the boundary which
+        stand there), ``lowest``, ``highest``, ``having`` (share that have it at all) and ``n`` (prompts, or
+        data sets). ``<NA>`` where none has it.
+
+    Raises:
+        InputError: without any profile, for profiles of different depth, or several profiles in one.
+    """
+    if isinstance(profiles, Mapping) and not isinstance(profiles, xr.Dataset):
+        named = {str(name): dataset_of(profile) for name, profile in profiles.items()}
+    else:
+        named = {"": dataset_of(profiles)}
+    if not named:
+        raise InputError("no profile to compare: give one, or several by name")
+    depths = {name: data.sizes["depth"] - 1 for name, data in named.items()}
+    if len(set(depths.values())) > 1:
+        raise InputError(f"profiles of {depths} layers are not of one model: compare each model by itself")
+    thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
+    rows, of_means = {}, []
+    for name, data in named.items():
+        own, mean = _places(data, thresholds, single=True), _places(data, thresholds, single=False)
+        of_means.append(mean)
+        for boundary, places in own.items():
+            rows[name, boundary] = {"of_mean": mean[boundary][0], **_constancy(places)}
+    if len(named) > 1:
+        for boundary in dict.fromkeys(key for mean in of_means for key in mean):
+            places = np.array([mean[boundary][0] if boundary in mean else np.nan for mean in of_means])
+            rows[OVER_DATA_SETS, boundary] = {"of_mean": np.nan, **_constancy(places)}
+    index = pd.MultiIndex.from_tuples(rows, names=["data set", "boundary"])
+    table = pd.DataFrame(list(rows.values()), index=index)
+    table = table.astype(dict.fromkeys(["of_mean", "mode", "lowest", "highest"], "Int64"))
+    table.attrs = {**thresholds._asdict()}
+    return table if len(named) > 1 else table.droplevel(0)
+
+
+def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str, Float[np.ndarray, "case"]]:
+    """Boundaries and layers of every prompt, or (one case) of the mean curves; NaN where there is none."""
+    curves = boundary_curves(data)
+    if single:
+        measured = ~np.isnan(curves[0] + curves[1]).all(1)
+        curves = [curve[measured] for curve in curves]
+    else:
+        curves = [mean_of_prompts(curve)[None] for curve in curves]
+    found = boundaries(curves, thresholds)
+    places = {"compression begins": found.begins, "compression ends": found.ends}
+    if found.layers is not None:
+        written, removed = found.layers
+        last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
+        places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
+        places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)
+    return places
+
+
+def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
+    have = places[~np.isnan(places)]
+    share = {"having": len(have) / len(places) if len(places) else np.nan, "n": len(places)}
+    if not len(have):
+        return dict.fromkeys(("mode", "at_mode", "lowest", "highest"), np.nan) | share
+    values, counts = np.unique(have, return_counts=True)
+    return {
+        "mode": values[counts.argmax()],
+        "at_mode": counts.max() / len(have),
+        "lowest": have.min(),
+        "highest": have.max(),
+    } | share

@@ -1,0 +1,191 @@
+"""Bootstrap intervals over prompts: how far a statistic would move if other prompts had been drawn.
+
+scipy.stats.bootstrap draws a whole sample for every column at once, knows no missing prompts and has
+neither of the two things needed here: means as one matrix product (a resample is a row of counts), and
+tails that are honest with few prompts. The tests hold this module against it.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, stdtrit
+
+from mcr_lens.errors import InputError
+from mcr_lens.validate import check_resampling
+
+__all__ = [
+    "bootstrap_ends",
+    "bootstrap_interval",
+    "bootstrap_ratio",
+    "mean_of_prompts",
+    "prompts_with_values",
+    "resample_blocks",
+    "resampled_means",
+]
+
+# Numbers held at once: 32 MB of float64, so that no number of prompts or resamples fills the memory.
+_BLOCK = 2**22
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The expanded percentile interval of a statistic over prompts, in the unit of the statistic.
+
+    Prompts are drawn anew with replacement, ``n_resamples`` times, whole prompts at a time: the same
+    prompts for every column. The interval runs between the order statistics of the resampled values
+    that leave ``a'`` of them outside at each end::
+
+        a' = Phi(sqrt(n / (n - 1)) * t_{n-1}((1 - confidence) / 2))
+
+    (Hesterberg 2015, The American Statistician 69, 371-386), which makes good that resampled means vary
+    by (n - 1) / n too little and that the spread itself is estimated. For means of 5, 8, 20 and 64 draws
+    from normal, t(3), exponential and lognormal distributions it covered the truth at least as often as
+    the percentile and the BCa interval of scipy (with 8 normal draws 0.95 against 0.89 and 0.89, at 0.95
+    stated); unlike BCa it also exists for statistics that take few values, such as a layer, and its ends
+    are always values that the statistic took. It still covers too seldom with fewer than 8 prompts (0.91
+    with 5 normal draws), and where the prompts are strongly skewed (0.88 with 20 lognormal draws).
+
+    Args:
+        values: ``(prompt, ...)``, any number of trailing dimensions. NaN is a missing prompt. The mean
+            leaves it out in each column by itself; for other statistics only prompts without any value
+            are left out, so give ``np.nanmedian`` rather than ``np.median``.
+        statistic: with a parameter ``axis``, as NumPy's: called on many resamples at once,
+            ``(resample, prompt, ...)``, with ``axis=1``. Without: called on one resample
+            ``(prompt, ...)`` at a time, and free to return any shape. Resamples in which it is NaN are
+            left out: the interval then speaks of those in which it exists.
+        confidence: coverage aimed at, between 0 and 1.
+        n_resamples: number of resamples; as many numbers are held per column.
+        seed: of the resampling; the same seed draws the same prompts.
+
+    Returns:
+        ``low`` and ``high``, each of the shape of the statistic. Where all values are equal both are
+        that value; where there is only one, or none, both are NaN: nothing is known of the spread.
+
+    Raises:
+        InputError: without any value, for infinite values, or for options out of range.
+
+    Example:
+        >>> low, high = bootstrap_interval([1.0, 2.0, 3.0, 4.0, float("nan"), 5.0, 6.0, 7.0])
+        >>> round(float(low), 1), round(float(high), 1)
+        (2.0, 6.0)
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim == 0:
+        raise InputError("one number has no interval: give an array with prompts first")
+    table = prompts_with_values(table)
+    if not len(table):
+        raise InputError("no prompt has a value: nothing to resample")
+    if statistic is np.mean or statistic is np.nanmean:
+        resampled = resampled_means(table, confidence, n_resamples, seed)
+        return bootstrap_ends(resampled, (~np.isnan(table)).sum(0), confidence)
+    rng = _generator(table, confidence, n_resamples, seed)
+    takes_axis = "axis" in inspect.signature(statistic).parameters
+    blocks = []
+    for start, stop in resample_blocks(n_resamples, table.size):
+        draws = rng.integers(len(table), size=(stop - start, len(table)))
+        block = (
+            statistic(table[draws], axis=1) if takes_axis else [statistic(table[drawn]) for drawn in draws]
+        )
+        blocks.append(np.asarray(block, dtype=np.float64))
+    return bootstrap_ends(np.concatenate(blocks), len(table), confidence)
+
+
+def bootstrap_ratio(
+    sums: Float[np.ndarray, "unit column"],
+    counts: Float[np.ndarray, "unit column"] | Float[np.ndarray, "unit 1"],
+    *,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
+    """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units drawn anew as a whole.
+
+    Raises:
+        InputError: for infinite sums, or for options out of range.
+    """
+    means = resampled_means(np.column_stack([sums, counts]), confidence, n_resamples, seed)
+    columns = sums.shape[1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no unit that was drawn counts
+        ratios = means[:, :columns] / means[:, columns:]
+    return bootstrap_ends(ratios, np.full(columns, len(sums)), confidence)
+
+
+def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
+    """``(start, stop)`` of blocks of resamples of ``width`` numbers each that fit into memory."""
+    step = max(1, _BLOCK // max(1, width))
+    for start in range(0, n_resamples, step):
+        yield start, min(start + step, n_resamples)
+
+
+def prompts_with_values(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "prompt ..."]:
+    """The prompts that have any value: the others are not drawn."""
+    return table[~np.isnan(table.reshape(len(table), -1)).all(1)] if table.size else table[:0]
+
+
+def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
+    """Mean along the first axis, NaN left out; NaN where all are."""
+    used = ~np.isnan(table)
+    with np.errstate(invalid="ignore"):
+        return np.where(used, table, 0.0).sum(0) / used.sum(0)
+
+
+def resampled_means(
+    table: Float[np.ndarray, "prompt ..."], confidence: float, n_resamples: int, seed: int
+) -> Float[np.ndarray, "resample ..."]:
+    """Means of prompts drawn anew, NaN left out: counts of prompts times values, one product a block.
+
+    Raises:
+        InputError: for infinite values, or options out of range.
+    """
+    rng = _generator(table, confidence, n_resamples, seed)
+    n = len(table)
+    columns = table.reshape(n, -1)
+    used = ~np.isnan(columns)
+    # Counted from the smallest value, so that equal values give exactly that value again.
+    smallest = np.where(used, columns, np.inf).min(0)
+    above = np.where(used, columns - smallest, 0.0)
+    means = np.empty((n_resamples, columns.shape[1]))
+    for start, stop in resample_blocks(n_resamples, max(columns.shape)):
+        rows = np.arange(stop - start)[:, None]
+        draws = rng.integers(n, size=(stop - start, n)) + n * rows
+        counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a column's few values were not drawn
+            means[start:stop] = smallest + (counts @ above) / (counts @ used)
+    return means.reshape(n_resamples, *table.shape[1:])
+
+
+def bootstrap_ends(
+    resampled: Float[np.ndarray, "resample ..."], n: int | Int[np.ndarray, "..."], confidence: float
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Order statistics with the share ``a'`` outside, rounded outwards; NaN for fewer than two prompts."""
+    several = np.maximum(n, 2)
+    tail = ndtr(np.sqrt(several / (several - 1)) * stdtrit(several - 1, (1 - confidence) / 2))
+    last = np.maximum((~np.isnan(resampled)).sum(0) - 1, 0)
+    outside = np.floor(tail * last).astype(np.intp)
+    resampled = np.sort(resampled, axis=0)  # NaN last
+    low, high = (
+        np.where(n < 2, np.nan, np.take_along_axis(resampled, np.asarray(place)[None], axis=0)[0])
+        for place in (outside, last - outside)
+    )
+    return low[()], high[()]
+
+
+def _generator(table: np.ndarray, confidence: float, n_resamples: int, seed: int) -> np.random.Generator:
+    """What draws the prompts, once options and values are known to be in range."""
+    check_resampling(confidence, n_resamples, seed)
+    if infinite := int(np.isinf(table).sum()):
+        raise InputError(
+            f"{infinite} values are infinite and have no interval: set them to NaN, or leave intervals out "
+            "(confidence=None) where a call can"
+        )
+    return np.random.default_rng(seed)

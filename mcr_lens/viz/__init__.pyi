@@ -1,0 +1,13 @@
+from ._attention_sinks import attention_sinks as attention_sinks
+from ._bounds import bounds as bounds
+from ._depth_curves import depth_curves as depth_curves
+from ._dose_response import dose_response as dose_response
+from ._head_map import head_map as head_map
+from ._lens_curves import lens_curves as lens_curves
+from ._lens_tokens import lens_tokens as lens_tokens
+from ._patching_map import patching_map as patching_map
+from ._report import report as report
+from ._sink_tokens import sink_tokens as sink_tokens
+from ._task_depth import task_depth as task_depth
+from ._training import training as training
+from ._view import View as View

@@ -1,0 +1,184 @@
+"""The heads of a layer with their sinks made visible (circuitsvis). Every number comes from an observer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import xarray as xr
+
+from mcr_lens.errors import InputError
+from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.validate import check_count
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
+from mcr_lens.viz._tokens import escaped, token_texts, visible
+from mcr_lens.viz._view import View
+
+if TYPE_CHECKING:
+    from mcr_lens.models import Hook, Model
+
+__all__ = ["attention_sinks"]
+
+_TOP = 8
+_MOST_CELLS = 150_000  # of all heads together: about half a megabyte, and what a browser draws in a second
+_LONGEST_LABEL = 12  # characters of a token on an axis
+_COLUMNS = (
+    ("sink_score", "sink score", "mean attention to the sink position, over all queries"),
+    ("sink_attention", "sink attention", "the same over the queries after the sink that may see it"),
+    ("identity_score", "identity", "mean attention of a token to itself"),
+    ("previous_token_score", "previous token", "mean attention to the token before"),
+    ("mixing_score", "mixing", "entropy of the attention over its largest value: 1 is an even mixture"),
+)
+
+
+def attention_sinks(
+    model: Model,
+    text_or_tokens: TextOrTokens,
+    layer: int,
+    heads: Literal["top", "all"] | Iterable[int] = "top",
+    max_tokens: int = 64,
+    *,
+    sink_position: int = 0,
+    interventions: Sequence[Hook] = (),
+) -> View:
+    """The heads of one layer on one prompt: their scores and roles in a table, their patterns underneath.
+
+    Heads are sorted by their sink score, strongest first, and named with it and with their role: ``sink``,
+    ``identity``, ``previous token``, ``mixing`` or ``other`` (see ``metrics.roles.head_roles``). The sink's
+    column is framed and its token starred. Point at a head to see it large, click to keep it, point at a
+    cell for its value (rounded to 0.001). The scores are those of a profile of the whole prompt, even where
+    only its beginning is drawn; a note says what was cropped. One forward pass; the patterns of that layer
+    alone are kept.
+
+    Args:
+        model: from ``load_model``.
+        text_or_tokens: one text, the ids of one prompt, or ``Prompts`` of one.
+        layer: the block whose heads are shown, 0..L-1.
+        heads: ``"top"``, the eight with the largest sink scores; ``"all"``; or the numbers of some.
+        max_tokens: tokens that are drawn at most; fewer where many heads are, so that the view stays small.
+        sink_position: the token that is watched.
+        interventions: hooks that edit; they run before the patterns are read.
+
+    Returns:
+        A view: a notebook shows it, ``.save("heads.html")`` writes a page that needs no network.
+
+    Raises:
+        InputError: for a layer, head or position that does not exist, more than one prompt, or a model
+            whose patterns cannot be read.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> attention_sinks(model, "Natalia sold clips to 48 friends.", layer=4)
+        View('tiny, layer 4: attention heads'): the value of a notebook cell, or .save('view.html')
+    """
+    from mcr_lens.engine import measure
+    from mcr_lens.hooks.look import PatternObserver
+    from mcr_lens.models import model_facts
+
+    check_count("max_tokens", max_tokens, 2)
+    prompts, context = one_prompt(model, text_or_tokens)
+    (length,) = prompts.lengths
+    facts = model_facts(model)
+    (layer,) = pick("layer", [layer], facts.n_layers)
+    (sink_position,) = pick("sink_position", [sink_position], length)
+    if isinstance(heads, str) and heads not in ("top", "all"):
+        raise InputError(f"heads {heads!r}: use 'top', 'all' or numbers from 0..{facts.n_heads - 1}")
+    named = pick("head", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
+    most = _TOP if isinstance(heads, str) and heads == "top" else len(named)
+    size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
+    observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
+    data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0, layer=0)
+    ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]
+    drawn = [head for head in ranked if head in named][:most]
+    texts = token_texts(model, prompts.tokens[0])
+    title = f"{facts.name}, layer {layer}: attention heads"
+    note = notes(
+        _summary(data, texts, sink_position),
+        edit_note(interventions),
+        context,
+        f"Shown: {len(drawn)} of {facts.n_heads} heads, by sink score." if len(drawn) < facts.n_heads else "",
+        cut_note(size, length, f"; the scores are over all {length}"),
+        f"The sink at position {sink_position} lies beyond them." if sink_position >= size else "",
+    )
+    table = _table(data, drawn, texts, sink_position)
+    heads_drawn = _heads(data, drawn, texts[:size], sink_position)
+    return View(title, f'<p class="mcr-note">{note}</p>{table}{heads_drawn}', draws_heads=True)
+
+
+def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:
+    above = int((data.sink_score > SINK_THRESHOLD).sum())
+    text = (
+        f"{above} of {data.sizes['head']} heads have a sink score above {SINK_THRESHOLD} at position {sink}, "
+        f"{_quoted(texts[sink])}."
+    )
+    learned = float(data.learned_sink_mass.max())
+    if learned > 0.01:
+        text += f" A learned sink that is no token takes up to {learned:.0%} of a head's attention."
+    return text
+
+
+def _table(data: xr.Dataset, heads: list[int], texts: list[str], sink: int) -> str:
+    """Scores and roles in plain HTML: readable where scripts do not run."""
+    from mcr_lens.metrics.roles import ROLES
+
+    titles = "".join(
+        f'<th{_width(name)} title="{escaped(meaning)}">{title}</th>' for name, title, meaning in _COLUMNS
+    )
+    rows = []
+    for head in heads:
+        of_head = data.isel(head=head)
+        scores = "".join(f"<td{_width(name)}>{_number(of_head[name])}</td>" for name, _, _ in _COLUMNS)
+        where = int(of_head.col_sum_argmax)
+        column = f"{_quoted(texts[where])} at {where}: {_number(of_head.col_sum_max)}"
+        marked = f'<mark class="mcr-mark">{escaped(column)}</mark>' if where == sink else escaped(column)
+        rows.append(
+            f'<tr><td class="mcr-left">H{head}</td><td class="mcr-left">{ROLES[int(of_head.role)]}</td>'
+            f'{scores}<td class="mcr-left"><bdi>{marked}</bdi></td></tr>'
+        )
+    return (
+        '<div class="mcr-scroll"><table><thead><tr>'
+        '<th class="mcr-left">head</th><th class="mcr-left">role</th>'
+        f'{titles}<th class="mcr-left" title="the token that most attention goes to, and its share">'
+        f"strongest column</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _width(name: str) -> str:
+    """On a narrow page there is no room for the column that says nearly what its neighbour does."""
+    return ' class="mcr-wide"' if name == "sink_attention" else ""
+
+
+def _heads(data: xr.Dataset, heads: list[int], texts: list[str], sink: int) -> str:
+    """Where the script draws, with what it draws."""
+    from mcr_lens.metrics.roles import ROLES
+
+    size = len(texts)
+    # Shown up to the diagonal, in thousandths; the isolates keep a right-to-left token in its place.
+    patterns = np.rint(1000 * np.nan_to_num(data.pattern.values[heads])).astype(int)
+    labels = [f"\u2068{visible(text, _LONGEST_LABEL)}\u2069" for text in texts]
+    if sink < size:
+        labels[sink] = f"★{labels[sink]}"
+    names = [f"H{head} {_number(data.sink_score[head])} {ROLES[int(data.role[head])]}" for head in heads]
+    props = {
+        "heads": [[pattern[query, : query + 1].tolist() for query in range(size)] for pattern in patterns],
+        "tokens": labels,
+        "names": names,
+        "sink": sink,
+    }
+    packed = json.dumps(props, separators=(",", ":"))
+    return (
+        f'<div class="mcr-heads" data-props="{escaped(packed)}">'
+        "The patterns are drawn by a script: trust this notebook, or open the saved page in a browser.</div>"
+    )
+
+
+def _number(value: xr.DataArray) -> str:
+    return "–" if bool(value.isnull()) else f"{float(value):.2f}"
+
+
+def _quoted(text: str) -> str:
+    return f"“{visible(text, 24)}”"

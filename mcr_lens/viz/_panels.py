@@ -1,0 +1,206 @@
+"""What all figures share: panels, curves with their bands, axes, phases behind curves, and one look."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from numpy.typing import ArrayLike
+from plotly.subplots import make_subplots
+
+from mcr_lens.errors import InputError
+from mcr_lens.phases import Phases
+from mcr_lens.results import Profile
+
+__all__ = [
+    "COLORS",
+    "INK",
+    "add_curve",
+    "curve_style",
+    "depth_axis",
+    "four_panels",
+    "has_curve",
+    "log_axis",
+    "place",
+    "profiles_by_name",
+    "shade_phases",
+    "shares",
+    "styled",
+]
+
+# Okabe and Ito's palette: told apart with any common colour blindness.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Grey, which can be read on light and on dark pages.
+INK = "#808080"
+_GRID = "rgba(128,128,128,0.25)"
+# More curves than colours are told apart by their markers.
+_SYMBOLS = ("circle", "square", "diamond", "cross")
+_PHASES = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
+# Wider than this, a logarithmic axis has ticks at powers of ten alone.
+_DECADES = 2.5
+
+
+def profiles_by_name(given: Any, what: str) -> dict[str, Profile]:
+    """What a figure was given as profiles by name, under the empty name the only one.
+
+    Raises:
+        InputError: for none, for what has no data, and for several profiles stacked in one.
+    """
+    # A dataset is a mapping too.
+    several = isinstance(given, Mapping) and not isinstance(given, xr.Dataset)
+    if isinstance(given, list | tuple) or (several and not given):
+        raise InputError(
+            f"no {what} to draw: give one, or several by name, as in {{'before': a, 'after': b}}"
+        )
+    named = {}
+    for name, one in (given if several else {"": given}).items():
+        data = one if isinstance(one, xr.Dataset) else getattr(one, "data", None)
+        called = f"{name!r}: " if name else ""
+        if not isinstance(data, xr.Dataset):
+            raise InputError(f"{called}a {type(one).__name__} is no {what}")
+        stacked = next((dim for dim in ("model", "step", "arm") if dim in data.dims), None)
+        if stacked:
+            raise InputError(
+                f"{called}several profiles along {stacked!r}: select one, as in data.sel({stacked}=...)"
+            )
+        named[str(name)] = one if isinstance(one, Profile) else Profile(data)
+    return named
+
+
+def has_curve(profile: Profile, name: str) -> bool:
+    """Whether ``Profile.over_prompts`` knows a variable; the sink rate is derived from the sink score."""
+    return ("sink_score" if name == "sink_rate" else name) in profile.data
+
+
+def four_panels(titles: Sequence[tuple[str, str]]) -> go.Figure:
+    """Four empty panels over one x axis: above each its quantity, and the unit along its y axis."""
+    quantities = [quantity for quantity, _ in titles]
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=quantities, vertical_spacing=0.14, horizontal_spacing=0.13
+    )
+    for panel, (_, unit) in enumerate(titles):
+        figure.update_yaxes(title_text=unit, title_standoff=6, **place(panel))
+    return figure.update_xaxes(matches="x")
+
+
+def place(panel: int) -> dict[str, Any]:
+    """Row and column of a panel, counted along the rows."""
+    return {"row": panel // 2 + 1, "col": panel % 2 + 1}
+
+
+def curve_style(number: int, name: str, dash: str = "solid") -> dict[str, Any]:
+    """Colour first, then marker: 24 curves are told apart."""
+    symbol = _SYMBOLS[number // len(COLORS) % len(_SYMBOLS)]
+    line = {"color": COLORS[number % len(COLORS)], "dash": dash, "width": 2}
+    return {"name": name, "line": line, "marker": {"symbol": symbol, "size": 5 + 2 * (symbol != "circle")}}
+
+
+def add_curve(
+    figure: go.Figure,
+    x: ArrayLike,
+    curve: Mapping[Any, ArrayLike],
+    style: dict[str, Any],
+    place: dict[str, int],
+    at: str = "depth",
+    n_curves: int = 1,
+) -> None:
+    """Draw ``curve["mean"]`` with the band from ``curve["low"]`` to ``curve["high"]`` in one panel.
+
+    Where a number is not known, line and band have a gap.
+
+    Args:
+        style: of the line; its ``name`` is what the legend, the hover and the group of the legend say, so
+            that a click in the legend hides the band with its line.
+        place: ``row`` and ``col`` of the panel.
+        at: what the hover calls a place on the x axis.
+        n_curves: in the panel; bands of many are fainter, or they would drown the lines.
+    """
+    name = style["name"]
+    x, mean, low, high = (np.asarray(values) for values in (x, curve["mean"], curve["low"], curve["high"]))
+    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    band["legendgroup"] = name
+    red, green, blue = (int(style["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
+    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{min(0.15, 0.6 / n_curves):.2g})"}
+    # Stretch by stretch: plotly fills across a gap, to where there is nothing.
+    for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
+        figure.add_scatter(x=x[known], y=low[known], **band, **place)
+        figure.add_scatter(x=x[known], y=high[known], **band, **fill, **place)
+    called = f"{html.escape(name)}<br>" if name else ""
+    figure.add_scatter(
+        x=x,
+        y=mean,
+        mode="lines+markers",
+        legendgroup=name,
+        hovertemplate=f"{called}{at} %{{x:.3~g}}: %{{y:.3g}}<extra></extra>",
+        **({"marker": {"size": 5}} | style),
+        **place,
+    )
+
+
+def depth_axis(figure: go.Figure, relative: bool = False, row: int = 2) -> None:
+    """Say below the last row what the x axis is."""
+    if relative:
+        figure.update_xaxes(range=[-0.03, 1.03])
+    figure.update_xaxes(title_text="relative depth" if relative else "depth (0 = embeddings)", row=row)
+
+
+def shares(figure: go.Figure, *panels: int) -> None:
+    """The whole scale from 0 to 1: what hardly moves must look like it."""
+    for panel in panels:
+        figure.update_yaxes(range=[-0.02, 1.02], **place(panel))
+
+
+def log_axis(figure: go.Figure, panel: int) -> None:
+    """Make a panel's y axis logarithmic, once all is drawn in it; its ticks are numbers written out.
+
+    Plotly writes 20 as a small 2 beside the 10. Of less than about a decade it writes its ticks well.
+    """
+    traces: Any = figure.select_traces(**place(panel))
+    shown = [np.asarray(trace["y"], dtype=float) for trace in traces]
+    values = np.concatenate(shown) if shown else np.ones(1)
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = np.log10([values.min(), values.max()]) if len(values) else (0.0, 1.0)
+    steps = (1,) if high - low > _DECADES else (1, 2, 5)
+    # Beyond what is drawn too: there is more to see when the reader zooms out.
+    powers = np.arange(np.floor(low) - 1, np.ceil(high) + 2)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    axis: dict[str, Any] = {"type": "log"}
+    if sum(low <= np.log10(tick) <= high for tick in ticks) > 1:
+        axis |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    figure.update_yaxes(**axis, **place(panel))
+
+
+def shade_phases(figure: go.Figure, phases: Phases, panels: int, whose: str = "") -> None:
+    """Shade the phases in the first panels of a figure over depth, and name them in the legend."""
+    for name, fill in _PHASES.items():
+        span = getattr(phases, name)
+        if span is None:
+            continue
+        edges = {"x0": span[0] - 0.5, "x1": span[1] + 0.5, "y0": 0, "y1": 1}
+        look = {"fillcolor": fill, "opacity": 0.15, "line": {"width": 0}, "layer": "below"}
+        for panel in range(panels):
+            axis = str(panel + 1) if panel else ""
+            across = {"xref": f"x{axis}", "yref": f"y{axis} domain"}
+            figure.add_shape(type="rect", name=name, **edges, **look, **across)
+        key = {"symbol": "square", "size": 12, "color": fill, "opacity": 0.4}
+        called = f"{name}, {whose}" if whose else name
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=called, row=1, col=1)
+
+
+def styled(figure: go.Figure) -> go.Figure:
+    """One look for light and dark pages: no background of its own, grey ink."""
+    figure.update_layout(
+        height=620,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": INK, "size": 13},
+        margin={"l": 60, "r": 20, "t": 60, "b": 60},
+        legend={"orientation": "h", "y": -0.12, "x": 0},
+    )
+    # Titles of axes no larger than the labels: on a narrow page they would run into each other. And behind
+    # the labels of the ticks, also where these are turned.
+    look = {"gridcolor": _GRID, "zeroline": False, "linecolor": INK, "title_font_size": 13}
+    figure.update_xaxes(**look, title_standoff=10, automargin=True)
+    return figure.update_yaxes(**look)

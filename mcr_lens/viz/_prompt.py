@@ -1,0 +1,88 @@
+"""What may be looked at: one prompt, as text, as ids or as ``Prompts`` of one; and some of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from mcr_lens.errors import InputError
+from mcr_lens.validate import is_whole
+from mcr_lens.viz._tokens import escaped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mcr_lens.models import Hook, Model
+    from mcr_lens.prompts import Prompts
+
+__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt", "pick"]
+
+TextOrTokens: TypeAlias = "Union[str, Sequence[int], Tensor, Prompts]"  # noqa: UP007
+
+
+def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str]:
+    """The prompt that is looked at, and a note where only its beginning fits the model's context.
+
+    A text gets the BOS that ``Prompts.from_texts`` puts first.
+
+    Raises:
+        InputError: for more than one prompt, or anything but a text, ids (pos) or (1, pos), or ``Prompts``.
+    """
+    import torch
+
+    from mcr_lens.models import model_facts
+    from mcr_lens.prompts import Prompts
+
+    facts = model_facts(model)
+    if isinstance(text_or_tokens, str):
+        prompts = Prompts.from_texts([text_or_tokens], model, source="text")
+    elif isinstance(text_or_tokens, Prompts):
+        prompts = text_or_tokens
+    else:
+        try:
+            ids = torch.as_tensor(text_or_tokens)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"text_or_tokens: give a text, or the ids of one prompt ({error})") from error
+        if ids.ndim not in (1, 2) or ids.shape[:-1] not in ((), (1,)) or ids.is_floating_point():
+            raise InputError(
+                f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: ids of one prompt are (pos) or (1, pos)"
+            )
+        prompts = Prompts.from_tokens([ids.flatten().tolist()])
+    if len(prompts) != 1:
+        raise InputError(f"{len(prompts)} prompts: a view shows one, give prompts[i:i + 1]")
+    (length,) = prompts.lengths
+    if length <= facts.n_ctx:
+        return prompts, ""
+    return prompts.cut(facts.n_ctx), f"Read: the first {facts.n_ctx} of {length} tokens, the model's context."
+
+
+def pick(what: str, numbers: int | Iterable[int], count: int) -> list[int]:
+    """One or several of the layers, heads, depths or positions 0..count - 1, each once, in this order.
+
+    Raises:
+        InputError: for one that does not exist, or none at all.
+    """
+    listed = list(numbers) if isinstance(numbers, Iterable) and not isinstance(numbers, str) else [numbers]
+    if not listed:
+        raise InputError(f"no {what} to draw: name at least one of 0..{count - 1}")
+    for number in listed:
+        if not is_whole(number, 0, count):
+            raise InputError(f"{what} {number!r}: use whole numbers from 0..{count - 1}")
+    return list(dict.fromkeys(int(number) for number in listed))
+
+
+def notes(*sentences: str) -> str:
+    """What a view says above itself, ready for its note; empty sentences are left out."""
+    return escaped(" ".join(sentence for sentence in sentences if sentence))
+
+
+def cut_note(size: int, n_tokens: int, also: str = "") -> str:
+    """What was cropped, in words; empty if nothing was."""
+    return f"Cropped: the first {size} of {n_tokens} tokens are drawn{also}." if size < n_tokens else ""
+
+
+def edit_note(interventions: Sequence[Hook]) -> str:
+    """Which edits the model was run under, in words; empty if it was left alone."""
+    from mcr_lens.hooks.intervene import described
+
+    return f"Under {'; '.join(described(interventions))}." if interventions else ""

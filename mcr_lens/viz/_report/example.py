@@ -1,0 +1,117 @@
+"""Sinks on an example prompt: the one part of a report that runs a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcr_lens.errors import InputError
+from mcr_lens.results import Profile
+from mcr_lens.viz._attention_sinks import attention_sinks
+from mcr_lens.viz._lens_tokens import lens_tokens
+from mcr_lens.viz._prompt import TextOrTokens, one_prompt
+from mcr_lens.viz._report.gather import Run
+from mcr_lens.viz._report.html import Block, plain
+from mcr_lens.viz._sink_tokens import sink_tokens
+
+if TYPE_CHECKING:
+    from mcr_lens.models import Model
+
+__all__ = ["example"]
+
+# Weights that are loaded without being asked to; a larger model has to be named.
+_MOST_BYTES = 4 * 2**30
+_TOKENS = 48
+_LENS_TOKENS = 24
+
+
+def example(runs: Sequence[Run], model: Model | str | None, prompt: TextOrTokens | None) -> list[Block]:
+    """The heads of the layer with the most sinks, which tokens get the attention, and what comes next.
+
+    Args:
+        model: as ``load_model`` takes it; ``None``: of the first run whose model is at hand.
+        prompt: ``None``: a made-up word problem.
+
+    Raises:
+        InputError: for a model or prompt that was given and cannot be used.
+    """
+    from mcr_lens import models
+
+    untouched = [run for run in runs if run.kind == "profile" and not run.attributes.get("interventions")]
+    source, revision, own = model, None, untouched
+    if model is None:
+        candidates = [*untouched, *(run for run in runs if run not in untouched)]
+        run = next((run for run in candidates if _is_at_hand(run.attributes.get("model"))), None)
+        if run is None:
+            name = plain(candidates[0].attributes.get("model") or "the model", 80)
+            if prompt is not None:
+                raise InputError(f"prompt: {name} is not loaded unasked; name it with model= or --model")
+            note = (
+                f"Not drawn: a file of results holds no weights, and {name} was not loaded unasked. Name the "
+                "model to have its heads here: mcr-lens report RUN --model NAME-OR-FOLDER --prompt TEXT."
+            )
+            return [{"note": note}]
+        source = run.attributes["model"]
+        # A folder holds one revision.
+        revision = run.attributes.get("revision") if source == "tiny" else None
+        own = [run] if run in untouched else []
+    try:
+        loaded = models.load_model(source, revision=revision)
+        name = models.model_facts(loaded).name
+        measured = (run.content for run in own if run.attributes.get("model") == name)
+        return _views(loaded, next(measured, None), prompt)
+    except InputError as error:
+        # Nobody asked for this model: the report does without it and says why.
+        if model is not None or prompt is not None:
+            raise
+        return [{"note": f"Not drawn: {error}."}]
+
+
+def _is_at_hand(name: object) -> bool:
+    """Whether a model can be had without a network, a question or a surprise.
+
+    The bundled one, or a folder of this machine with weights that are plain numbers: a file from somebody
+    else may name any folder, so nothing is loaded that could hold more than data.
+    """
+    if name == "tiny":
+        return True
+    # Not relative, which depends on where one stands, and not of another machine.
+    if not isinstance(name, str) or name.startswith(("//", "\\\\")) or not os.path.isabs(name):
+        return False
+    if not os.path.isdir(name):
+        return False
+    sizes = [file.stat().st_size for file in Path(name).glob("*.safetensors")]
+    return 0 < sum(sizes) <= _MOST_BYTES
+
+
+def _views(model: Model, profile: Profile | None, prompt: TextOrTokens | None) -> list[Block]:
+    from mcr_lens.models import model_facts
+    from mcr_lens.prompts import word_problems
+
+    prompts, context = one_prompt(model, word_problems(1)[0] if prompt is None else prompt)
+    facts = model_facts(model)
+    (length,) = prompts.lengths
+    sink = int(profile.data.attrs.get("sink_position", 0)) if profile is not None else 0
+    sink = sink if 0 <= sink < length else 0
+    layer, most = facts.n_layers // 2, ""
+    if profile is not None and "sink_score" in profile.data and profile.data.sizes["layer"] == facts.n_layers:
+        layer = int(profile["sink_score"].mean(["prompt", "head"]).fillna(-1.0).values.argmax())
+        most = ", which has most of the attention on the sink token"
+    whose = "a made-up word problem" if prompt is None else "the prompt that was given"
+    note = (
+        f"{facts.name} on {whose}, {length} tokens, untouched by any intervention. Below: the heads of "
+        f"layer {layer}{most}; the attention that each token gets in a few layers; the next token that each "
+        f"depth would predict. {context}"
+    ).strip()
+    strips = sorted({0, layer, facts.n_layers - 1})
+    return [
+        {"note": note},
+        {
+            "view": attention_sinks(model, prompts, layer, max_tokens=_TOKENS, sink_position=sink),
+            "script": True,
+        },
+        {"view": sink_tokens(model, prompts, strips, max_tokens=4 * _TOKENS), "script": False},
+        {"view": lens_tokens(model, prompts, top_k=5, max_tokens=_LENS_TOKENS), "script": False},
+    ]

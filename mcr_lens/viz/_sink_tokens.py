@@ -1,0 +1,102 @@
+"""Which tokens attention goes to: the prompt, shaded, layer by layer. Every number comes from an observer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.validate import check_count
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
+from mcr_lens.viz._tokens import escaped, token_texts, visible
+from mcr_lens.viz._view import View
+
+if TYPE_CHECKING:
+    from mcr_lens.models import Hook, Model
+
+__all__ = ["sink_tokens"]
+
+_MOST_TOKENS = 4_000  # of all strips together
+
+
+def sink_tokens(
+    model: Model,
+    text_or_tokens: TextOrTokens,
+    layer: int | Iterable[int] | None = None,
+    max_tokens: int = 64,
+    *,
+    interventions: Sequence[Hook] = (),
+) -> View:
+    """A prompt with every token shaded by the attention it receives, a strip per layer.
+
+    The shade is the mean over heads of the column mean ``C_k = (1/T) sum_q A_qk``, with T the whole prompt:
+    the first token of most models, and secondary sinks such as a full stop or a newline. A token is framed
+    where at least one head has ``C_k`` above 0.3. Pointing at a token names the strongest head. One forward
+    pass; a note says what was cropped.
+
+    Args:
+        model: from ``load_model``.
+        text_or_tokens: one text, the ids of one prompt, or ``Prompts`` of one.
+        layer: one layer, or several; ``None`` for all.
+        max_tokens: tokens that are drawn at most; fewer where many layers are.
+        interventions: hooks that edit; they run before the patterns are read.
+
+    Raises:
+        InputError: for a layer that does not exist, more than one prompt, or a model whose patterns cannot
+            be read.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layer=[0, 4])
+        View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
+    """
+    from mcr_lens.engine import measure
+    from mcr_lens.hooks.look import PatternObserver
+    from mcr_lens.models import model_facts
+
+    check_count("max_tokens", max_tokens, 2)
+    prompts, context = one_prompt(model, text_or_tokens)
+    (length,) = prompts.lengths
+    facts = model_facts(model)
+    layers = pick("layer", range(facts.n_layers) if layer is None else layer, facts.n_layers)
+    size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
+    observer = PatternObserver(model, layers, max_tokens=size, patterns=False)
+    data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0)
+    texts = token_texts(model, prompts.tokens[0][:size])
+    title = f"{facts.name}: attention received, by token"
+    cut = cut_note(size, length, f"; means are over all {length} queries")
+    body = (
+        '<p class="mcr-note">Shade: mean over heads of the column mean, 0'
+        '<span class="mcr-legend mcr-root"></span>1 on a square-root scale. Framed: above '
+        f"{SINK_THRESHOLD} in at least one head. {notes(cut, context, edit_note(interventions))}</p>"
+        + "".join(_strip(data.isel(layer=i), texts) for i in range(data.sizes["layer"]))
+    )
+    return View(title, body)
+
+
+def _strip(data: xr.Dataset, texts: list[str]) -> str:
+    """One layer: the tokens in their order, wrapping as text does."""
+    columns = data.column_mean
+    means, strongest = columns.mean("head").values, columns.max("head").values
+    heads = columns.fillna(-1.0).argmax("head").values
+    above = (columns > SINK_THRESHOLD).sum("head").values
+    spans = []
+    for position, text in enumerate(texts):
+        framed = " mcr-sink" if above[position] else ""
+        tip = (
+            f"position {position}: {visible(text)}\nmean over heads {means[position]:.3f}\n"
+            f"most: head {heads[position]}, {strongest[position]:.3f}\n"
+            f"above {SINK_THRESHOLD}: {above[position]} of {columns.sizes['head']} heads"
+        )
+        # A root, so that secondary sinks show; and never so dark that the page's own ink does not.
+        shade = f"background:rgba(0,114,178,{0.85 * float(means[position]) ** 0.5:.3f})"
+        spans.append(
+            f'<bdi class="mcr-token{framed}" style="{shade}" title="{escaped(tip)}">'
+            f"{escaped(visible(text, 40))}</bdi>"
+        )
+    rate = float((data.col_sum_max > SINK_THRESHOLD).mean())
+    label = f"layer {int(data.layer)}: {rate:.0%} of the heads have a sink somewhere"
+    return f'<div class="mcr-strip"><div class="mcr-label">{label}</div>{"".join(spans)}</div>'

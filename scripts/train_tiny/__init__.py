@@ -1,0 +1,1 @@
+"""How the bundled model was trained. The commands are in the README beside this file."""
