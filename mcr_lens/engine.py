@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, described
+from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, warn_of_chunks
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.hooks.watch import Watch
@@ -129,11 +129,13 @@ def measure(
         _refuse_attention_in_chunks(facts, max(prompts.lengths))
     reading = [hook for observer in watch.observers for hook in observer.hooks()]
     check_hooks(model, reading, min(prompts.lengths))
-    hooks = [*interventions, *reading]
+    hooks = [*keep_shapes(interventions), *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     if chunk == "auto":
         chunk = auto_chunk(model, prompts.lengths, batch_size)
+    if chunk is not None and chunk < max(prompts.lengths):
+        warn_of_chunks(interventions)
     what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
     bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
     with bar, evaluation_mode(model):

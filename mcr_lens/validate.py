@@ -93,8 +93,8 @@ def check_indices(
         >>> check_indices("layers", 2, 6), check_indices("positions", [0, -1], 6, from_end=True)
         ((2,), (0, -1))
     """
-    several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
-    listed = list(values) if several else [values]
+    single = isinstance(values, str | bytes) or not isinstance(values, Iterable)
+    listed: list[Any] = [values] if single else list(values)  # type: ignore[arg-type]
     known = listed and all(is_whole(x, -size if from_end else 0, size) for x in listed)
     indices = tuple(int(x) for x in listed) if known else ()
     if not known or len({*indices}) < len(indices):

@@ -20,7 +20,7 @@ def descendants(process: int) -> set[tuple[int, str]]:
     return {(number, starts[number]) for number in found - {process} if number in starts}
 
 
-def workers(process: int, doing: str = "Worker.run") -> list[int]:
+def workers(process: int, doing: str = "run_cells") -> list[int]:
     """The Ray workers below a process, by default those that compute."""
     return sorted(number for number, _ in descendants(process) if f"ray::{doing}" in _command(number))
 

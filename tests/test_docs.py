@@ -24,6 +24,7 @@ HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 PAGES = [
     DOCS / "index.md",
     *HOW_TO,
+    DOCS / "gallery.md",
     DOCS / "models.md",
     DOCS / "precision.md",
     DOCS / "scale.md",
@@ -60,7 +61,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [DOCS / "index.md", DOCS / "models.md", *HOW_TO], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [DOCS / "index.md", DOCS / "gallery.md", DOCS / "models.md", *HOW_TO], ids=name_of
+)
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
@@ -68,9 +71,15 @@ def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pyt
     run_python(page)
 
 
-def test_most_how_to_pages_have_python() -> None:
-    without = [page.name for page in HOW_TO if not list(blocks(page, "python"))]
-    assert without == ["report.md"]
+def test_every_how_to_page_has_python() -> None:
+    assert all(list(blocks(page, "python")) for page in HOW_TO)
+
+
+def test_the_gallery_draws_every_figure() -> None:
+    drawn = {
+        name for code, _ in blocks(DOCS / "gallery.md", "python") for name in re.findall(r"viz\.(\w+)", code)
+    }
+    assert drawn == set(dir(mcr.viz)) - {"View"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

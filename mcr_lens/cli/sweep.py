@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mcr_lens.sweeps import Grid
-    from mcr_lens.sweeps.engines import Engine
+    from mcr_lens.sweeps.run import Engine
 
 __all__ = ["sweep"]
 
@@ -105,7 +105,7 @@ def sweep(
 def _engine(name: str, options: dict[str, Any]) -> "Engine":
     """What ``sweep`` takes; options are those of Ray."""
     from mcr_lens.sweeps import RayEngine
-    from mcr_lens.sweeps.engines import engine_of
+    from mcr_lens.sweeps.run import engine_of
 
     if name == "ray":
         return RayEngine(**options)

@@ -34,7 +34,7 @@ def training(
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
-    from mcr_lens.results import atomic_write, check_place
+    from mcr_lens.results import check_place
 
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
@@ -47,9 +47,17 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     found = checkpoints(model.model, chosen, **options)
     # All checkpoints share one tokenizer.
-    measured = mcr.profile_training(
-        model.model, prompts.load(found[-1].load()), chosen, out=out, **run.settings(), **options
-    )
+    tokens = prompts.load(found[-1].load())
+    try:
+        measured = mcr.profile_training(model.model, tokens, chosen, out=out, **run.settings(), **options)
+    except KeyboardInterrupt as error:
+        there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in found)
+        typer.echo(
+            f"mcr-lens: interrupted, {there} of {len(found)} steps are in {out}; the same command goes on "
+            "from here",
+            err=True,
+        )
+        raise typer.Exit(130) from error
     with atomic_write(out / FIGURE) as partial:
         mcr.viz.training(measured).write_html(partial, include_plotlyjs=True)
     with showing(out):

@@ -9,7 +9,7 @@ import xarray as xr
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens

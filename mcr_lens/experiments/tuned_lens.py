@@ -16,7 +16,7 @@ from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import shapes_attention
+from mcr_lens.hooks.interventions import shapes_attention
 from mcr_lens.hooks.observe import depth_hook_name
 from mcr_lens.hooks.observe_finite import FiniteObserver
 from mcr_lens.hooks.packed_rows import PackedRows

@@ -1,9 +1,19 @@
 """Lists of ``(hook name, function)``: observers that read, interventions that edit, and their context."""
 
-from mcr_lens.hooks.ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
 from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.block import block_attention_to
 from mcr_lens.hooks.context import BatchContext, current_context, running
+from mcr_lens.hooks.generation import generating
+from mcr_lens.hooks.interventions import (
+    ablate_attention_write,
+    ablate_mlp_write,
+    block_attention_to,
+    clamp_norm,
+    intervention,
+    mean_ablate,
+    patch_activation,
+    resample_ablate,
+    zero_dimensions,
+)
 from mcr_lens.hooks.lens import LogitLens
 from mcr_lens.hooks.look import PatternObserver
 from mcr_lens.hooks.observe import (
@@ -13,11 +23,9 @@ from mcr_lens.hooks.observe import (
     WriteObserver,
     depth_hook_name,
 )
-from mcr_lens.hooks.patch import mean_ablate, patch_activation, resample_ablate
 from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.hooks.prompt_table import PromptTable
 from mcr_lens.hooks.record import ActivationRecorder, Activations
-from mcr_lens.hooks.sequence import growing
 from mcr_lens.hooks.translators import Translators
 from mcr_lens.hooks.tuned_lens import TunedLens
 
@@ -44,7 +52,8 @@ __all__ = [
     "clamp_norm",
     "current_context",
     "depth_hook_name",
-    "growing",
+    "generating",
+    "intervention",
     "mean_ablate",
     "patch_activation",
     "resample_ablate",

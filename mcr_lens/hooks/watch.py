@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from mcr_lens.hooks.intervene import edits_a_pattern, shapes_attention
+from mcr_lens.hooks.interventions import edits_a_pattern, shapes_attention
 from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver
 from mcr_lens.hooks.observe_attention import LOST_ROW
 from mcr_lens.hooks.observe_finite import FiniteObserver

@@ -25,6 +25,7 @@ from mcr_lens.tiny import checkpoint_steps, weights_folder
 
 __all__ = [
     "bundled_step",
+    "check_device",
     "complete_weights",
     "empty_model",
     "model_folder",
@@ -33,7 +34,6 @@ __all__ = [
     "refuse_folder",
     "refuse_unsuited",
     "tensors_only",
-    "usable_device",
 ]
 
 _MOST_LAYERS = 2_000
@@ -160,22 +160,15 @@ def no_decoder(name: str, architecture: str) -> InputError:
     )
 
 
-def usable_device(device: str | torch.device | None) -> torch.device | None:
-    """The device, ``None`` for none.
-
-    Raises:
-        InputError: for a device that is not here, and for ``"meta"``.
-    """
-    if device is None:
-        return None
+def check_device(device: str | torch.device | None) -> None:
+    """Raise ``InputError`` for a device that is not here, and for ``"meta"``."""
     try:
-        device = torch.empty(0, device=device).device
+        is_meta = torch.empty(0, device=device).is_meta
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error, 120)
         raise InputError(f"device {str(device)!r} cannot be used here ({reason}); try 'cpu'") from error
-    if device.type == "meta":
+    if is_meta:
         raise InputError("device 'meta' holds no numbers: use 'cpu' or an accelerator")
-    return device
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError
-from mcr_lens.hooks import Observer
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
 from mcr_lens.prompts import Prompts
@@ -22,7 +20,7 @@ from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
 from mcr_lens.told import warnings_about
 
-__all__ = ["Cell", "cells", "compute", "loading_key", "prompts_key"]
+__all__ = ["Cell", "cells", "compute"]
 
 # Part of every name: a new number when the same settings come to mean something else.
 _MEANING = 1
@@ -38,6 +36,7 @@ class Cell:
     Attributes:
         revision: one of the model's, or ``None`` for its default one.
         sink_position: as in the grid, like ``estimator``.
+        shard: which part of the prompts, of how many; ``None`` for all of them.
     """
 
     model: SweepModel
@@ -46,6 +45,7 @@ class Cell:
     arm: SweepArm
     sink_position: int = 0
     estimator: Estimator = Estimator()  # noqa: RUF009  (frozen)
+    shard: tuple[int, int] | None = None
 
     @cached_property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Cell:
 
         The hash at the end is over everything in the grid that the cell is made of, the content of a file of
         prompts, and the sizes and times of the files in the folder of a model or a data set. Versions of
-        packages are not in it: they stand in each result.
+        packages are not in it: they stand in each result. Shards of a cell have its name.
 
         Raises:
             InputError: for a file of prompts that cannot be read.
@@ -77,10 +77,30 @@ class Cell:
                     "run it again when nothing writes there"
                 )
 
-    @property
+    @cached_property
+    def whole(self) -> "Cell":
+        """The cell that a shard is of; of all others, itself."""
+        return self if self.shard is None else replace(self, shard=None)
+
+    def shards(self, count: int) -> list["Cell"]:
+        """The cell in so many parts; itself for one."""
+        return [self] if count == 1 else [replace(self, shard=(index, count)) for index in range(count)]
+
+    @cached_property
     def baseline(self) -> "Cell":
-        """The same with nothing done to the model."""
-        return self if self.arm.is_baseline else replace(self, arm=SweepArm())
+        """The same prompts, all of them, with nothing done to the model."""
+        return self.whole if self.arm.is_baseline else replace(self, arm=SweepArm(), shard=None)
+
+    @cached_property
+    def loading_key(self) -> str:
+        """The same for cells that one loaded model serves."""
+        model = replace(self.model, revisions=None, batch_size="auto", chunk=None, name=None)
+        return json.dumps([asdict(model), self.revision], sort_keys=True)
+
+    @cached_property
+    def prompts_key(self) -> str:
+        """The same for cells of one model that one loaded set of prompts serves."""
+        return json.dumps(asdict(replace(self.prompts, name=None)), sort_keys=True)
 
     def settings(self) -> dict[str, Any]:
         """All that the grid says of the cell, as plain values; kept in its result."""
@@ -90,12 +110,11 @@ class Cell:
         for table in (model, prompts):
             # Where a folder or file stands does not matter; what is in it does (see ``name``).
             table["source"] = _place(table["source"])
-        arm = {key: value for key, value in asdict(self.arm).items() if value is not None}
         return {
             "meaning": _MEANING,
             "model": model | {"revision": self.revision},
             "prompts": prompts,
-            "arm": arm,
+            "arm": {name: value for name, value in asdict(self.arm).items() if value is not None},
             "sink_position": self.sink_position,
             "estimator": self.estimator.as_dict(),
         }
@@ -125,13 +144,12 @@ def compute(
     prompts: Prompts,
     baseline: Profile | None = None,
     progress: bool = False,
-    observers: Sequence[Observer] = (),
 ) -> Profile:
     """The profile of a cell; its settings stand under ``sweep`` in the attributes.
 
     Args:
+        prompts: all of the cell's, or those of its shard.
         baseline: of the same model and prompts; for arms with ``needs_baseline``.
-        observers: more of them, as ``profile`` takes them.
 
     A warning begins with the cell's name, whichever engine computes it.
 
@@ -146,7 +164,6 @@ def compute(
             model,
             prompts,
             interventions=hooks,
-            observers=observers,
             batch_size=cell.model.batch_size,
             chunk=cell.model.chunk,
             estimator=cell.estimator,
@@ -155,17 +172,6 @@ def compute(
         )
     measured.data.attrs["sweep"] = cell.settings()
     return measured
-
-
-def loading_key(cell: Cell) -> str:
-    """The same for cells that one loaded model serves."""
-    loads = replace(cell.model, revisions=None, batch_size="auto", chunk=None, name=None)
-    return json.dumps([asdict(loads), cell.revision], sort_keys=True)
-
-
-def prompts_key(cell: Cell) -> str:
-    """The same for cells of one model that one loaded set of prompts serves."""
-    return json.dumps(asdict(replace(cell.prompts, name=None)), sort_keys=True)
 
 
 def _safe(label: str) -> str:
@@ -189,17 +195,17 @@ def _place(source: str) -> str:
 
 def _files_now(cell: Cell) -> dict[str, Any]:
     """What decides the result and stands outside the grid."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     if cell.prompts.source == "library-code":
-        found["python"] = list(sys.version_info[:2])
+        files["python"] = list(sys.version_info[:2])
     if cell.prompts.file is not None:
-        found["prompts"] = _content(cell.prompts.file)
+        files["prompts"] = _content(cell.prompts.file)
     elif cell.prompts.folder is not None:
-        found["prompts"] = _listing(cell.prompts.folder, below=True)
+        files["prompts"] = _listing(cell.prompts.folder, below=True)
     folder = Path(cell.model.source).expanduser()
     if cell.model.source != "tiny" and folder.is_dir():
-        found["model"] = _listing(folder, below=False)
-    return found
+        files["model"] = _listing(folder, below=False)
+    return files
 
 
 def _content(path: Path) -> str:
@@ -218,15 +224,12 @@ def _hashed(path: Path, size: int, changed: int) -> str:
 
 def _listing(folder: Path, *, below: bool) -> list[list[Any]]:
     """Names, sizes and times: weights are too large to be read for a name. Nothing hidden, and no results."""
-    found, places = [], [str(folder)]
-    while places:
-        with os.scandir(places.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.endswith(_RESULTS):
-                    continue
-                if entry.is_file():
-                    stat = entry.stat()
-                    found.append([os.path.relpath(entry.path, folder), stat.st_size, stat.st_mtime_ns])
-                elif below and entry.is_dir():
-                    places.append(entry.path)
-    return sorted(found)
+    listing = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if below and not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith(".") and not name.endswith(_RESULTS) and path.is_file():
+                stat = path.stat()
+                listing.append([os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns])
+    return sorted(listing)

@@ -1,19 +1,22 @@
-"""A grid: models x prompts x arms, as frozen dataclasses that refuse what cannot be run."""
+"""A grid: models x prompts x arms, as frozen tables that refuse what cannot be run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model, load_model
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
-from mcr_lens.sweeps.fields import check_counts, check_fields, check_once, check_texts
+from mcr_lens.sweeps.fields import STRICT, Count, Several, Text, refusing, table_of
 
 __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 
@@ -24,7 +27,8 @@ _N_BUNDLED = 64
 _FIELDS_OF_LOADING = {"source", "backend", "revision", "dtype", "device", "device_map"}
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=STRICT)
 class SweepModel:
     """A model of a grid, how it is loaded (as by ``load_model``) and fed (as by ``profile``).
 
@@ -35,29 +39,26 @@ class SweepModel:
         name: what the model is called in tables and files; else the source.
     """
 
-    source: str
-    revisions: Sequence[str] | None = None
+    source: Text
+    revisions: Annotated[Sequence[str], Several] | None = None
     backend: Literal["auto", "hooked_transformer", "bridge"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     device: str | None = None
-    device_map: str | Mapping[str, Any] | None = None
-    batch_size: int | Literal["auto"] = "auto"
-    chunk: int | Literal["auto"] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    name: str | None = None
+    device_map: str | dict[str, Any] | None = None
+    batch_size: Count | Literal["auto"] = "auto"
+    chunk: Count | Literal["auto"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    name: Text | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, "model")
-        check_texts("model", source=self.source, name=self.name)
-        check_counts(f"model {self.label}", batch_size=self.batch_size, chunk=self.chunk)
         if self.device_map is not None and self.backend == "hooked_transformer":
-            raise InputError(f"model {self.label}: device_map works through the bridge: backend = 'bridge'")
-        check_once(f"model {self.label}: revision", self.revisions or ())
+            raise InputError(f"{self.label}: device_map works through the bridge: backend = 'bridge'")
+        twice = [name for name, count in Counter(self.revisions or ()).items() if count > 1]
+        if twice:
+            raise InputError(f"{self.label}: revision {twice[0]!r} stands there twice; leave one out")
         taken = sorted(_FIELDS_OF_LOADING & set(self.options))
         if taken:
-            raise InputError(
-                f"model {self.label}: options.{taken[0]}: use the field of that name, or leave it out"
-            )
+            raise InputError(f"{self.label}: options.{taken[0]}: use the field of that name, or leave it out")
 
     @property
     def label(self) -> str:
@@ -72,12 +73,13 @@ class SweepModel:
             revision=revision,
             dtype=self.dtype,
             device=self.device,
-            device_map=self.device_map if isinstance(self.device_map, str) else _plain(self.device_map),
+            device_map=self.device_map,
             **self.options,
         )
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=STRICT)
 class SweepPrompts:
     """A set of prompts of a grid, as ``load_prompts`` takes them.
 
@@ -88,23 +90,20 @@ class SweepPrompts:
         name: what the set is called in tables and files; else made of the source.
     """
 
-    source: str
+    source: Text
     field: str | None = None
-    n: int | None = None
+    n: Count | None = None
     seed: int | None = None
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     prepend_bos: bool | None = None
     config: str | None = None
     split: str | None = None
-    name: str | None = None
+    name: Text | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, "prompts")
-        check_texts("prompts", source=self.source, name=self.name)
-        check_counts(f"prompts {self.label}", n=self.n, max_tokens=self.max_tokens)
         foreign = [name for name in ("field", "config", "split") if getattr(self, name) is not None]
         if self.source in BUNDLED and foreign:
-            raise InputError(f"prompts {self.label}: {', '.join(foreign)} is for files and data sets only")
+            raise InputError(f"{self.label}: {', '.join(foreign)} is for files and data sets only")
 
     @property
     def label(self) -> str:
@@ -138,20 +137,23 @@ class SweepPrompts:
                 prepend_bos=self.prepend_bos,
                 source=f"{self.source}({n}, {seed})",
             )
-        return load_prompts(
-            self.source,
-            model,
-            field=self.field,
-            n=self.n,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            prepend_bos=self.prepend_bos,
-            config=self.config,
-            split=self.split,
-        )
+        options = asdict(self)
+        del options["source"], options["name"]
+        return load_prompts(self.source, model, **options)
 
 
-@dataclass(frozen=True)
+@refusing
+@dataclass(frozen=True, config=STRICT)
+class _StrictEstimator(Estimator):
+    """The same fields, of the types that they should have."""
+
+
+def _estimator(**table: Any) -> Estimator:
+    return Estimator(**asdict(_StrictEstimator(**table)))
+
+
+@refusing
+@dataclass(frozen=True, config=STRICT)
 class Grid:
     """Every model x every set of prompts x every arm, one profile each.
 
@@ -174,25 +176,15 @@ class Grid:
         4
     """
 
-    models: Sequence[SweepModel]
-    prompts: Sequence[SweepPrompts]
-    arms: Sequence[SweepArm] = (SweepArm(),)
-    sink_position: int = 0
-    estimator: Estimator = Estimator()  # noqa: RUF009  (frozen)
+    models: Annotated[Sequence[Annotated[SweepModel, table_of(SweepModel)]], Several]
+    prompts: Annotated[Sequence[Annotated[SweepPrompts, table_of(SweepPrompts)]], Several]
+    arms: Annotated[Sequence[Annotated[SweepArm, table_of(SweepArm)]], Several] = (SweepArm(),)
+    sink_position: Annotated[int, Field(ge=0)] = 0
+    estimator: Annotated[Estimator, table_of(_estimator)] = Estimator()
 
     def __post_init__(self) -> None:
-        for name, kind in (("models", SweepModel), ("prompts", SweepPrompts), ("arms", SweepArm)):
-            listed = getattr(self, name)
-            entries = tuple(listed) if isinstance(listed, Iterable) else ()
-            if not entries or not all(isinstance(entry, kind) for entry in entries):
-                raise InputError(f"grid: {name}: give a list of one or more {kind.__name__}")
-            object.__setattr__(self, name, entries)
-            _check_distinct(name, entries)
-        # Fields of a dataclass of another room.
-        if not isinstance(self.estimator, Estimator):
-            raise InputError(f"grid: estimator = {self.estimator!r}: use an Estimator")
-        check_fields(self.estimator, "estimator")
-        check_counts("grid", least=0, sink_position=self.sink_position)
+        for name in ("models", "prompts", "arms"):
+            _check_distinct(name, getattr(self, name))
         chunked = [model.label for model in self.models if model.chunk not in (None, "auto")]
         if chunked and self.estimator.needs_whole_prompt:
             raise InputError(f"model {chunked[0]}: chunk excludes an estimator that needs whole prompts")
@@ -205,36 +197,28 @@ class Grid:
             if not at or Path(given).expanduser().exists():
                 name, revision = given, ""
             revisions.setdefault(name, []).append(revision)
-        both = [name for name, found in revisions.items() if "" in found and len(found) > 1]
+        both = [name for name, listed in revisions.items() if "" in listed and len(listed) > 1]
         if both:
             raise InputError(f"model {both[0]}: once with a revision and once without, or twice")
         models = [
-            SweepModel(name, revisions=None if found == [""] else tuple(found))
-            for name, found in revisions.items()
+            SweepModel(name, revisions=None if listed == [""] else listed)
+            for name, listed in revisions.items()
         ]
         return replace(self, models=models)
 
     def with_prompts(self, source: str) -> Grid:
         """The same grid with one set of prompts from elsewhere, read and cut as the grid's first set."""
         first = self.prompts[0]
-        where = {} if source not in BUNDLED else {"field": None}
-        there = replace(first, source=source, name=None, config=None, split=None, **where)
+        column = None if source in BUNDLED else first.field
+        there = replace(first, source=source, name=None, config=None, split=None, field=column)
         return replace(self, prompts=(there,))
 
 
 def _check_distinct(name: str, entries: Sequence[Any]) -> None:
     """No two of one name, which nobody could tell apart, and no two that differ in the name only."""
-    labels = Counter(entry.label for entry in entries)
-    twice = [label for label, count in labels.items() if count > 1]
-    if twice:
-        raise InputError(f"grid: {name}: two are called {twice[0]!r}; leave one out or give it a name")
     for i, entry in enumerate(entries):
         for other in entries[:i]:
+            if entry.label == other.label:
+                raise InputError(f"{name}: two are called {entry.label!r}; leave one out or give it a name")
             if replace(entry, name=None) == replace(other, name=None):
-                raise InputError(
-                    f"grid: {name}: {other.label!r} and {entry.label!r} are the same; leave one out"
-                )
-
-
-def _plain(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if table is None else dict(table)
+                raise InputError(f"{name}: {other.label!r} and {entry.label!r} are the same; leave one out")

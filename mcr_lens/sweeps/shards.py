@@ -1,8 +1,7 @@
 """The prompts of one cell in parts, for several workers, and the parts' profiles as one again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 import xarray as xr
 
@@ -10,7 +9,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.prompts import Prompts
 from mcr_lens.results import Profile
 
-__all__ = ["merged", "shard"]
+__all__ = ["merged", "shard", "with_whole"]
 
 
 def shard(prompts: Prompts, index: int, count: int) -> Prompts | None:
@@ -34,17 +33,22 @@ def shard(prompts: Prompts, index: int, count: int) -> Prompts | None:
     return prompts[inside[0] : inside[-1] + 1] if inside else None
 
 
-def merged(parts: Sequence[Profile], prompts: Mapping[str, Any]) -> Profile:
-    """The profile of all prompts, from those of the parts in order.
+def with_whole(part: Profile, prompts: Prompts) -> Profile:
+    """The profile of a part, in which stands what the profile of all the prompts will say of them."""
+    part.data.attrs |= {"prompts": prompts.attributes(), "n_prompts": len(prompts)}
+    return part
 
-    Args:
-        prompts: what the result tells of all the prompts (``Prompts.attributes``).
+
+def merged(parts: Sequence[Profile]) -> Profile:
+    """The profile of all prompts, from those of the parts in order, each by ``with_whole``.
 
     Raises:
-        InputError: when the parts were not measured in the same way: on other devices, or with other
-            versions of a package.
+        InputError: when a part is missing, or the parts were not measured in the same way: of other prompts,
+            on other devices, or with other versions of a package.
     """
-    first, *rest = ({**part.data.attrs, "prompts": None} for part in parts)
+    if sum(part.data.sizes["prompt"] for part in parts) != (parts[0].data.attrs["n_prompts"] if parts else 1):
+        raise InputError("a shard is missing: all workers must see the folder of results")
+    first, *rest = (part.data.attrs for part in parts)
     for other in rest:
         differing = [name for name in first.keys() | other.keys() if first.get(name) != other.get(name)]
         if differing:
@@ -59,5 +63,5 @@ def merged(parts: Sequence[Profile], prompts: Mapping[str, Any]) -> Profile:
     data = xr.Dataset(
         {name: joined[name] for name in order.data_vars}, {name: joined[name] for name in order.coords}
     )
-    data.attrs = order.attrs | {"prompts": dict(prompts)}
+    data.attrs = {name: value for name, value in first.items() if name != "n_prompts"}
     return Profile(data)

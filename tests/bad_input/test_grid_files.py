@@ -11,7 +11,7 @@ import pytest
 
 import mcr_lens as mcr
 from mcr_lens.sweeps import cells, read_grid, sweep, sweep_status
-from mcr_lens.sweeps.folder import ResultFolder
+from mcr_lens.sweeps.store import ResultFolder
 
 WAYS_OUT = [
     "../../evil",

@@ -35,6 +35,23 @@ def test_steps_are_profiled_shown_and_not_measured_again(
     assert loaded == [20000, 512]  # the first for its tokenizer
 
 
+def test_an_interrupt_says_what_is_there(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, loaded, load = tmp_path / "training", [], Checkpoint.load
+
+    def interrupted(self: Checkpoint) -> Any:
+        loaded.append(self.step)
+        if loaded == [20000, 0, 20000]:  # the first for its tokenizer
+            raise KeyboardInterrupt
+        return load(self)
+
+    monkeypatch.setattr(Checkpoint, "load", interrupted)
+    result = run("training", "tiny", questions, "--out", out, "--steps", "0,20000", *OPTIONS)
+    assert_refused(result, 130, "interrupted, 1 of 2 steps are in", "the same command goes on")
+    assert [path.name for path in out.iterdir()] == ["step_0.nc"]
+
+
 def test_bad_input_is_refused(questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "training"
     assert_refused(run("training", "tiny", questions, "--out", out, "--steps", "3", *OPTIONS), 2, "step 3")

@@ -13,7 +13,7 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
-from mcr_lens.hooks.context import is_running
+from mcr_lens.hooks.context import BatchContext, current_context
 from mcr_lens.models.backend import as_module
 from mcr_lens.results import load_dataset, save_dataset
 
@@ -132,7 +132,7 @@ def test_key_value_heads_are_those_that_there_are(model: Any) -> None:
 def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
     """The state that an ablated write leaves behind is all there is between the two runs."""
     same = pairs_of(CLEAN, CLEAN)
-    off = mcr.ablate_mlp_write([0], position=0)
+    off = mcr.ablate_mlp_write([0], positions=0)
     options: dict[str, Any] = {"positions": [0], "corrupt_interventions": off, "progress": False}
     back = mcr.activation_patching(model, same, **options)
     assert back.recovered.dims == ("prompt", "layer", "position")
@@ -156,7 +156,7 @@ def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
 def test_an_intervention_keeps_to_its_prompt_in_ragged_batches(model: Any) -> None:
     """A position a prompt, and prompts that the batches reorder."""
     clean = [[1, 4, 5], *CLEAN]
-    off = mcr.ablate_mlp_write([1], position=[2, 5, 3])
+    off = mcr.ablate_mlp_write([1], positions=[[2], [5], [3]])
     data = mcr.activation_patching(
         model, pairs_of(clean, clean), corrupt_interventions=off, layers=[2], progress=False
     )
@@ -208,7 +208,7 @@ def test_nothing_is_left_behind_after_an_exception(model: Any) -> None:
         assert all(part.training for part in module.modules())
     finally:
         module.eval()
-    assert not is_running()
+    assert current_context() == BatchContext()
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 

@@ -23,7 +23,7 @@ from mcr_lens.hooks.translators import Translators
 from mcr_lens.models import checkpoints
 from mcr_lens.prompts import load_labelled, read_texts
 from mcr_lens.sweeps import cells, read_grid, sweep_status
-from mcr_lens.sweeps.folder import ResultFolder
+from mcr_lens.sweeps.store import ResultFolder
 
 
 def prompts(draw: Draw, folder: Path, model: Any) -> None:

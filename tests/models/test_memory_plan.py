@@ -213,7 +213,7 @@ def test_a_size_needs_a_unit(memory: str, way_out: str) -> None:
 def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_folder: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     sizes = [16] * 2
-    refused(lambda: plan(tmp_path, sizes), "of its configuration")
+    refused(lambda: plan(tmp_path, sizes), "its configuration cannot be read")
     refused(lambda: plan(tmp_path / "missing", sizes), "not a folder")
     refused(lambda: plan(tmp_path.parent, sizes), "no config.json")
     refused(lambda: plan("nobody/nothing", sizes), "nobody/nothing")

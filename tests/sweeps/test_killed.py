@@ -15,7 +15,8 @@ from mcr_lens.sweeps import read_grid, sweep, sweep_status
 # Kills itself at the second file that it writes, at a moment that it is told.
 SUICIDE = """
 import os, sys
-from mcr_lens.sweeps import folder, read_grid, sweep
+import mcr_lens as mcr
+from mcr_lens.sweeps import ResultFolder, read_grid, sweep
 
 def die(function, first):
     calls = []
@@ -30,10 +31,12 @@ def die(function, first):
     return wrapped
 
 where = sys.argv[3]
-if where == "written, not renamed":
+if where == "written, not complete":
     os.chmod = die(os.chmod, first=True)  # what ends the writing of a netCDF file
+elif where == "before it is put in its place":
+    mcr.Profile.save = die(mcr.Profile.save, first=False)
 else:
-    folder._put = die(folder._put, first=where == "before the rename")
+    ResultFolder.save = die(ResultFolder.save, first=False)
 sweep(read_grid(sys.argv[1]), sys.argv[2], progress=False)
 """
 # One model, four cells.
@@ -60,7 +63,8 @@ def test_killed_twenty_times_at_random_moments(grid_file: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("where", "complete"), [("written, not renamed", 1), ("before the rename", 1), ("after the rename", 2)]
+    ("where", "complete"),
+    [("written, not complete", 1), ("before it is put in its place", 1), ("afterwards", 2)],
 )
 def test_killed_at_the_worst_moments(where: str, complete: int, tmp_path: Path) -> None:
     path, out, whole = tmp_path / "grid.toml", tmp_path / "out", tmp_path / "whole"
@@ -69,7 +73,7 @@ def test_killed_at_the_worst_moments(where: str, complete: int, tmp_path: Path) 
     assert subprocess.run(command, env=ENVIRONMENT).returncode == -signal.SIGKILL
     before = finished(out)
     assert len(before) == complete
-    assert any(path.name.startswith(".") for path in out.iterdir())
+    assert any(path.name.startswith(".") for path in out.iterdir()) == (where != "afterwards")
     grid = read_grid(path)
     sweep(grid, out, progress=False)
     assert_kept(before, finished(out))

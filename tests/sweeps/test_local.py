@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from mcr_lens.sweeps import (
     SweepModel,
     SweepPrompts,
     cells,
-    local,
     read_grid,
     sweep,
     sweep_status,
 )
+from mcr_lens.sweeps import run as local
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -44,7 +46,7 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
         SweepArm("block_attention_to", layers="after emergence"),
         SweepArm("clamp_norm", layers=(1,), max_ratio=2.0, rest_norm="baseline"),
         SweepArm("zero_dimensions", layers="emergence", dimensions="massive"),
-        SweepArm("ablate_attention_write", layers=2, position=3),
+        SweepArm("ablate_attention_write", layers=2, positions=3),
     ]
     grid = Grid([SweepModel("tiny", batch_size=2)], [MADE_UP], arms)
     assert set(sweep(grid, tmp_path, progress=False).state) == {"done"}
@@ -66,7 +68,7 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
         mcr.block_attention_to(0, range(layers[0] + 1, n_layers)),
         mcr.clamp_norm([1], max_ratio=2.0, rest_norm=rest),
         mcr.zero_dimensions(layers, sorted(set(massive.tolist()))),
-        mcr.ablate_attention_write(2, position=3),
+        mcr.ablate_attention_write(2, positions=3),
     ]
     for measured, interventions in zip(found, expected, strict=True):
         same(measured, profile(interventions))
@@ -141,7 +143,7 @@ def test_failing_cells_are_recorded_and_the_others_done(llama_folder: Path, tmp_
     record = json.loads((out / (table.file[5].removesuffix(".nc") + ".error.json")).read_text())
     assert record["error"] == "InputError"
     assert record["message"] == table.error[5].removeprefix("InputError: ")
-    assert "Traceback" in record["traceback"] and "local.py" in record["traceback"]
+    assert "Traceback" in record["traceback"] and "run.py" in record["traceback"]
     assert record["cell"]["arm"] == {"intervention": "ablate_mlp_write", "layers": [99]}
     assert len(list(out.iterdir())) == 8
     # Mended, the model has another name: its old records go with the next run.
@@ -223,7 +225,7 @@ def test_a_disk_that_is_full_stops_the_sweep(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mcr_lens.sweeps.folder.os.replace", full)
+    monkeypatch.setattr("mcr_lens.sweeps.store.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         sweep(Grid([SweepModel("tiny")], [MADE_UP]), tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -336,3 +338,30 @@ def test_what_others_finish_counts_as_progress(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(local, "tqdm", lambda **options: bars.append(bar_class(**options)) or bars[-1])
     assert sweep(grid, tmp_path, progress=False).state.tolist() == ["done", "done"]
     assert [bar.n for bar in bars] in ([2], [0])  # a bar that is not shown counts nothing
+
+
+LEAVE = """
+import os, sys
+from pathlib import Path
+from mcr_lens.sweeps import ResultFolder
+with ResultFolder(sys.argv[1])._put(Path(sys.argv[1]) / "cell.nc") as temporary:
+    temporary.write_text("half")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEAVE, str(tmp_path)]
+    options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    grid = Grid([SweepModel("tiny")], [MADE_UP])
+    with subprocess.Popen(command, **options) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        sweep(grid, tmp_path, progress=False)
+        assert len(list(tmp_path.glob(".*/cell.nc"))) == 1
+        writer.communicate("\n")
+    assert writer.returncode == -9
+    sweep(grid, tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 1

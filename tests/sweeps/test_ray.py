@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -119,7 +118,7 @@ def test_two_workers_leave_what_one_process_leaves(cluster: Any, grid: Grid, tmp
     same_folders(tmp_path / "ray", tmp_path / "local")
     record = json.loads((tmp_path / "ray" / f"{cells(grid)[2].name}.error.json").read_text())
     assert record["error"] == "InputError" and "layer" in record["message"]
-    assert "Traceback" in record["traceback"] and "worker.py" in record["traceback"]
+    assert "Traceback" in record["traceback"] and "run.py" in record["traceback"]
     # Warnings say what those of the local engine say: of the same prompt, with the name of the cell.
     (note,) = {str(each.message) for each in local if "Inf or NaN" in str(each.message)}
     assert "1 of 6 prompts, first in prompt 4 " in note
@@ -147,7 +146,7 @@ def test_a_worker_that_is_killed_is_replaced_and_a_cell_that_kills_is_given_up(
     folder, killed = ResultFolder(tmp_path), []
 
     def kill() -> None:
-        # The first cell twice, which is once too often, and the second once.
+        # The group of all, then the first cell alone, twice: which is once too often.
         for _ in range(3):
             until(lambda: [each for each in workers(os.getpid()) if each not in killed])
             killed.extend(each for each in workers(os.getpid()) if each not in killed)
@@ -209,13 +208,12 @@ def test_interrupted_it_ends_its_cluster_and_the_same_command_goes_on(
     assert told.startswith("mcr-lens: interrupted, 2 cells: ") and told.count("\n") == 1
     until(lambda: not any(map(is_alive, below)), seconds=10)
     assert not list(Path("/tmp").glob(f"mcr-lens-ray-*/session_*_{process.pid}"))
-    assert not list(out.glob(".*"))
     code, shown = on_a_terminal(*command[len(COMMAND) :])
     assert code == 0
     assert "2 cells: 2 done" in shown
-    # Both bars to their ends, and nothing of Ray's own between them.
-    assert "sweep: " in shown and "2/2" in shown and "prompts: " in shown and "ray" not in shown.lower()
-    assert re.search(r"1[0-9]*/16 |8/8 ", shown)
+    assert not list(out.glob(".*"))
+    # The bar to its end, and nothing of Ray's own between them.
+    assert "sweep: " in shown and "2/2" in shown and "ray" not in shown.lower()
 
 
 @pytest.mark.slow
@@ -235,7 +233,7 @@ def test_a_cluster_that_is_running_is_used_and_left_running(cluster: Any, grid: 
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert (process.returncode, told.count("\n")) == (130, 1)
-    until(lambda: not workers(os.getpid(), "Worker"), seconds=30)
+    until(lambda: not workers(os.getpid()), seconds=30)
     done = subprocess.run([*command, "--n", "4"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 cells: 1 done" in done.stdout

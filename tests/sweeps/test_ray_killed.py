@@ -31,8 +31,8 @@ revisions = ["step4096", "step20000"]
 source = "made-up"
 n = 8
 """
-# By chance the same task may lose three workers, which the default gives up as one that kills; the next run
-# would take it up again (tests/sweeps/test_dispatch.py kills with the default). What is tested here is that a
+# By chance the same cell may lose three workers, which the default gives up as one that kills; the next run
+# would take it up again (tests/sweeps/test_tasks.py kills with the default). What is tested here is that a
 # sweep survives, however often.
 ENGINE = "RayEngine(workers=2, shards=2, retries=20)"
 KILLS = 10
@@ -48,7 +48,7 @@ def grid(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_driver_killed_ten_times_at_random_moments(grid: Path, tmp_path: Path) -> None:
     def watch(process: int) -> Callable[[], None]:
-        below = [each for each in descendants(process) if each[0] in workers(process, "Worker")]
+        below = [each for each in descendants(process) if each[0] in workers(process)]
         # No worker goes on alone; what Ray has beside them waits for a minute or so.
         return lambda: until(lambda: not any(map(is_alive, below)), seconds=30)
 
@@ -70,7 +70,7 @@ def test_workers_killed_ten_times_at_random_moments(grid: Path, tmp_path: Path) 
             known: dict[str, tuple[int, int]] = {}
             while killed < KILLS and len(finished(out)) < len(expected):
                 time.sleep(rng.uniform(0, 4))
-                if found := workers(process, "Worker"):
+                if found := workers(process):
                     os.kill(rng.choice(found), signal.SIGKILL)
                     killed += 1
                 assert_kept(known, known := finished(out))

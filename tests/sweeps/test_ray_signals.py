@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 from shell import ENVIRONMENT
 
@@ -19,60 +18,48 @@ def at(name):
     if name in moment:
         os.kill(os.getpid(), signal.SIGTERM)
 
-def where():
-    at("before Ray starts")
-    return place
-
-def init(*given, **options):
+def init(*given, _temp_dir, **options):
+    places.append(Path(_temp_dir))
+    at("before Ray sets its handler")
     calls.append("init")
-    private.utils.set_sigterm_handler(lambda number, frame: sys.exit(number))  # as Ray does first of all
-    try:
-        at("while Ray starts")
-    except KeyboardInterrupt:
-        if "dropped" not in moment:
-            raise
-    signal.signal(signal.SIGTERM, lambda number, frame: os.abort())  # below Python there is no way around
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+    at("while Ray starts")
 
 def shutdown():
     calls.append("shutdown")
     at("and again")
 
 sys.modules["ray"] = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=shutdown)
-set_handler = lambda handler: signal.signal(signal.SIGTERM, handler)
-private = SimpleNamespace(worker=SimpleNamespace(), utils=SimpleNamespace(set_sigterm_handler=set_handler))
-sys.modules["ray._private"] = private
-from mcr_lens.sweeps import cluster
+from mcr_lens.sweeps.ray_engine import _connected
+from mcr_lens.sweeps.run import _sigterm_as_interrupt
 
-place, cluster._place = Path(sys.argv[1]), where
-for moment in sys.argv[2:]:
-    calls, code = [], None
+for moment in sys.argv[1:]:
+    calls, places, code = [], [], None
     own = lambda number, frame: calls.append("own handler")
     before = own if "own handler" in moment else signal.SIG_DFL
     signal.signal(signal.SIGTERM, before)
     try:
-        with cluster.connected(None, 1):
+        with _sigterm_as_interrupt(), _connected(None, 1):
             at("while cells are computed")
             calls.append("computed")
     except SystemExit as error:
         code = error.code
-    assert signal.getsignal(signal.SIGTERM) is before and private.utils.set_sigterm_handler is set_handler
-    assert not list(place.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not any(place.exists() for place in places)
     print(moment, code, *calls, sep=", ", flush=True)
 """
 EXPECTED = """\
 never, None, init, computed, shutdown
-before Ray starts, 143
+before Ray sets its handler, 143, shutdown
 while Ray starts, 143, init, shutdown
-dropped while Ray starts, 143, init, shutdown
 while cells are computed, 143, init, shutdown
 while cells are computed and again, 143, init, shutdown
-own handler while Ray starts, None, init, own handler, computed, shutdown
 own handler while cells are computed, None, init, own handler, computed, shutdown
 """
 
 
-def test_sigterm_ends_a_sweep_in_order_whenever_it_comes(tmp_path: Path) -> None:
+def test_sigterm_ends_a_sweep_in_order_whenever_it_comes() -> None:
     moments = [line.split(", ")[0] for line in EXPECTED.splitlines()]
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), *moments]
+    command = [sys.executable, "-c", SCRIPT, *moments]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, EXPECTED, "")

@@ -1,9 +1,7 @@
-"""Prompts in parts and together again, the order of work, and a worker, without any other process."""
+"""Prompts in parts and together again, and the groups of cells that are computed together."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mcr_lens as mcr
-from mcr_lens.models import memory
-from mcr_lens.models.memory import Sharing
-from mcr_lens.sweeps import Grid, SweepArm, SweepModel, SweepPrompts, cells, compute
-from mcr_lens.sweeps.queue import Task, TaskQueue
-from mcr_lens.sweeps.shards import merged, shard
-from mcr_lens.sweeps.worker import Failed, Measured, Worker
+from mcr_lens.sweeps import Grid, ResultFolder, SweepArm, SweepModel, SweepPrompts, cells, sweep
+from mcr_lens.sweeps.run import groups, run_group
+from mcr_lens.sweeps.shards import merged, shard, with_whole
 
 EMERGENCE = SweepArm("ablate_mlp_write", layers="emergence")
 MADE_UP = SweepPrompts("made-up", n=3)
@@ -49,9 +44,13 @@ def test_the_merged_profile_is_that_of_all_prompts(bundled_model: Any, count: in
     prompts = mcr.Prompts.from_tokens([[0, *range(20, 19 + n)] for n in lengths], source="ragged")
     whole = mcr.profile(bundled_model, prompts, progress=False)
     parts = [shard(prompts, index, count) for index in range(count)]
-    profiles = [mcr.profile(bundled_model, part, progress=False) for part in parts if part is not None]
+    profiles = [
+        with_whole(mcr.profile(bundled_model, part, progress=False), prompts)
+        for part in parts
+        if part is not None
+    ]
     assert len(profiles) == count
-    same(merged(profiles, prompts.attributes()), whole)
+    same(merged(profiles), whole)
 
 
 def same(found: mcr.Profile, expected: mcr.Profile) -> None:
@@ -70,106 +69,72 @@ def test_shards_that_were_measured_differently_are_refused(llama_profile: mcr.Pr
     other = mcr.Profile(llama_profile.data.copy())
     other.data.attrs = other.data.attrs | {"device": "cuda"}
     with pytest.raises(mcr.InputError, match="shards differ in device: cpu and cuda"):
-        merged([llama_profile, other], {})
+        merged([llama_profile, other])
 
 
-def queue(arms: list[SweepArm], shards: int = 1, models: tuple[str, ...] = ("tiny",)) -> TaskQueue:
-    return TaskQueue(cells(Grid([SweepModel(name) for name in models], [MADE_UP], arms)), shards)
+def grouped(grid: Grid, workers: int, shards: int = 1) -> list[list[tuple[str, str, int]]]:
+    parts = [part for cell in cells(grid) for part in cell.shards(shards)]
+    return [
+        [(cell.model.label, cell.arm.label, (cell.shard or (0, 1))[0]) for cell in group]
+        for group in groups(parts, workers)
+    ]
 
 
-def test_an_arm_waits_for_its_baseline_and_others_do_not() -> None:
-    work = queue([SweepArm(), EMERGENCE, SweepArm("ablate_mlp_write", layers=(1,))], shards=2)
-    order = [work.next(None, []) for _ in range(5)]
-    assert order == [Task(0, 0), Task(0, 1), Task(2, 0), Task(2, 1), None]
-    work.finish(2)
-    assert work.next(None, []) is None
-    work.finish(0)
-    assert work.next(None, []) == Task(1, 0)
-    work.again(Task(1, 0))
-    work.again(Task(2, 1))  # of a cell that is finished
-    assert [work.next(None, []) for _ in range(3)] == [Task(1, 0), Task(1, 1), None]
-    assert work.unfinished == {1}
+def test_a_group_is_of_one_model_and_there_is_one_for_every_worker() -> None:
+    arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(1,)), EMERGENCE]
+    labels = [arm.label for arm in arms]
+    grid = Grid([SweepModel("a"), SweepModel("b")], [MADE_UP], arms)
+    of_model = {name: [(name, label, 0) for label in labels] for name in "ab"}
+    assert grouped(grid, 1) == grouped(grid, 2) == list(of_model.values())
+    # Cut, a model has the baseline that another group waits for in a group of its own.
+    of_a = [[("a", "baseline", 0)], [("a", labels[1], 0)], [("a", labels[2], 0)]]
+    assert grouped(grid, 6)[:3] == of_a
+    plain = Grid([SweepModel("a")], [MADE_UP], [SweepArm("ablate_mlp_write", layers=(i,)) for i in range(12)])
+    assert list(map(len, grouped(plain, 2))) == [6, 6]
+    assert list(map(len, grouped(plain, 5))) == [3, 3, 3, 3]
 
 
-def test_a_worker_keeps_its_model_and_others_take_models_that_nobody_has() -> None:
-    work = queue([SweepArm(), SweepArm("ablate_mlp_write", layers=(1,))], models=("a", "b"))
-    first, second = cells(Grid([SweepModel("a"), SweepModel("b")], [MADE_UP]))
-    keys = [work._keys[0], work._keys[2]]
-    assert first.model.source == "a" and second.model.source == "b" and keys[0] != keys[1]
-    assert work.next(None, [None]) == Task(0, 0)
-    assert work.next(None, [keys[0]]) == Task(2, 0)
-    assert work.next(keys[1], [keys[0]]) == Task(3, 0)
-    assert work.next(keys[1], [keys[0]]) == Task(1, 0)  # nothing else is left
+def test_shards_of_a_baseline_are_not_in_the_group_of_what_waits_for_all_of_them() -> None:
+    first, second = grouped(Grid([SweepModel("a")], [MADE_UP], [SweepArm(), EMERGENCE]), 1, shards=2)
+    assert first == [("a", "baseline", 0), ("a", "baseline", 1)]
+    assert second == [("a", EMERGENCE.label, 0), ("a", EMERGENCE.label, 1)]
 
 
-def test_a_worker_answers_with_profiles_and_says_at_what_it_failed(
-    tmp_path: Path, bundled_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    loaded: list[str] = []
-    load = SweepModel.load
-    monkeypatch.setattr(
-        SweepModel, "load", lambda self, revision: loaded.append(self.source) or load(self, revision)
+def test_shards_are_joined_to_the_file_of_the_whole(tmp_path: Path) -> None:
+    """With a shard that has no prompt: there are fewer prompts than shards."""
+    grid, out, whole = (
+        Grid([SweepModel("tiny")], [MADE_UP]),
+        ResultFolder(tmp_path / "out"),
+        tmp_path / "whole",
     )
-    arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,))]
-    sets = [MADE_UP, SweepPrompts("none.txt")]
-    baseline, no_layer, no_prompts, _ = cells(Grid([SweepModel("tiny")], sets, arms))
-    worker = Worker(str(tmp_path), 1, Sharing())
-    answer = worker.run(baseline, 0, 2, None)
-    assert isinstance(answer, Measured) and answer.profile is not None
-    prompts = MADE_UP.load(bundled_model)
-    assert (answer.n_prompts, answer.prompts) == (3, prompts.attributes())
-    part = shard(prompts, 0, 2)
-    assert part is not None
-    expected = compute(baseline, bundled_model, part)
-    xr.testing.assert_allclose(answer.profile.data, expected.data)
-    assert worker.begun() == len(part)
-    empty = worker.run(baseline, 77, 99, None)
-    assert isinstance(empty, Measured) and empty.profile is None
-    for cell, at, words in ((no_layer, "cell", "layer"), (no_prompts, "prompts", "none.txt")):
-        failed = worker.run(cell, 0, 1, None)
-        assert isinstance(failed, Failed)
-        assert failed.at == at and words in failed.failure.message
-        assert failed.failure.error == "InputError"
-        assert "Traceback" in failed.failure.traceback and "worker.py" in failed.failure.traceback
-    assert loaded == ["tiny"]
-    failed = worker.run(replace(baseline, model=SweepModel("./none")), 0, 1, None)
-    assert isinstance(failed, Failed) and failed.at == "model"
-    # What failed is not kept for a model.
-    again = worker.run(baseline, 0, 1, None)
-    assert isinstance(again, Measured) and loaded == ["tiny", "./none", "tiny"]
+    (cell,) = cells(grid)
+    out.prepare([cell])
+    assert len(list(run_group(cell.shards(5), out))) == 5
+    assert not out.is_done(cell) and sum(map(out.is_done, cell.shards(5))) == 3
+    out.join(cell.shards(5)[0])
+    assert [path.name for path in out.place.iterdir()] == [f"{cell.name}.nc"]
+    sweep(grid, whole, progress=False)
+    same(out.result(cell), ResultFolder(whole).result(cell))
 
 
-def test_a_worker_counts_with_its_part_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Sharing] = []
+def test_a_cell_fails_of_its_first_shard_that_does(tmp_path: Path) -> None:
+    (cell,), out = cells(Grid([SweepModel("tiny")], [MADE_UP])), ResultFolder(tmp_path)
+    out.prepare([cell])
+    shards = cell.shards(3)
+    list(run_group(shards[:1], out))
+    for part, message in zip(shards[:0:-1], ("second", "first"), strict=True):
+        out.record(part, ValueError(message))
+    out.join(shards[2])
+    error = out.error(cell)
+    assert error is not None and error["message"] == "first"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{cell.name}.error.json"]
 
-    def chunk(*given: Any) -> None:
-        asked.append(memory._SHARING.get())
 
-    monkeypatch.setattr("mcr_lens.engine.auto_chunk", chunk)
-    (cell,) = cells(Grid([SweepModel("tiny", chunk="auto")], [MADE_UP]))
-    assert isinstance(Worker(str(tmp_path), 1, Sharing(4, 2)).run(cell, 0, 1, None), Measured)
-    assert asked == [Sharing(4, 2)] and memory._SHARING.get() == Sharing()
-
-
-def test_a_worker_hands_warnings_on_but_not_those_of_a_shard_s_broken_states(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mcr_lens.not_finite import NotFiniteWarning
-    from mcr_lens.sweeps import worker as module
-
-    def noisy(*given: Any, **options: Any) -> Any:
-        warnings.warn("prompt 0 of a shard", NotFiniteWarning, stacklevel=1)
-        warnings.warn("slow", RuntimeWarning, stacklevel=1)
-        return compute(*given, **options)
-
-    monkeypatch.setattr(module, "compute", noisy)
-    monkeypatch.chdir(tmp_path)
-    (cell,) = cells(Grid([SweepModel("tiny")], [MADE_UP]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        answer = Worker(str(tmp_path), 1, Sharing()).run(cell, 0, 1, None)
-    assert isinstance(answer, Failed)  # as errors they are the cell's
-    answer = Worker(str(tmp_path), 1, Sharing()).run(cell, 0, 1, None)
-    assert isinstance(answer, Measured) and (RuntimeWarning, "slow") in answer.warnings
-    assert not any("shard" in words for _, words in answer.warnings)
+def test_a_shard_that_is_gone_fails_the_cell(tmp_path: Path) -> None:
+    (cell,), out = cells(Grid([SweepModel("tiny")], [MADE_UP])), ResultFolder(tmp_path)
+    out.prepare([cell])
+    list(run_group(cell.shards(2), out))
+    out.result_path(cell.shards(2)[1]).unlink()
+    out.join(cell.shards(2)[0])
+    error = out.error(cell)
+    assert error is not None and "a shard is missing" in error["message"]

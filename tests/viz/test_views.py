@@ -95,7 +95,7 @@ def test_an_intervention_is_seen_and_said(bundled_model: Any) -> None:
     text = "Natalia sold clips to 48 of her friends."
     edit = mcr.block_attention_to(0, layers=[4])
     assert (
-        "Under block_attention_to(position=0"
+        "Under block_attention_to(positions=0"
         in attention_sinks(bundled_model, text, 4, interventions=edit).html()
     )
     before, after = (rows(attention_sinks(bundled_model, text, 4, interventions=e)) for e in ([], edit))

@@ -10,7 +10,7 @@ from transformer_lens.utilities.components_utils import get_act_name
 
 from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import check_hooks, indices
+from mcr_lens.hooks.interventions import check_hooks, index_tuple
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
@@ -64,7 +64,7 @@ def sweep_axes(
     if isinstance(over, str) or tuple(over[:1]) != ("layer",) or sorted({*over} & {*known}) != sorted(over):
         raise InputError(f"over={over!r}: use ('layer', 'position'), ('layer', 'head'), or all three")
     every = range(model_facts(model).n_layers)
-    listed = tuple(every) if layers is None else indices(layers, "layer", "activation_patching")
+    listed = tuple(every) if layers is None else index_tuple(layers, "layer", "activation_patching")
     at = _positions(positions, max(prompts.lengths))
     names = _hook_names(model, hook, listed)
     # One prompt tells whether the hooks fire, and how many heads each has.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -17,9 +16,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logits_at
 from mcr_lens.experiments.patching.prompt_pairs import PairBatch, PromptPairs
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.intervene import check_hooks, edits_a_pattern
+from mcr_lens.hooks.interventions import check_hooks, edits_a_pattern, keep_shapes
 from mcr_lens.hooks.observe_finite import FiniteObserver
-from mcr_lens.hooks.sequence import growing
 from mcr_lens.models import Hook, Model, batch_cost, model_facts
 from mcr_lens.models.backend import run
 from mcr_lens.not_finite import NotFiniteWarning, remedy
@@ -95,10 +93,9 @@ class PairRuns:
         tokens = getattr(batch, side)
         edits = [*self.interventions[side], *patch]
         finite = FiniteObserver(self.model, patterns=not edits_a_pattern(edits))
-        hooks = [*edits, *finite.hooks()]
+        hooks = [*keep_shapes(edits), *finite.hooks()]
         # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
-        waiting = growing() if patch else nullcontext()
-        with running(BatchContext(0, batch.lengths, batch.pairs, tokens)), waiting:
+        with running(BatchContext(0, batch.lengths, batch.pairs, tokens, grows=bool(patch))):
             logits = run(self.model, tokens.to(self.model.cfg.device), hooks)
         assert logits is not None
         if side == "clean" and not patch:

@@ -13,8 +13,7 @@ from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
 from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
 from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
-from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.patch import patch_activation
+from mcr_lens.hooks.interventions import described, patch_activation
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode
 

@@ -19,7 +19,7 @@ from mcr_lens.experiments.tasks.probe_folds import (
     majority_correct,
     shuffled_labels,
 )
-from mcr_lens.hooks.intervene import described
+from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.pool import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
 from mcr_lens.prompts import Prompts

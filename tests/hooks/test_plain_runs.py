@@ -1,4 +1,4 @@
-"""Plain runs outside the engine: who is refused when, what a failure leaves, hooks called by two names."""
+"""Plain runs outside the engine: what is refused, what a failure leaves, hooks called by two names."""
 
 import hashlib
 import inspect
@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.hooks import growing
+from mcr_lens.hooks import BatchContext, running
 from mcr_lens.models.backend import as_module
 
 TOKENS = torch.tensor([[1, 7, 9, 23, 5, 40, 11, 8]])
@@ -32,7 +32,7 @@ def model(request: pytest.FixtureRequest, load: Callable[..., Any]) -> Any:
 
 
 def generated(model: Any, hooks: list[Any], cached: bool = True) -> list[int]:
-    with model.hooks(fwd_hooks=hooks):
+    with mcr.generating(model), model.hooks(fwd_hooks=hooks):
         return model.generate(TOKENS, max_new_tokens=10, use_past_kv_cache=cached, **GENERATE)[0].tolist()
 
 
@@ -129,25 +129,20 @@ def test_hooks_of_the_user_stay(model: Any) -> None:
         model.reset_hooks(including_permanent=True)
 
 
-def test_a_wrong_layer_in_a_plain_run(model: Any, load: Any) -> None:
-    wrong = mcr.ablate_mlp_write([3])
-    with pytest.raises(InputError, match=r"no hook 'blocks\.3\.hook_mlp_out'; its layers are 0\.\.2"):
-        mcr.ablate_mlp_write([3], model=model)
-    if model is load("llama"):
-        # TransformerLens 3 ignores the name on a bridge, so the look refuses; 4 refuses it by itself.
-        message, kind = r"blocks\.3\.hook_mlp_out", (InputError, KeyError)
-    else:
-        # HookedTransformer looks names up before any hook runs: its own error, without the range.
-        message, kind = r"blocks\.3\.hook_mlp_out", (KeyError,)
-    for hooks in (wrong, mcr.patch_activation("blocks.3.hook_mlp_out", torch.ones(1, 8, 32))):
-        with pytest.raises(kind, match=message):
-            model.run_with_hooks(TOKENS, fwd_hooks=hooks)
-        with pytest.raises(kind, match=message), model.hooks(fwd_hooks=hooks):
-            model.generate(TOKENS, max_new_tokens=2, **GENERATE)
+def test_a_wrong_layer_is_refused_where_the_model_is_given(model: Any) -> None:
+    for make in (
+        lambda: mcr.ablate_mlp_write([3], model=model),
+        lambda: mcr.patch_activation("blocks.3.hook_mlp_out", torch.ones(1, 8, 32), model=model),
+        lambda: mcr.intervention("hook_mlp_out", torch.relu, layers=[3], model=model),
+    ):
+        with pytest.raises(InputError, match=r"no hook 'blocks\.3\.hook_mlp_out'; its layers are 0\.\.2"):
+            make()
 
 
 def test_heads_in_a_plain_run(model: Any) -> None:
     with pytest.raises(InputError, match=r"heads \[4\].*heads 0\.\.3"):
+        mcr.block_attention_to(0, [1], heads=[4], model=model)
+    with pytest.raises(InputError, match=r"head 4: .*heads 0\.\.3"):
         model.run_with_hooks(TOKENS, fwd_hooks=mcr.block_attention_to(0, [1], heads=[4]))
     with pytest.raises(InputError, match=r"head 4: .*heads 0\.\.3"):
         mcr.patch_activation("blocks.1.attn.hook_z", torch.ones(1, 8, 4, 8), heads=[4])
@@ -164,18 +159,8 @@ def test_the_newest_token_is_position_minus_one(model: Any) -> None:
     assert seen[1:] == [(1, True)] * 9
 
 
-def test_a_position_that_generation_will_reach_is_asked_for(model: Any) -> None:
-    hooks = mcr.ablate_mlp_write(LAYERS, position=10)
-    with pytest.raises(InputError, match=r"position 10 in a prompt of 8 tokens: .*growing"):
-        generated(model, hooks)
-    with growing():
-        assert generated(model, mcr.ablate_mlp_write(LAYERS, position=10)) == generated(
-            model, hooks, cached=False
-        )
-
-
 @needs_hooked_transformer
-def test_a_run_that_starts_above_block_0_has_no_offset(load: Any, see: Any) -> None:
+def test_a_run_that_starts_above_block_0(load: Any, see: Any) -> None:
     model, hooks = load("llama", "hooked_transformer"), mcr.ablate_mlp_write([2], 1)
     generated(model, hooks)
     state = see(model, [], ["blocks.2.hook_resid_pre"], TOKENS)["blocks.2.hook_resid_pre"]
@@ -208,8 +193,9 @@ def test_in_compatibility_mode_a_dose_counts_once(family_folder: Any, see: Any, 
 def test_a_hook_that_is_called_under_two_names_edits_once() -> None:
     point = HookPoint()
     point.name = "blocks.1.hook_out"
-    name, edit = mcr.zero_dimensions([1], range(4), dose=0.5)[1]
+    name, edit = mcr.zero_dimensions([1], range(4), dose=0.5)[0]
     if "alias_names" not in inspect.signature(point.add_hook).parameters:
         pytest.skip("this TransformerLens calls a hook once")
     point.add_hook(edit, alias_names=[point.name, name])
-    assert torch.equal(point(torch.ones(1, 3, 4))[0, :, 0], torch.tensor([0.5, 1.0, 1.0]))
+    with running(BatchContext()):
+        assert torch.equal(point(torch.ones(1, 3, 4))[0, :, 0], torch.tensor([0.5, 1.0, 1.0]))

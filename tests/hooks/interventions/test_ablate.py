@@ -56,6 +56,25 @@ def test_the_write_kept_is_one_minus_dose(model: Any, position: int, dose: float
     assert torch.equal(after[names[3]][:, others], post[:, others])
 
 
+@pytest.mark.parametrize("positions", [[0, 3, -1], [[0, 3, -1, 7]], np.array([0, 3, 7]), range(0, 8, 3)])
+def test_several_positions_are_edited_once_each(model: Any, positions: Any) -> None:
+    name = "blocks.1.hook_mlp_out"
+    before = activations(model, [], [name])[name]
+    after = activations(model, mcr.ablate_mlp_write([1], positions, 0.5), [name])[name]
+    expected = before.clone()
+    where = np.unique(np.ravel(positions) % 8)
+    expected[:, where] *= 0.5
+    assert torch.equal(after, expected)
+
+
+def test_norms_of_several_tokens_are_compared_with_those_of_the_rest(model: Any) -> None:
+    name = "blocks.1.hook_resid_post"
+    post = activations(model, [], [name])[name][0]
+    clamped = activations(model, mcr.clamp_norm([1], [0, 5], max_ratio=0.5), [name])[name][0]
+    limit = 0.5 * post[[1, 2, 3, 4, 6, 7]].norm(dim=-1).mean()
+    torch.testing.assert_close(clamped[[0, 5]].norm(dim=-1), limit.expand(2))
+
+
 def test_dose_zero_is_bit_identical(model: Any) -> None:
     with torch.no_grad():
         base = model(TOKENS)
@@ -99,10 +118,10 @@ def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) 
     prompts = ragged()
     rest = [1.0, 2.0, 3.0, 4.0]
     hooks = [
-        *mcr.ablate_mlp_write([1], position=4, dose=0.5),
+        *mcr.ablate_mlp_write([1], positions=4, dose=0.5),
         *mcr.clamp_norm([0], rest_norm=rest),
         *mcr.block_attention_to(-2, [2]),
-        *mcr.ablate_attention_write([0], position=[3, 1, 2, 5]),
+        *mcr.ablate_attention_write([0], positions=[[3], [1], [2], [5]]),
     ]
     whole = mcr.profile(model, prompts, interventions=hooks, batch_size=1, progress=False).data
     again = mcr.profile(model, prompts, interventions=hooks, chunk=chunk, progress=False).data
@@ -123,10 +142,11 @@ def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) 
         (lambda: mcr.block_attention_to(0, 1, dose="1"), "dose '1': use 0"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write([True]), "counted from 0"),
         (lambda: mcr.ablate_mlp_write([1, 1]), "each once"),
-        (lambda: mcr.ablate_mlp_write([1], position=0.5), r"position 0\.5: use a whole number"),  # type: ignore[arg-type]
-        (lambda: mcr.ablate_mlp_write([1], position="last"), "position 'last'"),  # type: ignore[arg-type]
-        (lambda: mcr.block_attention_to([], [1]), r"position \[\]"),
-        (lambda: mcr.zero_dimensions([1], [3], position=None), "position None"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write([1], positions=0.5), r"positions 0\.5: use a whole number"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write([1], positions="last"), "positions 'last'"),  # type: ignore[arg-type]
+        (lambda: mcr.block_attention_to([], [1]), r"positions \[\]"),
+        (lambda: mcr.zero_dimensions([1], [3], positions=None), "positions None"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write([1], positions=[[0], [0.5]]), r"positions \[\[0\], \[0\.5\]\]"),  # type: ignore[list-item]
         (lambda: mcr.zero_dimensions([1], []), "no dimension given"),
         (lambda: mcr.block_attention_to(0, [1], heads=[-1]), "counted from 0"),
         (lambda: mcr.clamp_norm([3], rest_norm=[1.0, 1.0]), "one for every depth"),
@@ -145,7 +165,7 @@ def test_what_a_model_lacks_is_refused_with_the_range(model: Any) -> None:
     lists = [
         (mcr.ablate_mlp_write([3]), r"layers are 0\.\.2"),
         (mcr.block_attention_to(0, [1], heads=[4]), r"heads 0\.\.3"),
-        (mcr.ablate_mlp_write([1], position=6), r"shortest prompt has 6 tokens, 0\.\.5"),
+        (mcr.ablate_mlp_write([1], positions=6), r"shortest prompt has 6 tokens, 0\.\.5"),
         (mcr.patch_activation("blocks.1.hook_nothing", torch.ones(1, 30, 32)), "no hook"),
     ]
     for hooks, message in lists:
@@ -154,10 +174,7 @@ def test_what_a_model_lacks_is_refused_with_the_range(model: Any) -> None:
     with pytest.raises(InputError, match=r"layers are 0\.\.2"):
         mcr.ablate_mlp_write([3], model=model)
     with pytest.raises(InputError, match=r"position 8 in a prompt of 8 tokens: use 0\.\.7"):
-        model.run_with_hooks(TOKENS, fwd_hooks=mcr.ablate_mlp_write([1], position=8))
-    # HookedTransformer refuses an unknown name by itself; the bridge of TransformerLens 3 does not.
-    with pytest.raises((InputError, KeyError), match=r"blocks\.3\.hook_mlp_out"):
-        model.run_with_hooks(TOKENS, fwd_hooks=mcr.ablate_mlp_write([3]))
+        model.run_with_hooks(TOKENS, fwd_hooks=mcr.ablate_mlp_write([1], positions=8))
     with pytest.raises(InputError, match=r"dimension 32: the residual stream has 0\.\.31"):
         model.run_with_hooks(TOKENS, fwd_hooks=mcr.zero_dimensions([1], [32]))
     with pytest.raises(InputError, match="leave out chunk="):
@@ -194,7 +211,7 @@ def test_lists_compose_in_their_order(model: Any) -> None:
 def test_what_was_done_is_recorded(model: Any) -> None:
     hooks = [*mcr.ablate_mlp_write([1], dose=0.5), ("blocks.0.hook_mlp_out", lambda write, hook: None)]
     made = mcr.profile(model, ragged(), interventions=hooks, progress=False).data.attrs["interventions"]
-    assert made == ["ablate_mlp_write(layers=[1], position=0, dose=0.5)", "blocks.0.hook_mlp_out"]
+    assert made == ["ablate_mlp_write(layers=[1], positions=0, dose=0.5)", "blocks.0.hook_mlp_out"]
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "bloom", *DELEGATED])
@@ -224,7 +241,7 @@ def test_both_backends_give_the_same_profile(load: Any, family: str, chunk: int 
     state, z = (torch.randn(4, 20, *shape, generator=generator) for shape in [(32,), (4, 8)])
     lists = {
         "write": mcr.ablate_mlp_write([0, 2], -2, dose=0.75),
-        "attention": mcr.ablate_attention_write([1], [3, 1, 2, 5]),
+        "attention": mcr.ablate_attention_write([1], [[3], [1], [2], [5]]),
         "norm": mcr.clamp_norm([0, 1], 0, rest_norm=[1.0, 2.0, 3.0, 4.0], dose=0.5),
         "dimensions": mcr.zero_dimensions([1], [3, 7], 4),
         "block": mcr.block_attention_to(0, [1, 2], heads=[0, 3]),

@@ -15,11 +15,11 @@ from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.record import Activations, is_pattern
 
-__all__ = ["Donor"]
+__all__ = ["PatchSource"]
 
 
 @dataclass(frozen=True)
-class Donor:
+class PatchSource:
     """Activations ``(prompt, pos, ...)`` of one hook point, or ``(prompt, head, query, key)`` of a pattern.
 
     Attributes:
@@ -34,7 +34,7 @@ class Donor:
     seed: int | None = None
 
     @classmethod
-    def of(cls, source: Tensor | Mapping[str, Tensor] | Any, hook_name: str, call: str) -> Donor:
+    def of(cls, source: Tensor | Mapping[str, Tensor] | Any, hook_name: str, call: str) -> PatchSource:
         """From a tensor, recorded activations, or a cache."""
         tensor = source
         if not isinstance(source, Tensor):
@@ -60,7 +60,7 @@ class Donor:
             lengths = torch.full((len(tensor),), tensor.shape[2 if of_pattern else 1])
         return cls(tensor.detach(), lengths, of_pattern)
 
-    def mean_prompt(self) -> Donor:
+    def mean_prompt(self) -> PatchSource:
         """One prompt: at every position the mean over the prompts that have it."""
         assert self.lengths is not None
         longest = self.tensor.shape[2 if self.of_pattern else 1]
@@ -72,18 +72,18 @@ class Donor:
         else:
             weight = real.reshape(*real.shape, *[1] * (self.tensor.ndim - 2)).double()
         mean = (self.tensor.double() * weight).sum(0) / weight.sum(0)
-        return Donor(mean[None].to(self.tensor.dtype), torch.tensor([longest]), self.of_pattern)
+        return PatchSource(mean[None].to(self.tensor.dtype), torch.tensor([longest]), self.of_pattern)
 
-    def mean_token(self) -> Donor:
+    def mean_token(self) -> PatchSource:
         """One row for every position: the mean over all real tokens."""
         if self.of_pattern:
             raise InputError("attention patterns have no mean over tokens: use over='prompts'")
         assert self.lengths is not None
         pairs = zip(self.tensor, self.lengths.tolist(), strict=True)
         rows = torch.cat([prompt[:length].double() for prompt, length in pairs])
-        return Donor(rows.mean(0)[None, None].to(self.tensor.dtype), None, False)
+        return PatchSource(rows.mean(0)[None, None].to(self.tensor.dtype), None, False)
 
-    def rows(self, context: BatchContext, needed: Int[Tensor, "batch"], call: str) -> Int[Tensor, "batch"]:
+    def prompts(self, context: BatchContext, needed: Int[Tensor, "batch"], call: str) -> Int[Tensor, "batch"]:
         """Which prompt of the source stands in for each prompt of the batch.
 
         Args:
@@ -139,10 +139,10 @@ class Donor:
     def _draw(self, row: int, needed: int, call: str) -> int:
         assert self.lengths is not None and self.seed is not None
         order = np.random.default_rng((self.seed, row)).permutation(len(self.lengths))
-        long_enough = [int(i) for i in order if self.lengths[i] >= needed]
-        if not long_enough:
-            raise InputError(
-                f"{call}: no reference prompt has {needed} tokens, the longest has "
-                f"{int(self.lengths.max())}: record longer ones"
-            )
-        return long_enough[0]
+        for prompt in order.tolist():
+            if self.lengths[prompt] >= needed:
+                return prompt
+        raise InputError(
+            f"{call}: no reference prompt has {needed} tokens, the longest has {int(self.lengths.max())}: "
+            "record longer ones"
+        )

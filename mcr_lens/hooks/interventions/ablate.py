@@ -4,9 +4,8 @@ Each function returns a plain list of TransformerLens hooks. ``dose`` says how m
 bit-identical, 1 takes all. A position is one of the sequence, in every chunk and under ``generate``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -14,32 +13,41 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.intervene import Edit, Intervention, indices, intervene
-from mcr_lens.hooks.positions import Position, located
-from mcr_lens.metrics.rows import real_rows
+from mcr_lens.hooks.interventions.base import (
+    Edit,
+    Indices,
+    Intervention,
+    build,
+    check_dose,
+    index_tuple,
+)
+from mcr_lens.hooks.interventions.positions import (
+    Positions,
+    PositionTuple,
+    locate,
+    position_tuple,
+    recorded,
+)
 from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["ablate_attention_write", "ablate_mlp_write", "clamp_norm", "zero_dimensions"]
 
 
 def ablate_mlp_write(
-    layers: int | Iterable[int],
-    position: Position = 0,
-    dose: float = 1.0,
-    *,
-    model: Model | None = None,
+    layers: Indices, positions: Positions = 0, dose: float = 1.0, *, model: Model | None = None
 ) -> list[Hook]:
-    """Keep ``1 - dose`` of what the layers' MLPs write at one position.
+    """Keep ``1 - dose`` of what the layers' MLPs write at some positions.
 
     With dose 1 this is the paper's ablation, ``x_BOS <- x_BOS + Attn(x)``: at that position the block leaves
     behind ``resid_pre + attn_out``.
 
     Args:
         layers: blocks, counted from 0.
-        position: of the prompt; negative counts from its last real token; a sequence gives one a prompt.
+        positions: one of every prompt, several of every prompt (``[0, 3]``), or a list for each prompt
+            (``[[3], [5, 6]]``). Negative ones count from the last real token.
         dose: 0 (untouched) to 1 (all of it).
-        model: check the layers against this model now; else when the list is attached, where a plain
-            ``run_with_hooks`` may raise TransformerLens's own ``KeyError`` (see ``hooks/intervene.py``).
+        model: check the layers against this model now, and follow its passes; else the engine checks. A plain
+            ``run_with_hooks`` does not: a bridge of TransformerLens 3 ignores a layer that does not exist.
 
     Raises:
         InputError: for layers, positions or doses that cannot be; for a model whose blocks add something
@@ -50,39 +58,33 @@ def ablate_mlp_write(
         >>> model = mcr.load_model("tiny")
         >>> off = mcr.ablate_mlp_write(layers=[1], dose=0.5, model=model)
         >>> [name for name, _ in off]
-        ['blocks.0.attn.hook_pattern', 'blocks.1.hook_mlp_out']
-
-    The first pair only looks at where in the sequence a pass stands.
+        ['blocks.1.hook_mlp_out']
     """
-    return _ablate_write("ablate_mlp_write", "hook_mlp_out", layers, position, dose, model)
+    return _ablate_write("ablate_mlp_write", "hook_mlp_out", layers, positions, dose, model)
 
 
 def ablate_attention_write(
-    layers: int | Iterable[int],
-    position: Position = 0,
-    dose: float = 1.0,
-    *,
-    model: Model | None = None,
+    layers: Indices, positions: Positions = 0, dose: float = 1.0, *, model: Model | None = None
 ) -> list[Hook]:
-    """Keep ``1 - dose`` of what the layers' attention writes at one position.
+    """Keep ``1 - dose`` of what the layers' attention writes at some positions.
 
     Arguments and errors as in ``ablate_mlp_write``.
     """
-    return _ablate_write("ablate_attention_write", "hook_attn_out", layers, position, dose, model)
+    return _ablate_write("ablate_attention_write", "hook_attn_out", layers, positions, dose, model)
 
 
 def clamp_norm(
-    layers: int | Iterable[int],
-    position: Position = 0,
+    layers: Indices,
+    positions: Positions = 0,
     *,
     max_ratio: float = 1.0,
     rest_norm: Sequence[float] | None = None,
     dose: float = 1.0,
     model: Model | None = None,
 ) -> list[Hook]:
-    """Scale the state at one position down to ``max_ratio`` times the mean norm of the other tokens.
+    """Scale the states at some positions down to ``max_ratio`` times the mean norm of the other tokens.
 
-    The state is the one that each layer leaves behind; its direction stays, and so does a state that is
+    A state is the one that a layer leaves behind; its direction stays, and so does a state that is
     within the limit. The MLP is left alone. At a dose below 1 the norm is that much of the way down.
 
     Args:
@@ -93,79 +95,77 @@ def clamp_norm(
     Raises:
         InputError: as in ``ablate_mlp_write``; for a ratio below 0; for chunks without ``rest_norm``.
     """
-    call = "clamp_norm"
     if not max_ratio >= 0:
-        raise InputError(f"{call}: max_ratio {max_ratio}: use 0 or more")
+        raise InputError(f"clamp_norm: max_ratio {max_ratio}: use 0 or more")
     settings = {"max_ratio": max_ratio, "rest_norm": "the prompt's own" if rest_norm is None else "given"}
 
-    def edit_of(layer: int) -> Edit:
+    def edit_of(layer: int, places: PositionTuple) -> Edit:
         limit = None if rest_norm is None else max_ratio * _rest_norm_behind(layer, rest_norm)
-        return partial(_clamp, position=position, max_ratio=max_ratio, limit=limit, dose=dose)
+        return partial(_clamp, positions=places, max_ratio=max_ratio, limit=limit, dose=dose)
 
-    return _at_layers(call, layers, "hook_resid_post", edit_of, position, dose, settings, model)
+    return _at_layers("clamp_norm", layers, "hook_resid_post", edit_of, positions, dose, settings, model)
 
 
 def zero_dimensions(
-    layers: int | Iterable[int],
-    dimensions: int | Iterable[int],
-    position: Position = 0,
+    layers: Indices,
+    dimensions: Indices,
+    positions: Positions = 0,
     dose: float = 1.0,
     *,
     model: Model | None = None,
 ) -> list[Hook]:
-    """Keep ``1 - dose`` of some dimensions of the state that the layers leave behind, at one position.
+    """Keep ``1 - dose`` of some dimensions of the states that the layers leave behind, at some positions.
 
     ``profile.data.top_activation_dimension`` says which dimension is massive. The MLP is left alone.
     Arguments and errors as in ``ablate_mlp_write``; dimensions are those of the residual stream.
     """
     call = "zero_dimensions"
-    chosen = indices(dimensions, "dimension", call)
-    edit = partial(_zero, position=position, dimensions=chosen, dose=dose)
-    settings = {"dimensions": list(chosen)}
-    return _at_layers(call, layers, "hook_resid_post", lambda _: edit, position, dose, settings, model)
+    zeroed = index_tuple(dimensions, "dimension", call)
+
+    def edit_of(layer: int, places: PositionTuple) -> Edit:
+        return partial(_zero, positions=places, dimensions=zeroed, dose=dose)
+
+    settings = {"dimensions": list(zeroed)}
+    return _at_layers(call, layers, "hook_resid_post", edit_of, positions, dose, settings, model)
 
 
 def _ablate_write(
-    call: str,
-    point: str,
-    layers: int | Iterable[int],
-    position: Position,
-    dose: float,
-    model: Model | None,
+    call: str, point: str, layers: Indices, positions: Positions, dose: float, model: Model | None
 ) -> list[Hook]:
-    edit = partial(_scale, position=position, dose=dose, call=call)
-    return _at_layers(call, layers, point, lambda _: edit, position, dose, {}, model, edits_write=True)
+    def edit_of(layer: int, places: PositionTuple) -> Edit:
+        return partial(_scale, positions=places, dose=dose, call=call)
+
+    return _at_layers(call, layers, point, edit_of, positions, dose, {}, model, edits_write=True)
 
 
 def _at_layers(
     call: str,
-    layers: int | Iterable[int],
+    layers: Indices,
     point: str,
-    edit_of: Callable[[int], Edit],
-    position: Position,
+    edit_of: Callable[[int, PositionTuple], Edit],
+    positions: Positions,
     dose: float,
     settings: Mapping[str, object],
     model: Model | None,
     edits_write: bool = False,
 ) -> list[Hook]:
-    """One edit a layer, with what all of these interventions have in common."""
-    if not isinstance(dose, Real) or not 0 <= dose <= 1:
-        raise InputError(f"{call}: dose {dose!r}: use 0 (untouched) to 1 (all of it)")
-    listed = indices(layers, "layer", call)
-    edits = {f"blocks.{layer}.{point}": edit_of(layer) for layer in listed}
-    settings = {"layers": list(listed), "position": position, **settings, "dose": dose}
-    made = Intervention(call, settings, tuple(edits), (position,), edits_write=edits_write)
-    return intervene(made, edits, model)
+    """One edit per layer, with what all of these interventions have in common."""
+    check_dose(dose, call)
+    places = position_tuple(positions, call)
+    blocks = index_tuple(layers, "layer", call)
+    edits = {f"blocks.{layer}.{point}": edit_of(layer, places) for layer in blocks}
+    settings = {"layers": list(blocks), "positions": recorded(places), **settings, "dose": dose}
+    return build(Intervention(call, settings, tuple(edits), places, edits_write=edits_write), edits, model)
 
 
 def _scale(
     write: Float[Tensor, "batch rows d_model"],
     context: BatchContext,
-    position: Position,
+    positions: PositionTuple,
     dose: float,
     call: str,
 ) -> Tensor | None:
-    prompts, rows = located(position, context, write.shape[0], write.shape[1], call)
+    prompts, _, rows = locate(positions, context, write.shape[0], write.shape[1], call)
     if dose == 0 or not len(prompts):
         return None
     edited = write.clone()
@@ -177,7 +177,7 @@ def _scale(
 def _zero(
     state: Float[Tensor, "batch rows d_model"],
     context: BatchContext,
-    position: Position,
+    positions: PositionTuple,
     dimensions: tuple[int, ...],
     dose: float,
 ) -> Tensor | None:
@@ -186,26 +186,25 @@ def _zero(
         raise InputError(
             f"zero_dimensions: dimension {max(dimensions)}: the residual stream has 0..{d_model - 1}"
         )
-    prompts, rows = located(position, context, state.shape[0], state.shape[1], "zero_dimensions")
+    prompts, _, rows = locate(positions, context, state.shape[0], state.shape[1], "zero_dimensions")
     if dose == 0 or not len(prompts):
         return None
     edited = state.clone()
-    chosen = torch.tensor(dimensions)
-    kept = state[prompts[:, None], rows[:, None], chosen] * (1 - dose)
-    edited[prompts[:, None], rows[:, None], chosen] = kept if dose < 1 else 0.0
+    index = (prompts[:, None], rows[:, None], torch.tensor(dimensions))
+    edited[index] = state[index] * (1 - dose) if dose < 1 else 0.0
     return edited
 
 
 def _clamp(
     state: Float[Tensor, "batch rows d_model"],
     context: BatchContext,
-    position: Position,
+    positions: PositionTuple,
     max_ratio: float,
     limit: float | None,
     dose: float,
 ) -> Tensor | None:
     batch, rows, _ = state.shape
-    prompts, at = located(position, context, batch, rows, "clamp_norm")
+    prompts, _, at = locate(positions, context, batch, rows, "clamp_norm")
     if dose == 0 or not len(prompts):
         return None
     norms = torch.linalg.vector_norm(state.float(), dim=-1)
@@ -223,18 +222,19 @@ def _clamp(
 
 def _mean_of_the_others(
     norms: Float[Tensor, "batch rows"], context: BatchContext, prompts: Tensor, at: Tensor
-) -> Float[Tensor, "chosen"]:
+) -> Float[Tensor, "n"]:
     batch, rows = norms.shape
     if context.offset > 0 or not context.ends_with(rows):
         raise InputError(
             "clamp_norm compares with the other tokens of the whole prompt: leave out chunk=, or give "
             'rest_norm=profile.data.rest_norm.mean("prompt")'
         )
-    real = real_rows(context.prompt_lengths(batch, rows), rows, 0, norms.device)[prompts]
-    real[torch.arange(len(at)), at] = False
-    if not real.any(-1).all():
-        raise InputError("clamp_norm: a prompt of one token has no others to compare with: give rest_norm")
-    return torch.where(real, norms[prompts], 0.0).sum(-1) / real.sum(-1)
+    others = context.real_rows(batch, rows).clone()
+    others[prompts, at] = False
+    others = others[prompts].to(norms.device)
+    if not others.any(-1).all():
+        raise InputError("clamp_norm: a prompt has no other tokens to compare with: give rest_norm")
+    return torch.where(others, norms[prompts], 0.0).sum(-1) / others.sum(-1)
 
 
 def _rest_norm_behind(layer: int, rest_norm: Sequence[float]) -> float:
