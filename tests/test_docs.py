@@ -130,7 +130,7 @@ def test_grids_can_be_read(page: Path, tmp_path: Path) -> None:
     assert grids
     for text, _ in grids:
         (tmp_path / "grid.toml").write_text(text)
-        assert mcr.read_grid(tmp_path / "grid.toml").models
+        assert mcr.sweeps.read_grid(tmp_path / "grid.toml").models
 
 
 def test_every_variable_of_a_profile_has_its_formula(llama_profile: mcr.Profile) -> None:
@@ -160,7 +160,8 @@ def test_every_public_name_stands_on_a_page_of_the_reference() -> None:
 def test_the_built_reference_has_an_anchor_for_every_public_name(site: Path) -> None:
     content = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     inventory = {line.split(" ")[0] for line in zlib.decompress(content).decode().splitlines()}
-    assert {f"mcr_lens.{name}" for name in mcr.__all__} - inventory == set()
+    # ``mcr.tasks`` is another name of a module that stands there under its own.
+    assert {f"mcr_lens.{name}" for name in mcr.__all__} - inventory - {"mcr_lens.tasks"} == set()
 
 
 def test_pages_of_the_site_ask_nothing_of_another_host(site: Path) -> None:

@@ -162,16 +162,16 @@ def test_no_lens_is_fitted_to_states_that_lost_attention(model: Any) -> None:
         edited[0, 2, 1] = float("nan")
         return edited
 
-    before = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+    before = mcr.experiments.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
     point = model.hook_dict[f"blocks.{LAYER}.attn.hook_q"]
     point.add_hook(edit)
     try:
         with pytest.raises(mcr.InputError, match="Inf or NaN in the model's own states: there is nothing"):
-            mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+            mcr.experiments.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
         assert len(point.fwd_hooks) == 1
     finally:
         model.reset_hooks()
-    after = mcr.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
+    after = mcr.experiments.fit_tuned_lens(model, PROMPTS, steps=2, progress=False)
     assert torch.equal(before.weights, after.weights)
 
 

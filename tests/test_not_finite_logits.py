@@ -112,23 +112,25 @@ def test_a_lens_names_them_and_leaves_them_out(loud: Loud, options: dict[str, An
 @QUIET
 def test_the_summary_counts_the_prompts_that_are_left(loud: Loud) -> None:
     data = mcr.logit_lens(loud.model, PROMPTS, progress=False)
-    summary = mcr.lens_summary(data)
+    summary = mcr.experiments.lens_summary(data)
     sound = loud.first() < 0
     assert summary.prompts.tolist() == sound.sum(0).tolist()
     assert summary.attrs["not_finite"] == not_finite_note(data, "float16")
     depth = int((~sound).any(0).argmax())
     rest = data.isel(prompt=sound[:, depth])
-    assert summary.entropy[depth] == pytest.approx(mcr.lens_summary(rest).entropy[depth])
+    assert summary.entropy[depth] == pytest.approx(mcr.experiments.lens_summary(rest).entropy[depth])
 
 
 @QUIET
 def test_perplexity_leaves_such_windows_out(loud: Loud) -> None:
-    data = mcr.lens_perplexity(loud.model, PROMPTS, progress=False, n_resamples=9)
+    data = mcr.tasks.lens_perplexity(loud.model, PROMPTS, progress=False, n_resamples=9)
     lost = data.lens_loss.isnull()
     assert lost.any()
     for depth in data.depth.values:
         kept = [tokens for tokens, gone in zip(TOKENS, lost.sel(depth=depth).values, strict=True) if not gone]
-        rest = mcr.lens_perplexity(loud.model, mcr.Prompts.from_tokens(kept), progress=False, n_resamples=9)
+        rest = mcr.tasks.lens_perplexity(
+            loud.model, mcr.Prompts.from_tokens(kept), progress=False, n_resamples=9
+        )
         np.testing.assert_allclose(data.perplexity.sel(depth=depth), rest.perplexity.sel(depth=depth), 1e-3)
 
 
@@ -156,7 +158,7 @@ def test_a_question_is_neither_right_nor_wrong_there(loud: Loud, tmp_path: Path)
     pytest.importorskip("lm_eval")
     rows = [f'{{"q": "{" ".join(f"w{t - 3}" for t in t_s[1:])}", "c": ["w1", "w2"]}}\n' for t_s in TOKENS]
     task = json_task("loud", tmp_path, rows, target="0")
-    data = mcr.multiple_choice(loud.model, task, progress=False)
+    data = mcr.tasks.multiple_choice(loud.model, task, progress=False)
     begins = data.not_finite_depth
     lost = ((begins >= 0) & (data.depth >= begins)).transpose("document", "depth")
     assert lost.any() and not lost.all()
@@ -210,7 +212,7 @@ def test_patching_names_the_prompts_without_a_metric(loud: Loud) -> None:
 @QUIET
 def test_nothing_is_fitted_to_what_is_broken(loud: Loud) -> None:
     with pytest.raises(mcr.InputError, match=r"model's own logits: .* 65,504"):
-        mcr.fit_tuned_lens(loud.model, PROMPTS, steps=2, progress=False)
+        mcr.experiments.fit_tuned_lens(loud.model, PROMPTS, steps=2, progress=False)
 
 
 @QUIET

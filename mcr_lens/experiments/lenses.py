@@ -1,7 +1,7 @@
 """A lens over a set of prompts: one dataset, with how it was made, and its curve over depth."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -63,16 +63,14 @@ def logit_lens(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> data = logit_lens(model, prompts, progress=False)
         >>> data.lens_loss.shape == (2, model.cfg.n_layers + 1), data.attrs["lens"]["kind"]
         (True, 'logit')
     """
+    options: dict[str, Any] = {"top_k": top_k, "per_token": per_token}
+    lens = LogitLens(model, **options) if translators is None else TunedLens(model, translators, **options)
     interventions = list(interventions)
-    if translators is None:
-        lens = LogitLens(model, top_k=top_k, per_token=per_token)
-    else:
-        lens = TunedLens(model, translators, top_k=top_k, per_token=per_token)
     data = measure(
         model, prompts, [lens], interventions, batch_size=batch_size, chunk=chunk, progress=progress
     )

@@ -28,7 +28,7 @@ from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
 from mcr_lens.prompts import Batch, Prompts
-from mcr_lens.validate import check_count, is_number
+from mcr_lens.validate import check_count, check_fraction, check_positive
 
 __all__ = ["fit_tuned_lens"]
 
@@ -155,9 +155,7 @@ class _Fit:
             finite = all_finite(logits)
             loss = kl_divergence(log_last[finite], log_distribution(logits[finite])).sum() / count
             # Of these leaves alone: the model's parameters are never asked.
-            gradients = torch.autograd.grad(loss, pair)
-        for leaf, gradient in zip(pair, gradients, strict=True):
-            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            torch.autograd.backward(loss, inputs=list(pair))
 
 
 class _Best:
@@ -233,7 +231,5 @@ def _check(prompts: Prompts, steps: int, learning_rate: float, tokens_per_step: 
         raise InputError("fit_tuned_lens needs at least 2 prompts, from load_prompts: one is held out")
     check_count("steps", steps, 0)
     check_count("tokens_per_step", tokens_per_step)
-    if not is_number(held_out) or not 0 < held_out < 1:
-        raise InputError(f"held_out {held_out!r}: use a fraction of the prompts between 0 and 1")
-    if not is_number(learning_rate) or not 0 < learning_rate < float("inf"):
-        raise InputError(f"learning_rate {learning_rate!r}: use a number above 0, such as 1e-3")
+    check_fraction("held_out", held_out, 0.1)
+    check_positive("learning_rate", learning_rate, 1e-3)

@@ -38,7 +38,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> profile = mcr.profile(model, prompts, progress=False)
         >>> len(depth_curves(profile).data) > len(depth_curves({"a": profile, "b": profile}).data) / 2
         True

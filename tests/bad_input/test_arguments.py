@@ -50,14 +50,14 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "ragged tokens": (lambda m: mcr.LogitLens(m, [[1, 2], [3]]), ["tokens:", "one length"]),
     "text for tokens": (lambda m: mcr.LogitLens(m, "ab"), ["tokens:", "give ids"]),
     "documents": (
-        lambda m: mcr.lens_perplexity(m, PROMPTS, documents=["a", None]),
+        lambda m: mcr.tasks.lens_perplexity(m, PROMPTS, documents=["a", None]),
         ["documents:", "whole numbers"],
     ),
-    "window": (lambda m: mcr.lens_perplexity(m, ["a b c"], max_tokens="a"), ["max_tokens 'a'"]),
+    "window": (lambda m: mcr.tasks.lens_perplexity(m, ["a b c"], max_tokens="a"), ["max_tokens 'a'"]),
     "confidence": (lambda m: mcr.profile(m, PROMPTS, progress=False).phases(confidence="x"), ["confidence"]),
     "layer to look at": (lambda m: PatternObserver(m, [1.0]), ["layer 1.0"]),
-    "steps": (lambda m: mcr.fit_tuned_lens(m, PROMPTS, steps=1.5), ["steps 1.5"]),
-    "rate": (lambda m: mcr.fit_tuned_lens(m, PROMPTS, learning_rate="a"), ["learning_rate 'a'"]),
+    "steps": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, steps=1.5), ["steps 1.5"]),
+    "rate": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, learning_rate="a"), ["learning_rate 'a'"]),
     "depth of an answer": (of_answers(Answer(0, 2, (5,)), depths=[77]), ["depths [77]", "0..10"]),
     "no answers": (of_answers(), ["no answers"]),
     "no tokens": (of_answers(Answer(0, 2, ())), ["answer 0", "tokens []"]),
@@ -90,7 +90,9 @@ def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bund
     data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False)
     assert data.sizes["k"] == 2
     AnswerLens(bundled_model, 2, [Answer(0, kind(2), np.array([5, 6]))], [kind(1)])
-    mcr.fit_tuned_lens(bundled_model, PROMPTS, steps=kind(0), learning_rate=kind(1), progress=False)
+    mcr.experiments.fit_tuned_lens(
+        bundled_model, PROMPTS, steps=kind(0), learning_rate=kind(1), progress=False
+    )
 
 
 def test_numbers_of_a_plan_may_be_of_numpy() -> None:

@@ -260,10 +260,10 @@ def test_bad_pairs_are_refused(model: Any) -> None:
         ({"over": ("layer", "head")}, "'resid_pre' has no heads"),
         ({"hook": "k6"}, "'blocks.6.attn.hook_k'"),
         ({"hook": "k1"}, "names its layer"),
-        ({"positions": [6]}, r"position 6: the longest prompt has 6 tokens, use 0\.\.5"),
-        ({"positions": [-7]}, "position -7"),
-        ({"positions": [1, 1]}, "give each once"),
-        ({"positions": []}, "at least one"),
+        ({"positions": [6]}, r"positions \[6\]: use one or several of 0\.\.5, or -1 for the last"),
+        ({"positions": [-7]}, r"positions \[-7\]"),
+        ({"positions": [1, 1]}, "each once"),
+        ({"positions": []}, "one or several"),
         ({"direction": "both"}, "use 'denoise'"),
         ({"metric": 3}, "metric 3: give a function"),
         ({"metric": lambda logits, pairs: logits.mean()}, r"gave \(\) for 2 prompts"),
@@ -298,15 +298,15 @@ def test_mean_and_resample_ablation_are_what_numpy_gives(model: Any) -> None:
     by_position = [np.mean([rows[i, p] for i in range(3) if lengths[i] > p], axis=0) for p in range(7)]
     by_token = np.concatenate([rows[i, : lengths[i]] for i in range(3)]).mean(0)
     cases: list[tuple[Any, Any]] = [
-        (mcr.mean_ablate(name, recorded), lambda p: by_position[p]),
-        (mcr.mean_ablate(name, recorded, over="tokens"), lambda p: by_token),
+        (mcr.hooks.mean_ablate(name, recorded), lambda p: by_position[p]),
+        (mcr.hooks.mean_ablate(name, recorded, over="tokens"), lambda p: by_token),
     ]
     for hooks, expected in cases:
         found = mcr.record(model, prompts, [name], hooks, batch_size=2)[name].numpy()
         for prompt, length in enumerate(prompts.lengths):
             for position in range(length):
                 np.testing.assert_allclose(found[prompt, position], expected(position), atol=1e-6)
-    draws = mcr.resample_ablate(name, recorded, seed=4)
+    draws = mcr.hooks.resample_ablate(name, recorded, seed=4)
     found = mcr.record(model, prompts, [name], draws, batch_size=1)[name]
     again = mcr.record(model, prompts, [name], draws, batch_size=3)[name]
     assert torch.equal(found, again)

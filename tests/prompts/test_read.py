@@ -115,6 +115,25 @@ def test_a_ragged_csv_is_refused_not_shifted(
     refused(write("p.csv", content), "p.csv", *parts)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_csv_is_recognised(delimiter: str, write: Callable[..., Path]) -> None:
+    rows = [["q", "a"], ["w1, w2", "1"], ["w3; w4", "2"]]
+    text = "\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows)
+    assert read_texts(write("p.csv", text), "q") == ["w1, w2", "w3; w4"]
+    bare = write("p.csv", f"q{delimiter}a\nw1 w2{delimiter}1\n")
+    assert read_texts(bare, "q") == ["w1 w2"]
+
+
+def test_one_column_with_other_signs_stays_one_column(write: Callable[..., Path]) -> None:
+    assert read_texts(write("p.csv", "q\nfirst; second | third\n")) == ["first; second | third"]
+
+
+def test_tab_separated_texts_and_endings_in_capitals(write: Callable[..., Path]) -> None:
+    assert read_texts(write("p.tsv", 'q\ta\n"w1\t1\nw2\t2\n'), "q") == ['"w1', "w2"]
+    assert read_texts(write("p.JSONL", '{"q": "w1"}\n')) == ["w1"]
+    assert read_texts(write("p.TXT", "w1\n")) == ["w1"]
+
+
 def test_a_missing_cell_of_a_csv_is_an_empty_text(write: Callable[..., Path]) -> None:
     """So it is dropped and counted with the other empty texts."""
     assert read_texts(write("p.csv", "a,q\n1,2\n1\n"), "q") == ["2", ""]
@@ -161,15 +180,15 @@ def test_invalid_json_names_the_line(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        ([{"q": "a"}, {"p": "b"}], ["row 1", "'q'", "p"]),
+        ([{"q": "a"}, {"p": "b"}], ["choose a field", "q, p"]),
         ([{"q": "a"}, {"q": 3}], ["row 1", "int"]),
-        ([{"q": None}], ["row 0", "NoneType"]),
+        ([{"q": None}], ["row 0", "missing"]),
         ([{"q": ["a"]}], ["row 0", "list"]),
         ([{"q": "a"}, 3], ["row 1", "int"]),
-        ([{"q": "a"}, "b"], ["row 1", "mixed"]),
-        (["a", {"q": "b"}], ["row 1", "mixed"]),
+        ([{"q": "a"}, "b"], ["row 1", "str", "alone"]),
+        (["a", {"q": "b"}], ["row 0", "str", "alone"]),
         ([[1, 2]], ["row 0", "list"]),
-        ([{}], ["row 0", "no field"]),
+        ([{}], ["choose a field"]),
     ],
 )
 def test_rows_that_hold_no_text(rows: list[Any], parts: list[str], write: Callable[..., Path]) -> None:

@@ -50,7 +50,7 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
     ]
     grid = Grid([SweepModel("tiny", batch_size=2)], [MADE_UP], arms)
     assert set(sweep(grid, tmp_path, progress=False).state) == {"done"}
-    prompts = mcr.Prompts.from_texts(mcr.word_problems(4, 0), bundled_model)
+    prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4, 0), bundled_model)
     baseline, *found = (ResultFolder(tmp_path).result(cell) for cell in cells(grid))
 
     def profile(interventions: Any) -> mcr.Profile:

@@ -182,8 +182,8 @@ def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
 
 def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> list[int]:
     """A position of each prompt that is not the sink's."""
-    drawn = [int(rng.integers(length - 1)) for length in lengths]
-    return [position + (position >= sink) for position in drawn]
+    positions = [int(rng.integers(length - 1)) for length in lengths]
+    return [position + (position >= sink) for position in positions]
 
 
 def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Generator) -> list[int]:

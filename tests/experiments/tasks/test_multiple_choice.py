@@ -298,7 +298,7 @@ def test_every_depth_equals_numpy(task_folder: Any, llama_folder: Path, backend:
     generator = torch.Generator().manual_seed(0)
     weights = 0.2 * torch.randn(3, 32, 32, generator=generator)
     biases = 0.2 * torch.randn(3, 32, generator=generator)
-    lens = mcr.Translators(weights, biases) if tuned else None
+    lens = mcr.hooks.Translators(weights, biases) if tuned else None
     folder = task_folder("words")
     data = multiple_choice(model, "words", translators=lens, include_path=folder, progress=False)
     head = reference.lm_head.weight.detach().numpy()
@@ -480,7 +480,11 @@ def test_results_can_be_saved(task_folder: Any, llama: Any, tmp_path: Path) -> N
         ("words", {"num_fewshot": -1}, "num_fewshot -1"),
         ("words", {"num_fewshot": 7}, "num_fewshot 7: task 'words' has 6 documents"),
         ("words", {"include_path": "/nowhere"}, "no such folder"),
-        ("words", {"translators": mcr.Translators(torch.zeros(2, 32, 32), torch.zeros(2, 32))}, "2 layers"),
+        (
+            "words",
+            {"translators": mcr.hooks.Translators(torch.zeros(2, 32, 32), torch.zeros(2, 32))},
+            "2 layers",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_line(

@@ -91,8 +91,8 @@ def of_patterns() -> dict[str, Callable[..., list[Any]]]:
         "patch_activation of scores": lambda **options: mcr.patch_activation(
             scores, torch.rand(1, 4, 12, 12), **options
         ),
-        "mean_ablate": lambda **options: mcr.mean_ablate(PATTERN, source, **options),
-        "resample_ablate": lambda **options: mcr.resample_ablate(PATTERN, source, **options),
+        "mean_ablate": lambda **options: mcr.hooks.mean_ablate(PATTERN, source, **options),
+        "resample_ablate": lambda **options: mcr.hooks.resample_ablate(PATTERN, source, **options),
     }
 
 

@@ -128,13 +128,13 @@ def test_the_mean_is_over_the_prompts_that_have_the_position(model: Any, see: An
     name, prompts = "blocks.1.hook_mlp_out", ragged()
     writes = [see(model, [], [name], torch.tensor([tokens]))[name][0].double() for tokens in prompts.tokens]
     reference = mcr.record(model, prompts, [name])
-    found = see(model, mcr.mean_ablate(name, reference, [0, 7]), [name], TOKENS)[name][0]
+    found = see(model, mcr.hooks.mean_ablate(name, reference, [0, 7]), [name], TOKENS)[name][0]
     for position in (0, 7):
         mean = torch.stack([write[position] for write in writes if len(write) > position]).mean(0)
         torch.testing.assert_close(found[position].double(), mean, rtol=1e-5, atol=1e-6)
-    tokens = see(model, mcr.mean_ablate(name, reference, over="tokens"), [name], TOKENS)[name][0]
+    tokens = see(model, mcr.hooks.mean_ablate(name, reference, over="tokens"), [name], TOKENS)[name][0]
     torch.testing.assert_close(tokens.double(), torch.cat(writes).mean(0).expand(8, 32), rtol=1e-5, atol=1e-6)
-    pattern = mcr.mean_ablate(PATTERN, mcr.record(model, prompts, [PATTERN]), 4)
+    pattern = mcr.hooks.mean_ablate(PATTERN, mcr.record(model, prompts, [PATTERN]), 4)
     rows = [
         see(model, [], [PATTERN], torch.tensor([tokens]))[PATTERN][0, :, 4, :5] for tokens in prompts.tokens
     ]
@@ -146,7 +146,7 @@ def test_the_mean_is_over_the_prompts_that_have_the_position(model: Any, see: An
 def test_a_draw_belongs_to_its_prompt_whatever_the_batch(model: Any) -> None:
     name, prompts = "blocks.1.hook_resid_post", ragged()
     reference = mcr.record(model, ragged(), [name])
-    hooks = mcr.resample_ablate(name, reference, 3, seed=1)
+    hooks = mcr.hooks.resample_ablate(name, reference, 3, seed=1)
     recorded = [
         mcr.record(model, prompts, [name], hooks, batch_size=size)[name][:, 3] for size in ("auto", 1, 3)
     ]
@@ -155,11 +155,11 @@ def test_a_draw_belongs_to_its_prompt_whatever_the_batch(model: Any) -> None:
     rows = reference[name][:, 3]
     assert all(any(torch.allclose(row, drawn, atol=1e-5) for row in rows) for drawn in recorded[0])
     seeds = [
-        mcr.record(model, prompts, [name], mcr.resample_ablate(name, reference, 3, seed=seed))
+        mcr.record(model, prompts, [name], mcr.hooks.resample_ablate(name, reference, 3, seed=seed))
         for seed in (1, 5)
     ]
     assert not torch.allclose(seeds[0][name], seeds[1][name])
-    short = mcr.resample_ablate(name, mcr.record(model, ragged()[3:], [name]))
+    short = mcr.hooks.resample_ablate(name, mcr.record(model, ragged()[3:], [name]))
     with pytest.raises(InputError, match="no reference prompt has 20 tokens, the longest has 9"):
         mcr.profile(model, prompts, interventions=short, progress=False)
 
@@ -175,7 +175,7 @@ def test_what_a_source_lacks_is_told_in_a_line(model: Any) -> None:
         (lambda: mcr.patch_activation(PATTERN, torch.ones(1, 8, 8)), r"\(prompt, head, query, key\)"),
         (lambda: mcr.patch_activation(name, one, positions=[]), r"positions \[\]"),
         (lambda: mcr.patch_activation(name, one, positions=[0.5]), r"positions \[0.5\]"),  # type: ignore[list-item]
-        (lambda: mcr.mean_ablate(name, one, over="all"), "use 'prompts' or 'tokens'"),  # type: ignore[arg-type]
+        (lambda: mcr.hooks.mean_ablate(name, one, over="all"), "use 'prompts' or 'tokens'"),  # type: ignore[arg-type]
         (lambda: mcr.patch_activation("blocks.9.hook_mlp_out", torch.ones(1, 5, 32), model=model), r"0\.\.2"),
     ]
     run: list[tuple[Any, str]] = [

@@ -1,0 +1,69 @@
+from . import (
+    experiments,
+    hooks,
+    metrics,
+    models,
+    phases,
+    prompts,
+    results,
+    sweeps,
+    viz,
+)
+from .engine import measure, profile, record
+from .errors import InputError
+from .experiments import PromptPairs, ablation_study, activation_patching, logit_lens, tasks
+from .hooks import (
+    LogitLens,
+    TunedLens,
+    ablate_attention_write,
+    ablate_mlp_write,
+    block_attention_to,
+    clamp_norm,
+    generating,
+    intervention,
+    patch_activation,
+    zero_dimensions,
+)
+from .models import load_model
+from .prompts import Prompts, load_prompts
+from .results import Profile, load
+from .sinks import locate_sink
+
+__all__ = [
+    "InputError",
+    "LogitLens",
+    "Profile",
+    "PromptPairs",
+    "Prompts",
+    "TunedLens",
+    "ablate_attention_write",
+    "ablate_mlp_write",
+    "ablation_study",
+    "activation_patching",
+    "block_attention_to",
+    "clamp_norm",
+    "experiments",
+    "generating",
+    "hooks",
+    "intervention",
+    "load",
+    "load_model",
+    "load_prompts",
+    "locate_sink",
+    "logit_lens",
+    "measure",
+    "metrics",
+    "models",
+    "patch_activation",
+    "phases",
+    "profile",
+    "prompts",
+    "record",
+    "results",
+    "sweeps",
+    "tasks",
+    "viz",
+    "zero_dimensions",
+]
+
+__version__: str
