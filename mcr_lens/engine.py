@@ -19,7 +19,7 @@ from mcr_lens.models.info import require_cache
 from mcr_lens.models.memory import auto_chunk
 from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import without_broken
-from mcr_lens.prompts import Batch, Prompts
+from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
 from mcr_lens.results import Profile
 from mcr_lens.validate import is_whole
 
@@ -28,7 +28,7 @@ __all__ = ["check_prompts", "measure", "profile", "record"]
 
 def profile(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     *,
     interventions: Sequence[Hook] = (),
     observers: Sequence[Observer] = (),
@@ -42,7 +42,7 @@ def profile(
 
     Args:
         model: from ``load_model``.
-        prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
+        prompts: ``Prompts`` (see ``load_prompts``), or a text, texts, or token ids of one prompt or several.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
         batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
@@ -57,7 +57,7 @@ def profile(
         InputError: for prompts the model cannot take, hook names it does not have, or an estimator
             that needs the whole prompt together with ``chunk``.
     """
-    interventions = list(interventions)
+    interventions, prompts = list(interventions), as_prompts(prompts, model)
     if sink_position < 0 or sink_position >= min(prompts.lengths):
         raise InputError(
             f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
@@ -93,7 +93,7 @@ def profile(
 
 def measure(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     observers: Sequence[Observer],
     interventions: Sequence[Hook] = (),
     *,
@@ -120,6 +120,7 @@ def measure(
         InputError: for prompts, hooks or chunks that do not fit the model; when an observer names a variable
             ``n_tokens`` or ``first_token``.
     """
+    prompts = as_prompts(prompts, model)
     check_prompts(model, prompts, batch_size, chunk)
     interventions = list(interventions)
     check_hooks(model, interventions, min(prompts.lengths))
@@ -166,7 +167,7 @@ def _refuse_attention_in_chunks(facts: ModelFacts, longest: int) -> None:
 
 def record(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     hook_names: Sequence[str],
     interventions: Sequence[Hook] = (),
     *,
@@ -219,10 +220,6 @@ def check_prompts(
 ) -> None:
     """Raise ``InputError`` unless the model can take these prompts in such batches and chunks."""
     facts = model_facts(model)
-    if not isinstance(prompts, Prompts):
-        raise InputError(
-            f"prompts is a {type(prompts).__name__}: use load_prompts, Prompts.from_texts or from_tokens"
-        )
     if batch_size != "auto" and not is_whole(batch_size, 1):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
     if chunk not in (None, "auto") and not is_whole(chunk, 1):

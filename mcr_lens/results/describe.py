@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.results.tables import number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 
 if TYPE_CHECKING:
     from mcr_lens.results.profile import Profile
 
-__all__ = ["caveats", "findings"]
+__all__ = ["caveats", "findings", "lens"]
 
 # Below this many prompts intervals cover too seldom (see bootstrap_interval).
 _FEW_PROMPTS = 8
@@ -99,6 +101,18 @@ def _valley(profile: Profile) -> str:
         f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "
         f"{float(without[low]):.2f} at the same depths."
     )
+
+
+def lens(summary: pd.DataFrame) -> list[str]:
+    """What a lens says of the loss, of its curve over depth."""
+    loss = summary["loss"].dropna() if "loss" in summary else pd.Series(dtype=float)
+    if loss.empty:
+        return []
+    steepest = (-loss.diff()).idxmax() if len(loss) > 1 else loss.index[0]
+    return [
+        f"the loss on the next token is {number(loss.iloc[0])} nats at depth {loss.index[0]} and "
+        f"{number(loss.iloc[-1])} at depth {loss.index[-1]}; it falls most on the way to depth {steepest}."
+    ]
 
 
 def caveats(profile: Profile) -> list[str]:

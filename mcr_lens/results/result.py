@@ -20,6 +20,7 @@ __all__ = ["Result", "load"]
 # Where the class of a kind of result stands; imported when such a file is opened.
 _CLASSES = {
     "profile": "mcr_lens.results.profile:Profile",
+    "lens": "mcr_lens.experiments:LensResult",
     "ablation study": "mcr_lens.experiments:AblationStudy",
 }
 

@@ -29,7 +29,7 @@ def test_file_and_table_are_those_of_logit_lens(
     result = run("lens", llama_folder, questions, "--out", out, *FIELD, "--batch-size", 2, "--chunk", 4)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    expected = mcr.logit_lens(llama, prompts(llama, questions), progress=False)
+    expected = mcr.logit_lens(llama, prompts(llama, questions), progress=False).data
     found = load_dataset(out)
     assert set(found) == set(expected)
     for name in expected:
@@ -67,9 +67,9 @@ def test_a_tuned_lens(llama: Any, llama_folder: Path, questions: Path, tmp_path:
     found = load_dataset(out)
     assert found.attrs["lens"] == {"kind": "tuned", "translators": {"base_model": "mine"}}
     chosen = prompts(llama, questions)
-    expected = mcr.logit_lens(llama, chosen, translators=made, progress=False)
+    expected = mcr.logit_lens(llama, chosen, translators=made, progress=False).data
     np.testing.assert_allclose(found.lens_loss, expected.lens_loss, rtol=1e-4)
-    plain = mcr.logit_lens(llama, chosen, progress=False)
+    plain = mcr.logit_lens(llama, chosen, progress=False).data
     assert not np.allclose(found.lens_loss[:, 0], plain.lens_loss[:, 0], rtol=1e-2)
 
 

@@ -270,7 +270,7 @@ def test_hooks_of_modules_stay_where_they_are(backend: Any, llama_folder: Path) 
     handle = model.unembed.register_forward_hook(lambda module, given, made: 0.2 * made)
     other = model.blocks[1].ln2.register_forward_pre_hook(lambda module, given: None)
     assert len(mcr.profile(model, PROMPTS, progress=False).data.attrs["attached_hooks"]) == 2
-    lens = mcr.logit_lens(model, PROMPTS, progress=False)
+    lens = mcr.logit_lens(model, PROMPTS, progress=False).data
     tokens = torch.tensor([PROMPTS.tokens[0]])
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(tokens)[0, :-1], tokens[0, 1:])

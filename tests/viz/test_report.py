@@ -212,9 +212,7 @@ def test_an_ablation_study_tells_its_claims(study: mcr.experiments.AblationStudy
 
 def test_a_lens_and_a_training_folder(bundled_model: Any, tmp_path: Path) -> None:
     prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4), bundled_model)
-    lens = mcr.results.save_dataset(
-        mcr.logit_lens(bundled_model, prompts, progress=False), tmp_path / "lens.nc"
-    )
+    lens = mcr.logit_lens(bundled_model, prompts, progress=False).save(tmp_path / "lens.nc")
     run = mcr.experiments.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
     page = written([lens, tmp_path / "run"], tmp_path)
     assert "the loss on the next token is" in page.text
