@@ -33,9 +33,8 @@ def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
     if isinstance(texts_or_ids, str):
         return Prompts.from_texts([texts_or_ids], model, source="text")
     if isinstance(texts_or_ids, Tensor | np.ndarray):
-        return Prompts.from_tokens(
-            texts_or_ids.tolist() if texts_or_ids.ndim > 1 else [texts_or_ids.tolist()]
-        )
+        ids = texts_or_ids.tolist()
+        return Prompts.from_tokens(ids if texts_or_ids.ndim > 1 else [ids])
     if isinstance(texts_or_ids, list | tuple) and texts_or_ids:
         if isinstance(texts_or_ids[0], str):
             return Prompts.from_texts(texts_or_ids, model)
