@@ -21,6 +21,7 @@ from .hooks import (
     clamp_norm,
     generating,
     intervention,
+    observe,
     patch_activation,
     zero_dimensions,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "measure",
     "metrics",
     "models",
+    "observe",
     "patch_activation",
     "phases",
     "profile",

@@ -15,10 +15,11 @@ from families import FAMILIES, tiny_folder
 from transformer_lens.model_bridge import TransformerBridge
 
 import mcr_lens as mcr
-from mcr_lens.hooks.observe import AttentionObserver, WriteObserver
+from mcr_lens.hooks import AttentionObserver, WriteObserver
 from mcr_lens.models import info, model_facts, require
 from mcr_lens.models.self_check import self_check
 from mcr_lens.models.user_hooks import attached_hooks
+from mcr_lens.results import caveats
 
 PROMPTS = mcr.Prompts.from_tokens([[1, 5, 6, 7, 8], [1, 9, 10]])
 
