@@ -7,12 +7,45 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from mcr_lens.errors import InputError
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
 from mcr_lens.prompts.files import check_source, name_list, read_table, read_text
 from mcr_lens.validate import is_whole
 
-__all__ = ["load_prompts", "read_texts"]
+__all__ = ["PromptsLike", "as_prompts", "load_prompts", "read_texts"]
+
+
+# What stands for prompts wherever a model is at hand.
+PromptsLike = Prompts | str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+
+
+def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
+    """``Prompts`` of what stands for them: a text, several texts, the token ids of one prompt or of several.
+
+    Raises:
+        InputError: for anything else, and for what ``Prompts.from_texts`` and ``from_tokens`` refuse.
+    """
+    if isinstance(prompts, Prompts):
+        return prompts
+    texts_or_ids: Any = prompts
+    if isinstance(texts_or_ids, str):
+        return Prompts.from_texts([texts_or_ids], model, source="text")
+    if isinstance(texts_or_ids, Tensor | np.ndarray):
+        ids = texts_or_ids.tolist()
+        return Prompts.from_tokens(ids if texts_or_ids.ndim > 1 else [ids])
+    if isinstance(texts_or_ids, list | tuple) and texts_or_ids:
+        if isinstance(texts_or_ids[0], str):
+            return Prompts.from_texts(texts_or_ids, model)
+        if isinstance(texts_or_ids[0], list | tuple | Tensor | np.ndarray):
+            return Prompts.from_tokens(texts_or_ids)
+        if is_whole(texts_or_ids[0]):
+            return Prompts.from_tokens([texts_or_ids])
+    raise InputError(
+        f"prompts is a {type(prompts).__name__}: give a text, texts, token ids, or Prompts (see load_prompts)"
+    )
 
 
 def load_prompts(

@@ -87,7 +87,7 @@ def test_options_of_a_task(option: dict[str, Any], bundled_model: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.int64, np.array, torch.tensor])
 def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bundled_model: Any) -> None:
-    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False)
+    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False).data
     assert data.sizes["k"] == 2
     AnswerLens(bundled_model, 2, [Answer(0, kind(2), np.array([5, 6]))], [kind(1)])
     mcr.experiments.fit_tuned_lens(

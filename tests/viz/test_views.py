@@ -130,7 +130,7 @@ def test_every_layer_has_its_strip_unless_some_are_named(model: Any) -> None:
 
 def test_lens_shows_the_best_tokens_of_the_logit_lens(model: Any) -> None:
     prompts = mcr.Prompts.from_tokens([IDS])
-    lens = mcr.logit_lens(model, prompts, top_k=3, progress=False).isel(prompt=0)
+    lens = mcr.logit_lens(model, prompts, top_k=3, progress=False).data.isel(prompt=0)
     page = lens_tokens(model, IDS, top_k=3).html()
     tips = [html.unescape(x) for x in re.findall(r'<td class="mcr-token[^"]*"[^>]*title="([^"]*)"', page)]
     assert len(tips) == 4 * len(IDS)

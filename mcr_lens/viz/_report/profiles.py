@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mcr_lens.caveats import caveats
-from mcr_lens.findings import findings
 from mcr_lens.phases import Phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile, caveats, findings
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz._bounds import bounds
 from mcr_lens.viz._depth_curves import depth_curves
