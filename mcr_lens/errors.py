@@ -48,7 +48,6 @@ def warnings_about(name: str) -> Iterator[None]:
             yield
     finally:
         for each in caught:
-            # Other kinds may be made of more than a text.
-            is_text = issubclass(each.category, RuntimeWarning | UserWarning) and len(each.message.args) == 1
+            is_text = issubclass(each.category, RuntimeWarning | UserWarning)
             message = f"{name}: {each.message}" if is_text else each.message
             warnings.warn_explicit(message, each.category, each.filename, each.lineno)

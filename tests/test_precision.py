@@ -36,7 +36,7 @@ def test_every_variable_is_near_that_of_float64(reference: mcr.Profile, dtype: s
         scale = max(1.0, float(np.nanmax(np.abs(expected))))
         found = profile[name].values.astype(float)
         np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST[dtype] * scale, err_msg=name)
-    assert profile.phase_line() == reference.phase_line()
+    assert profile.sentences() == reference.sentences()
     assert profile.emergence_layers() == reference.emergence_layers()
     assert (profile.data.not_finite_depth == -1).all()
 

@@ -30,7 +30,7 @@ def test_another_result_is_no_profile(llama_profile: mcr.Profile, tmp_path: Path
     save_dataset(lens, tmp_path / "lens.nc")
     refused(tmp_path / "lens.nc", "not a profile but a result", "mcr_lens.load opens it")
     with pytest.raises(mcr.InputError, match="not an ablation study but a profile"):
-        mcr.AblationStudy.load(llama_profile.save(tmp_path / "run.nc"))
+        mcr.experiments.AblationStudy.load(llama_profile.save(tmp_path / "run.nc"))
 
 
 @pytest.mark.parametrize("path", [None, 3, b"run.nc", "a\0b.nc"])
