@@ -177,7 +177,7 @@ def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) ->
             return f"block {layer} lacks one of resid_pre, attn_out, mlp_out, resid_post"
         *writes, post = (part.float() for part in parts if part is not None)
         errors.append((torch.stack(writes).sum(0) - post).norm() / post.norm())
-    if not (worst := _worst(errors)) <= tolerance:
+    if errors and not (worst := _worst(errors)) <= tolerance:
         return f"resid_pre + attn_out + mlp_out differs from resid_post by {worst:.2g}"
     return None
 
