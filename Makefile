@@ -29,7 +29,7 @@ help: ## what there is to make
 		printf 'make %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.stamp-core ## profile the bundled model on made-up word problems
-	$(VENV)/bin/mcr-lens demo
+	$(VENV)/bin/mcr-lens demo --overwrite
 
 test: $(VENV)/.stamp-test ## the test suite
 	$(TEST_ENV) $(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)

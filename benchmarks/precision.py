@@ -75,7 +75,9 @@ def main() -> None:
     profiles = {}
     for dtype in ("float64", *TYPES):
         model = mcr.load_model("tiny", dtype=getattr(torch, dtype))
-        profiles[dtype] = mcr.profile(model, mcr.load_prompts(mcr.word_problems(n), model), progress=False)
+        profiles[dtype] = mcr.profile(
+            model, mcr.load_prompts(mcr.prompts.word_problems(n), model), progress=False
+        )
     made = profiles["float32"].data.attrs
     versions = ", ".join(f"{package} {version}" for package, version in made["versions"].items())
     print(f"{n} prompts, {made['backend']}, {platform.machine()}, {versions}\n")

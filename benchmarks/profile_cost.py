@@ -65,7 +65,7 @@ def make_prompts(shape: str, model: object) -> object:
     import mcr_lens as mcr
 
     if SHAPES[shape] is None:
-        return mcr.load_prompts(mcr.word_problems(16), model)
+        return mcr.load_prompts(mcr.prompts.word_problems(16), model)
     *_, tokens, prompts, vocabulary = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
     return mcr.Prompts.from_tokens(torch.randint(3, vocabulary, (prompts, tokens), generator=generator))
@@ -169,7 +169,7 @@ def where_the_time_goes(
 ) -> dict[str, float]:
     """Seconds of parts of (b) above (a): medians over rounds of the same pass with fewer observers."""
     import mcr_lens as mcr
-    from mcr_lens.hooks.observe import AttentionObserver, ResidualObserver, WriteObserver
+    from mcr_lens.hooks import AttentionObserver, ResidualObserver, WriteObserver
     from mcr_lens.metrics import eigenproblems
     from mcr_lens.models.backend import run
 

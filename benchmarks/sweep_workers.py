@@ -61,7 +61,7 @@ def make_model(folder: Path) -> None:
 
 def make_prompts(path: Path, n: int) -> None:
     """Texts that are longer than the prompts that are cut of them."""
-    texts = [" ".join(mcr.word_problems(24, seed)) for seed in range(n)]
+    texts = [" ".join(mcr.prompts.word_problems(24, seed)) for seed in range(n)]
     path.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
 
 

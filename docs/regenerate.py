@@ -67,7 +67,7 @@ def draw_picture() -> None:
     import mcr_lens as mcr
 
     model = mcr.load_model("tiny")
-    prompts = mcr.load_prompts(mcr.word_problems(64), model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(64), model)
     figure = mcr.viz.depth_curves(mcr.profile(model, prompts, progress=False))
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     PICTURE.write_bytes(figure.to_image("svg", width=960, height=620))
@@ -85,7 +85,7 @@ def take_screenshots() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as running:
         heads, run, report = (Path(folder, name) for name in ("heads.html", "run.nc", "report.html"))
         mcr.viz.attention_sinks(model, text, layer=5).save(heads)
-        mcr.profile(model, mcr.load_prompts(mcr.word_problems(64), model), progress=False).save(run)
+        mcr.profile(model, mcr.load_prompts(mcr.prompts.word_problems(64), model), progress=False).save(run)
         mcr.viz.report(run, report, model, text)
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
         for page, height in ((heads, 1180), (report, 1000)):

@@ -65,7 +65,7 @@ def locate_sink(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(8), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(8), model)
         >>> found = locate_sink(mcr.profile(model, prompts, progress=False), min_heads=0.5)
         >>> found[["layer", "position", "heads", "prompts"]].round(2)
            layer  position  heads  prompts

@@ -26,7 +26,7 @@ from mcr_lens.told import warnings_about
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
 LAYER, POSITION, BROKEN = 1, 7, 2
 QUICK: dict[str, Any] = {"progress": False, "n_resamples": 99}
-NAMED = r"1 of 3 prompts, first in prompt 2 at depth 2 \(which layer 1 leaves behind\), position 7"
+NAMED = r"1 of 3 prompts, first in prompt 2 at depth 2 \(which layer 1 leaves behind\)"
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -58,7 +58,6 @@ def test_a_lens_names_the_broken_prompt_and_leaves_it_out(model: Any, options: d
         broken = mcr.logit_lens(model, PROMPTS, plant(), **settings)
     assert sound.not_finite_depth.values.tolist() == [-1, -1, -1]
     assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
-    assert broken.not_finite_position.values.tolist() == [-1, -1, POSITION]
     for name, values in broken.data_vars.items():
         kept = {"prompt": [0, 1]}
         np.testing.assert_allclose(values.sel(kept), sound[name].sel(kept), 1e-4, 1e-5, err_msg=str(name))
@@ -68,12 +67,12 @@ def test_a_lens_names_the_broken_prompt_and_leaves_it_out(model: Any, options: d
             np.testing.assert_allclose(values.sel(before), sound[name].sel(before), 1e-4, 1e-5)
         lost = values.sel(prompt=BROKEN, depth=slice(LAYER + 1, None))
         assert (lost == -1).all() if name == "top_token" else lost.isnull().all(), name
-    summary = mcr.lens_summary(broken)
-    rest = mcr.lens_summary(sound.isel(prompt=[0, 1]))
+    summary = mcr.experiments.lens_summary(broken)
+    rest = mcr.experiments.lens_summary(sound.isel(prompt=[0, 1]))
     np.testing.assert_allclose(summary.loss[LAYER + 1 :], rest.loss[LAYER + 1 :], 1e-5)
     assert summary.prompts.tolist() == [3, 3, *[2] * (len(summary) - 2)]
     assert summary.attrs["not_finite"] == not_finite_note(broken)
-    assert "prompts" not in mcr.lens_summary(sound)
+    assert "prompts" not in mcr.experiments.lens_summary(sound)
 
 
 def test_attention_that_a_hooked_transformer_loses_is_named_by_a_lens(model: Any) -> None:
@@ -100,24 +99,24 @@ def test_some_depths_are_enough_to_name_the_first(model: Any) -> None:
 
 
 def test_perplexity_leaves_broken_windows_out(model: Any) -> None:
-    sound = mcr.lens_perplexity(model, PROMPTS, **QUICK)
+    sound = mcr.tasks.lens_perplexity(model, PROMPTS, **QUICK)
     rest = mcr.Prompts.from_tokens(list(PROMPTS.tokens[:2]))
-    others = mcr.lens_perplexity(model, rest, **QUICK)
+    others = mcr.tasks.lens_perplexity(model, rest, **QUICK)
     with pytest.warns(RuntimeWarning, match=NAMED):
-        broken = mcr.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
+        broken = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
     after = slice(LAYER + 1, None)
     np.testing.assert_allclose(broken.perplexity.sel(depth=after), others.perplexity.sel(depth=after), 1e-4)
     np.testing.assert_allclose(broken.perplexity[: LAYER + 1], sound.perplexity[: LAYER + 1], 1e-4)
-    use = mcr.perplexity_use(broken)
-    np.testing.assert_allclose(use.values, mcr.perplexity_use(others).values, 1e-4)
+    use = mcr.tasks.perplexity_use(broken)
+    np.testing.assert_allclose(use.values, mcr.tasks.perplexity_use(others).values, 1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
 def test_no_window_left_is_told(model: Any) -> None:
-    data = mcr.lens_perplexity(model, PROMPTS, interventions=plant(lambda *_: True), **QUICK)
+    data = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(lambda *_: True), **QUICK)
     assert data.perplexity.isnull().values.tolist() == [depth > LAYER for depth in data.depth.values]
     with pytest.raises(mcr.InputError, match="no window has a loss at every depth"):
-        mcr.perplexity_use(data)
+        mcr.tasks.perplexity_use(data)
 
 
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
@@ -127,8 +126,8 @@ def test_probes_and_encoders_refuse_and_name_it(model: Any) -> None:
     options: dict[str, Any] = {"folds": 2, "C": 1.0, "pooling": "mean", "progress": False}
     prompts = mcr.Prompts.from_tokens(tokens)
     with pytest.raises(mcr.InputError, match="1 states of pooling 'mean' at depth 2 are not finite"):
-        mcr.linear_probes(model, prompts, [0, 1] * 5, interventions=plant(), **options)
-    encoder = mcr.DepthEncoder(model, 3, interventions=plant(lambda *_: True))
+        mcr.tasks.linear_probes(model, prompts, [0, 1] * 5, interventions=plant(), **options)
+    encoder = mcr.tasks.DepthEncoder(model, 3, interventions=plant(lambda *_: True))
     with pytest.raises(mcr.InputError, match="embed nothing"):
         encoder.encode([{"text": ["w1 w2 w3 w4 w5 w6 w7 w8 w9"]}])
 
@@ -138,10 +137,10 @@ def test_a_broken_question_is_neither_right_nor_wrong(model: Any, tmp_path: Path
     marked = model.tokenizer.encode("w40", add_special_tokens=False)[-1]
     rows = [f'{{"q": "w{i} w4 w5 w6 w7 w8 w9 w10", "c": ["w1", "w2 w3"], "gold": 0}}\n' for i in (11, 40, 12)]
     task = json_task("broken", tmp_path, rows, target="gold")
-    sound = mcr.multiple_choice(model, task, progress=False)
+    sound = mcr.tasks.multiple_choice(model, task, progress=False)
     edit = plant(lambda _, tokens: marked in tokens)
-    with pytest.warns(RuntimeWarning, match=r"at depth 2 \(which layer 1 leaves behind\), position 7"):
-        broken = mcr.multiple_choice(model, task, interventions=edit, progress=False)
+    with pytest.warns(RuntimeWarning, match=r"at depth 2 \(which layer 1 leaves behind\)"):
+        broken = mcr.tasks.multiple_choice(model, task, interventions=edit, progress=False)
     assert broken.not_finite_depth.values.tolist() == [-1, LAYER + 1, -1]
     lost = broken.isel(document=1).sel(depth=slice(LAYER + 1, None))
     assert lost.acc.isnull().all() and lost.log_likelihood.isnull().all()
@@ -156,7 +155,7 @@ def test_a_broken_question_is_neither_right_nor_wrong(model: Any, tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def broken_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mcr.AblationStudy]:
+def broken_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mcr.experiments.AblationStudy]:
     """One prompt of twelve, broken by a hook that its user has left on the model."""
     options = {"emergence": (1,), "dissipation": (5,), "sink_layers": (2, 3, 4)}
     model: Any = mcr.load_model(planted_folder(tmp_path_factory.mktemp("study"), **options))
@@ -171,13 +170,15 @@ def broken_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mcr.Ablat
         )
 
 
-def test_a_study_leaves_the_broken_prompt_out_of_every_comparison(broken_study: mcr.AblationStudy) -> None:
+def test_a_study_leaves_the_broken_prompt_out_of_every_comparison(
+    broken_study: mcr.experiments.AblationStudy,
+) -> None:
     outcomes = broken_study.outcomes()
     for name, values in outcomes.items():
         missing = values.isnull().any(["arm", "dose"]).values
         assert np.flatnonzero(missing).tolist() == [BROKEN], name
     rest = [i for i in range(12) if i != BROKEN]
-    alone = mcr.AblationStudy(broken_study.data.isel(prompt=rest)).effects()
+    alone = mcr.experiments.AblationStudy(broken_study.data.isel(prompt=rest)).effects()
     columns = ["effect", "low", "high", "p", "there", "against"]
     found = broken_study.effects()
     np.testing.assert_allclose(found[columns].to_numpy(float), alone[columns].to_numpy(float), 1e-6, 1e-9)
@@ -224,17 +225,21 @@ def test_a_sweep_names_the_cell(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text(f"{text}\n")
     (tmp_path / "grid.toml").write_text(GRID.format(model=folder, prompts=tmp_path / "p.txt"))
     with pytest.warns(RuntimeWarning, match=r"half--marked--baseline--\w+: Inf or NaN .* depth 4 .*65,504"):
-        table = mcr.sweep(mcr.read_grid(tmp_path / "grid.toml"), tmp_path / "out", progress=False)
+        table = mcr.sweeps.sweep(
+            mcr.sweeps.read_grid(tmp_path / "grid.toml"), tmp_path / "out", progress=False
+        )
     assert table.state.tolist() == ["done"]
 
 
-def test_a_report_names_them_all(model: Any, broken_study: mcr.AblationStudy, tmp_path: Path) -> None:
+def test_a_report_names_them_all(
+    model: Any, broken_study: mcr.experiments.AblationStudy, tmp_path: Path
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         profile = mcr.profile(model, PROMPTS, interventions=plant(), progress=False)
         lens = mcr.logit_lens(model, PROMPTS, plant(), progress=False)
         sound = mcr.logit_lens(model, PROMPTS, progress=False)
-        text = mcr.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
+        text = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
     named = "1 of 3 prompts, first in prompt 2 at depth 2"
     results = {"profile": profile, "lens": lens, "tasks": text, "study": broken_study, "sound": sound}
     for name, result in results.items():
@@ -252,7 +257,7 @@ def test_the_note_of_a_stack_names_which(model: Any) -> None:
     stack = mcr.Profile.concat(parts, "arm", ["as it is", "broken"])
     note = str(not_finite_note(stack.data))
     assert "1 of 3 prompts, first in prompt 2 at depth 2" in note
-    assert "position 7, arm broken: what rests" in note
+    assert "(which layer 1 leaves behind), arm broken: what rests" in note
 
 
 def test_warnings_keep_their_kind_and_what_filters_do() -> None:
@@ -301,11 +306,11 @@ def test_edits_of_something_else_hide_no_lost_attention(shouting: Any) -> None:
     np.testing.assert_array_equal(edited.norm_ratio, alone.norm_ratio)
     lens = mcr.logit_lens(shouting, prompts, idle, progress=False)
     np.testing.assert_array_equal(lens.not_finite_depth, alone.not_finite_depth)
-    # Where a pattern is edited on purpose, a head may attend to nothing.
-    blocked = mcr.profile(
-        shouting, prompts, interventions=mcr.block_attention_to(0, layers=[0]), progress=False
-    )
-    assert (blocked.data.not_finite_depth == -1).all()
+    # Where an edit gives a whole pattern, nothing is left of what was lost; another layer's hides nothing.
+    for layer, begins in ((1, [-1, -1, -1]), (2, [-1, 2, -1])):
+        empty = [(f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook: torch.zeros_like(pattern))]
+        emptied = mcr.profile(shouting, prompts, interventions=empty, progress=False)
+        assert emptied.data.not_finite_depth.values.tolist() == begins
 
 
 @needs_hooked_transformer

@@ -18,7 +18,7 @@ TIED = {"top_column_position", "top_column_attention", "col_sum_argmax"}
 
 def measured(dtype: str) -> mcr.Profile:
     model = mcr.load_model("tiny", dtype=getattr(torch, dtype))
-    return mcr.profile(model, mcr.load_prompts(mcr.word_problems(4), model), progress=False)
+    return mcr.profile(model, mcr.load_prompts(mcr.prompts.word_problems(4), model), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,6 @@ def test_every_variable_is_near_that_of_float64(reference: mcr.Profile, dtype: s
 def test_a_float64_model_is_reduced_in_float64() -> None:
     """Rows of a pattern sum to one as float64 has it: nothing was rounded to float32 on the way."""
     model = mcr.load_model("tiny", dtype=torch.float64, backend="hooked_transformer")
-    prompts = mcr.load_prompts(mcr.word_problems(2), model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
     mass = mcr.profile(model, prompts, progress=False)["learned_sink_mass"]
     assert float(np.abs(mass).max()) < 1e-14

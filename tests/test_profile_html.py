@@ -18,7 +18,7 @@ def paths(text: str) -> list[str]:
 
 
 def test_sparklines_follow_the_curves(bundled_model: Any) -> None:
-    prompts = mcr.load_prompts(mcr.word_problems(8), bundled_model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(8), bundled_model)
     profile = mcr.profile(bundled_model, prompts, progress=False)
     text = profile._repr_html_()
     assert "<script" not in text and "Table over depth" in text
@@ -56,5 +56,5 @@ def test_each_caveat_is_told(change: Any, said: str) -> None:
 
 
 def test_a_sound_profile_needs_none(bundled_model: Any) -> None:
-    prompts = mcr.load_prompts(mcr.word_problems(8), bundled_model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(8), bundled_model)
     assert caveats(mcr.profile(bundled_model, prompts, progress=False)) == []

@@ -26,7 +26,7 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_table_names_what_a_profile_holds(text: str, bundled_model: Any) -> None:
-    prompts = mcr.load_prompts(mcr.word_problems(2), bundled_model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(2), bundled_model)
     profile = mcr.profile(bundled_model, prompts, progress=False)
     section = text.split("## What is measured")[1].split("\n## ")[0]
     # First cells of the tables: `variable`, or `method()` for what is derived.

@@ -5,8 +5,11 @@ takes (``options.py``), checks the place of its result first, saves before it sh
 ``InputError`` for what cannot be used (``command.py``).
 """
 
+from typing import Annotated
+
 import typer
 
+from mcr_lens import __version__
 from mcr_lens.cli.ablation import ablate
 from mcr_lens.cli.command import command
 from mcr_lens.cli.lenses import lens
@@ -25,7 +28,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mcr-lens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 # One function, one command; they are listed in this order by --help.
 for _function in (demo, profile, ablate, lens, training, tasks, plan, sweep, report):
     app.command()(command(_function))

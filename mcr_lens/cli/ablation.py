@@ -1,19 +1,29 @@
 """``mcr-lens ablate``: an ablation study, as a folder of files."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers, words
-from mcr_lens.cli.show import show_list, show_table, show_text, showing
-from mcr_lens.cli.study_files import FILES, about_p, arms_in_words, write_study
+from mcr_lens.cli.show import number, show_list, show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mcr_lens.experiments import AblationStudy
 
 __all__ = ["ablate"]
+
+# What is written, and what it is for.
+FILES = {
+    "study.nc": "every number (read it back with mcr_lens.experiments.AblationStudy.load)",
+    "effects.csv": "paired effects at the largest dose, with intervals and p-values",
+    "claims.md": "what this model supports, in words",
+    "dose_response.html": "the curves over the dose, for a browser",
+}
 
 
 def ablate(
@@ -43,15 +53,15 @@ def ablate(
     from mcr_lens.experiments.ablation.arms import ARMS
 
     check_folder(out, list(FILES), overwrite)
-    chosen: Literal["emergence"] | list[int] = "emergence"
-    if layers != "emergence":
-        chosen = numbers("--layers", layers, int, "1,4, or 'emergence'")
+    study_layers = (
+        "emergence" if layers == "emergence" else numbers("--layers", layers, int, "1,4, or 'emergence'")
+    )
     shares = numbers("--doses", doses, float, "0,0.5,1")
     loaded = model.load()
     study = mcr.ablation_study(
         loaded,
         prompts.load(loaded),
-        chosen,
+        study_layers,
         shares,
         ARMS if arms is None else words(arms),
         sink_position=sink_position,
@@ -59,22 +69,77 @@ def ablate(
         seed=control_seed,
         **run.settings(),
     )
-    _save_and_show(study, out.expanduser())
-
-
-def _save_and_show(study: "AblationStudy", folder: Path) -> None:
+    folder = out.expanduser()
     effects = study.effects()
-    with appearing_together(folder) as new:
-        write_study(study, effects, new)
+    _save(study, effects, folder)
     with showing(folder):
         show_table(study.headline, study.outcome_table())
         show_text("Arms, at dose 1:")
-        show_list(arms_in_words(study))
+        show_list(_arms(study))
         show_text(f"Claims, at dose {effects.attrs['dose']:g}:")
         show_list(study.claims())
-        show_text(about_p(study, effects))
+        show_text(_about_p(study, effects))
         if note := study.not_finite_note():
             show_text(f"Beware: {note}")
         typer.echo(f"saved in {folder}:")
         for name, what in FILES.items():
             show_text(what, f"  {name:18}  ")
+
+
+def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
+    """All of ``FILES``; what was measured comes first, so that nothing that follows can lose it."""
+    from mcr_lens import viz
+
+    study.save(folder / "study.nc")
+    for name in FILES:
+        if name != "study.nc":
+            (folder / name).unlink(missing_ok=True)  # of an earlier study
+    with appearing_together(folder) as new:
+        effects.to_csv(new / "effects.csv", index=False)
+        (new / "claims.md").write_text("\n".join(_claims_page(study, effects)) + "\n", encoding="utf-8")
+        # With the whole of plotly in it: it opens without a network.
+        viz.dose_response(study).write_html(new / "dose_response.html", include_plotlyjs=True)
+
+
+def _arms(study: "AblationStudy") -> list[str]:
+    """What each arm does at dose 1."""
+    return [f"{arm}: {what}" for arm, what in study.data.attrs["arms"].items()]
+
+
+def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
+    """What stands behind the p-values, and how small they could have become."""
+    from mcr_lens.experiments.ablation.claims import ALPHA
+
+    smallest, compared = effects.attrs["smallest_p"], effects.attrs["comparisons"]
+    reached = float(effects["p_adjusted"].to_numpy().min())
+    text = (
+        f"p-values: sign-flip permutations over {study.data.sizes['prompt']} prompts, which give no less "
+        f"than {smallest:.2g}, corrected for {compared} comparisons (Benjamini-Yekutieli); the smallest here "
+        f"is {reached:.2g}."
+    )
+    # With few prompts the largest effect stays above it: then "no treatment ended ..." says little.
+    return text if reached <= ALPHA else f"{text} None reaches the {ALPHA:g} that a claim asks for."
+
+
+def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> Iterator[str]:
+    """The lines of claims.md."""
+    made, table, dose = study.data.attrs, study.outcome_table(), effects.attrs["dose"]
+    depths, prompts = made["compressed_depths"], made["prompts"]
+    yield f"# {study.headline}\n"
+    yield f"Prompts: {prompts['source']} (digest {prompts['digest']})."
+    yield f"Made with mcr-lens {made['versions']['mcr-lens']}, seed of the controls {made['seed']}.\n"
+    yield f"## Claims, at dose {dose:g}\n"
+    for claim in study.claims():
+        yield f"- {claim.question} **{claim.verdict}**: {claim.why}"
+    if note := study.not_finite_note():
+        yield f"\nBeware: {note}"
+    yield f"\n{_about_p(study, effects)}\n"
+    yield f"## Outcomes, at dose {dose:g}\n"
+    yield f"| arm | {' | '.join(str(name).replace('_', ' ') for name in table.columns)} |"
+    yield f"| --- |{' ---: |' * len(table.columns)}"
+    for arm, row in zip(table.index, table.values, strict=True):
+        yield f"| {arm} | {' | '.join(map(number, row))} |"
+    where = f"depths {depths[0]} to {depths[-1]}"
+    yield f"\nMeans over prompts and over {where}; the loss (nats a token) is the model's own.\n"
+    yield "## Arms, at dose 1\n"
+    yield from (f"- {sentence}" for sentence in _arms(study))

@@ -29,19 +29,19 @@ def lens(
     from mcr_lens.result_files import check_result_place, write_dataset
 
     check_result_place(out)
-    tuned = None if translators is None else mcr.Translators.load(translators)
+    tuned = None if translators is None else mcr.hooks.Translators.load(translators)
     loaded = model.load()
-    chosen = prompts.load(loaded)
+    texts = prompts.load(loaded)
     data = mcr.logit_lens(
-        loaded, chosen, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
+        loaded, texts, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
     )
     path = write_dataset(data, out)
     with showing(path):
         title = (
             f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
-            f"{len(chosen)} prompts, {sum(chosen.lengths):,} tokens (loss, entropy and KL in nats)"
+            f"{len(texts)} prompts, {sum(texts.lengths):,} tokens (loss, entropy and KL in nats)"
         )
-        summary = mcr.lens_summary(data)
+        summary = mcr.experiments.lens_summary(data)
         show_table(title, summary)
         show_list([f"Beware: {summary.attrs['not_finite']}"] if "not_finite" in summary.attrs else [])
         typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")

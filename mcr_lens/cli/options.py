@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mcr_lens.models import Model
     from mcr_lens.prompts import Prompts
 
-__all__ = ["ModelOptions", "PromptOptions", "RunOptions", "numbers", "words"]
+__all__ = ["ModelOptions", "PromptOptions", "ResultFile", "RunOptions", "numbers", "words"]
 
 Number = TypeVar("Number", int, float)
 
@@ -48,7 +49,7 @@ class ModelOptions:
 class PromptOptions:
     """Which prompts, and how many."""
 
-    prompts: Annotated[str, typer.Argument(help="A .jsonl/.json/.csv/.parquet/.txt file or hf:NAME.")]
+    prompts: Annotated[str, typer.Argument(help="A .jsonl/.json/.csv/.tsv/.parquet/.txt file or hf:NAME.")]
     field: Annotated[
         str | None, typer.Option(help="Column that holds the text.", rich_help_panel="Prompts")
     ] = None
@@ -66,6 +67,15 @@ class PromptOptions:
         str | None, typer.Option(help="Split of an hf: data set.", rich_help_panel="Prompts")
     ] = None
 
+    def __post_init__(self) -> None:
+        # Before a model is loaded.
+        from mcr_lens.prompts.batches import check_number
+        from mcr_lens.prompts.files import check_source
+
+        check_source(self.prompts, ".txt")
+        check_number("--n", self.n, 1, "ask for at least one prompt")
+        check_number("--max-tokens", self.max_tokens, 2, "a prompt needs at least 2 tokens")
+
     def load(self, model: "Model") -> "Prompts":
         """The prompts in the model's tokens; errors as ``mcr_lens.load_prompts``."""
         import mcr_lens as mcr
@@ -80,6 +90,26 @@ class PromptOptions:
             config=self.config,
             split=self.split,
         )
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """Where a result is saved; a file that is there is replaced only when that is asked for."""
+
+    out: Annotated[Path, typer.Option(help="Where to save the result (netCDF, .nc).")]
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")] = False
+
+    def __post_init__(self) -> None:
+        # Before a model is loaded.
+        from mcr_lens.result_files import check_result_place
+
+        check_result_place(self.out)
+        if self.out.suffix != ".nc":
+            raise InputError(f"--out {self.out}: a result is netCDF; name it {self.out.with_suffix('.nc')}")
+        if self.out.expanduser().is_file() and not self.overwrite:
+            raise InputError(
+                f"{self.out}: already there; choose another name, or replace it with --overwrite"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from mcr_lens.errors import InputError, one_line
 
 __all__ = ["plan"]
 
-_MOST = 10_000_000
 # Options for a file or data set of prompts.
 _OF_FILES = ("field", "max_tokens", "config", "split")
 
@@ -76,9 +75,6 @@ class PlanOptions:
 def plan(options: PlanOptions, run: RunOptions) -> None:
     """Predict the memory of a profile from the model's configuration, and say whether it fits."""
     settings = run.settings()
-    for name, value in (("--n", options.n), ("--tokens", options.tokens), ("--chunk", settings["chunk"])):
-        if value not in (None, "auto") and value > _MOST:
-            raise InputError(f"{name} {value:.3g}: use a number up to {_MOST:,}")
     if (options.prompts is None) == (options.tokens is None):
         raise InputError("give either PROMPTS or --tokens (with --n)")
     if options.tokens is not None and options.tokens < 2:

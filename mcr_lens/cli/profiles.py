@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
+from mcr_lens.cli.options import ModelOptions, PromptOptions, ResultFile, RunOptions
 from mcr_lens.cli.report import report_beside, said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
@@ -23,24 +23,24 @@ _BESIDE_THE_PAPER = (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where to save the profile.")] = Path("demo.nc"),
+    out: Annotated[Path, typer.Option(help="Where to save the profile (netCDF, .nc).")] = Path("demo.nc"),
     n: Annotated[int, typer.Option(help="Number of made-up word problems.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the word problems.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")] = False,
 ) -> None:
     """Profile the bundled model on made-up word problems, say what there is to see and write a report.
 
     The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
     """
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place
     from mcr_lens.viz import report as write_report
     from mcr_lens.viz._report import check_page
 
-    check_result_place(out)
+    ResultFile(out, overwrite)
     page = report_beside(out)
     check_page(page)
     model = mcr.load_model("tiny")
-    texts = mcr.word_problems(n, seed)
+    texts = mcr.prompts.word_problems(n, seed)
     prompts = mcr.Prompts.from_texts(texts, model, source=f"word_problems({n}, {seed})")
     path = _save_and_show(mcr.profile(model, prompts), out, _BESIDE_THE_PAPER)
     with showing(path):
@@ -52,15 +52,13 @@ def profile(
     model: ModelOptions,
     prompts: PromptOptions,
     run: RunOptions,
-    out: Annotated[Path, typer.Option(help="Where to save the profile (netCDF).")],
+    result: ResultFile,
 ) -> None:
     """Measure every depth, layer and head of a model on your prompts in one pass."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place
 
-    check_result_place(out)
     loaded = model.load()
-    _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), out)
+    _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), result.out)
 
 
 def _save_and_show(profile: "Profile", out: Path, *closing: str) -> Path:

@@ -71,9 +71,17 @@ def tasks(
     import pandas as pd
 
     import mcr_lens as mcr
+    from mcr_lens.prompts.batches import check_number
+    from mcr_lens.prompts.files import check_source
 
     if options.text is None and options.choices is None and options.labelled is None:
         raise InputError("nothing to do: give some of --text, --choices and --labelled")
+    if options.text is not None:
+        check_source(options.text, ".txt")
+        check_number("--n", options.n, 1, "ask for at least one document")
+    if options.labelled is not None:
+        check_source(options.labelled)
+        check_number("--n-labelled", options.n_labelled, 1, "ask for at least one text")
     if not 0 < keep <= 1:
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
@@ -82,7 +90,7 @@ def tasks(
     uses: list[Use] = []
     try:
         _measure(loaded, options, run, results, uses)
-        quality, best = mcr.quality_by_depth(uses), mcr.best_depth(uses, keep)
+        quality, best = mcr.tasks.quality_by_depth(uses), mcr.tasks.best_depth(uses, keep)
     except InputError as error:  # a later part, or depths that nothing can be said of
         if not results:
             raise
@@ -121,15 +129,17 @@ def _measure(
     from mcr_lens.experiments.tasks import read_documents
 
     settings = run.settings()
-    tuned = None if options.translators is None else mcr.Translators.load(options.translators)
+    tuned = None if options.translators is None else mcr.hooks.Translators.load(options.translators)
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)
-        data = mcr.lens_perplexity(model, texts, translators=tuned, max_tokens=options.window, **settings)
+        data = mcr.tasks.lens_perplexity(
+            model, texts, translators=tuned, max_tokens=options.window, **settings
+        )
         results["perplexity.nc"] = data
-        uses.append(mcr.perplexity_use(data))
+        uses.append(mcr.tasks.perplexity_use(data))
     if options.choices is not None:
-        data = mcr.multiple_choice(
+        data = mcr.tasks.multiple_choice(
             model,
             options.choices.split(","),
             translators=tuned,
@@ -139,11 +149,11 @@ def _measure(
             batch_size=settings["batch_size"],
         )
         results["choices.nc"] = data
-        uses += mcr.choice_uses(data, options.metric)
+        uses += mcr.tasks.choice_uses(data, options.metric)
     if options.labelled is not None:
         text, label = _column(options.text_column), _column(options.label_column)
         group = None if options.group_column is None else _column(options.group_column)
-        labelled = mcr.load_labelled(
+        labelled = mcr.prompts.load_labelled(
             options.labelled,
             model,
             text=text,
@@ -154,9 +164,9 @@ def _measure(
             config=options.labelled_config,
             split=options.labelled_split,
         )
-        data = mcr.linear_probes(model, *labelled, groups=labelled.groups, **settings)
+        data = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
         results["probes.nc"] = data
-        uses += mcr.probe_uses(data)
+        uses += mcr.tasks.probe_uses(data)
 
 
 def _column(name: str) -> str | int:

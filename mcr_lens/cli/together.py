@@ -1,8 +1,7 @@
-"""Several files in one folder, that appear together or not at all."""
+"""Several files in one folder, of which none appears before all are written."""
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,21 +33,18 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
 def appearing_together(folder: Path) -> Iterator[Path]:
     """A temporary folder for the block to write into; its files are moved to ``folder`` when it ends well.
 
-    Files of the same names are replaced, others stay. If anything fails, everything is as it was.
+    Files of the same names are replaced, others stay.
 
     Raises:
         InputError: when the place cannot be written.
     """
-    temporary = None
+    is_new = not folder.exists()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Inside the folder where there is one: only it need be writable, and it may be a disk of its own.
-        beside = folder if folder.is_dir() else folder.parent
-        temporary = Path(tempfile.mkdtemp(dir=beside, prefix=".", suffix=".part"))
-        made = temporary / "new"
-        made.mkdir()  # as readable as any other folder, which what mkdtemp makes is not
-        yield made
-        _move(made, folder, aside=temporary / "old")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as temporary:
+            yield Path(temporary)
+            for path in sorted(Path(temporary).iterdir()):
+                os.replace(path, folder / path.name)
     except (OSError, InputError) as error:
         cause = error.__cause__ if isinstance(error, InputError) else error
         if not isinstance(cause, OSError):
@@ -56,27 +52,6 @@ def appearing_together(folder: Path) -> Iterator[Path]:
         reason = cause.strerror or cause
         raise InputError(f"{folder}: cannot be written ({reason}); choose another place") from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move(made: Path, folder: Path, aside: Path) -> None:
-    """Rename into place what is complete; what stood there is put back if that fails."""
-    if not folder.exists():
-        os.rename(made, folder)
-        return
-    aside.mkdir()
-    placed: list[Path] = []
-    try:
-        for path in sorted(made.iterdir()):
-            place = folder / path.name
-            if os.path.lexists(place):
-                os.rename(place, aside / path.name)
-            os.rename(path, place)
-            placed.append(place)
-    except BaseException:
-        for place in placed:
-            place.unlink()
-        for path in aside.iterdir():
-            os.rename(path, folder / path.name)
-        raise
+        if is_new:
+            with contextlib.suppress(OSError):  # only an empty folder goes
+                folder.rmdir()

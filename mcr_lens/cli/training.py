@@ -1,7 +1,7 @@
 """``mcr-lens training``: profiles along training checkpoints, and when what appeared."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def training(
 ) -> None:
     """Profile every checkpoint of a training run; MODEL is 'tiny', a Pythia name or a folder of checkpoints.
 
-    A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
+    A run that was stopped goes on where it was: steps whose file is in the folder are not profiles again.
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
@@ -39,42 +39,42 @@ def training(
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
     check_place(out / FIGURE)
-    chosen: list[int] | Literal["all", "thinned"]
-    if steps == "all" or steps == "thinned":
-        chosen = steps
-    else:
-        chosen = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
+    wanted: Any = steps
+    if steps not in ("all", "thinned"):
+        wanted = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
-    found = checkpoints(model.model, chosen, **options)
+    sources = checkpoints(model.model, wanted, **options)
     # All checkpoints share one tokenizer.
-    tokens = prompts.load(found[-1].load())
+    tokens = prompts.load(sources[-1].load())
     try:
-        measured = mcr.profile_training(model.model, tokens, chosen, out=out, **run.settings(), **options)
+        profiles = mcr.experiments.profile_training(
+            model.model, tokens, wanted, out=out, **run.settings(), **options
+        )
     except KeyboardInterrupt as error:
-        there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in found)
+        there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(
-            f"mcr-lens: interrupted, {there} of {len(found)} steps are in {out}; the same command goes on "
+            f"mcr-lens: interrupted, {there} of {len(sources)} steps are in {out}; the same command goes on "
             "from here",
             err=True,
         )
         raise typer.Exit(130) from error
-    mcr.viz.training(measured).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
+    mcr.viz.training(profiles).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
     with showing(out):
-        show_table(measured.headline, _levels(measured))
-        if len(found) > 1:
-            show_list(str(mcr.appearance(measured)).split("\n"))
+        show_table(profiles.headline, _levels(profiles))
+        if len(sources) > 1:
+            show_list(str(mcr.experiments.appearance(profiles)).split("\n"))
         show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
 
 
-def _levels(measured: "Profile") -> "pd.DataFrame":
+def _levels(profiles: "Profile") -> "pd.DataFrame":
     """What each step reaches at most: a row a step."""
     import pandas as pd
 
     table = pd.DataFrame(
         {
-            "largest norm ratio": measured["norm_ratio"].mean("prompt").max("depth").to_series(),
-            "lowest entropy": measured["normalized_entropy"].mean("prompt").min("depth").to_series(),
-            "largest sink rate": measured.sink_rate().mean("prompt").max("layer").to_series(),
+            "largest norm ratio": profiles["norm_ratio"].mean("prompt").max("depth").to_series(),
+            "lowest entropy": profiles["normalized_entropy"].mean("prompt").min("depth").to_series(),
+            "largest sink rate": profiles.sink_rate().mean("prompt").max("layer").to_series(),
         }
     )
     return table.rename_axis("step")

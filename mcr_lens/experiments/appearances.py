@@ -8,9 +8,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases import MIN_ENTROPY_DROP, MIN_NORM_RATIO
+from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO, entropy_fall
 from mcr_lens.result import Profile
-from mcr_lens.stats.bootstrap import bootstrap_interval
+from mcr_lens.stats.bootstrap import bootstrap_interval, mean_of_prompts
+from mcr_lens.validate import check_fraction
 
 __all__ = ["Appearance", "appearance"]
 
@@ -62,42 +63,46 @@ def appearance(
     """
     if "step" not in run.data.dims or run.data.sizes["step"] < 2:
         raise InputError("appearance needs a profile with two or more steps: use profile_training")
-    if not 0 < share < 1:
-        raise InputError(f"share {share}: use a number between 0 and 1, such as 0.5")
-    steps = run.data.step.values
-    table = _per_prompt(run)
-    names = list(_LEAST)
-    pairs = list(combinations(range(len(names)), 2))
+    check_fraction("share", share, 0.5)
+    steps, table = run.data.step.values, _per_prompt(run)
+    names, n = list(_LEAST), len(_LEAST)
+    pairs = list(combinations(range(n), 2))
 
     def statistic(drawn: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.ndarray, "number"]:
         """Where each appears, and the lag of each pair, as indices of checkpoints."""
         at = _appear(_levels(drawn), share)
         return np.array([*at, *(at[second] - at[first] for first, second in pairs)])
 
-    levels = _levels(table)
-    found = statistic(table)
+    levels, at = _levels(table)[:, -1], statistic(table)
     low, high = bootstrap_interval(
         table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed
     )
-    dates = [
-        {"quantity": name, "level": float(levels[i, -1]), **_date(steps, found[i], low[i], high[i])}
-        for i, name in enumerate(names)
-    ]
-    lags = []
-    for (first, second), lag, least, most in zip(pairs, found[3:], low[3:], high[3:], strict=True):
-        known = not np.isnan(lag)
-        lags.append(
-            {
-                "first": names[first],
-                "second": names[second],
-                "checkpoints": lag,
-                "low": least,
-                "high": most,
-                "factor": _factor(steps, found[first], found[second]),
-                "together": bool(max(abs(least), abs(most)) <= 1) if known else None,
-            }
-        )
-    return Appearance(pd.DataFrame(dates).set_index("quantity"), pd.DataFrame(lags))
+    low, high = (np.where(np.isnan(at), np.nan, ends) for ends in (low, high))
+    dates = pd.DataFrame(
+        {
+            "level": levels,
+            "step": _at(steps, at[:n]),
+            "after": _at(steps, np.where(at[:n] >= 1, at[:n] - 1, np.nan)),
+            "low": _at(steps, low[:n]),
+            "high": _at(steps, high[:n]),
+        },
+        index=pd.Index(names, name="quantity"),
+    )
+    first, second = (dates.step.to_numpy()[list(places)] for places in zip(*pairs, strict=True))
+    lag, least, most = at[n:], low[n:], high[n:]
+    within_one = np.fmax(-least, most) <= 1
+    lags = pd.DataFrame(
+        {
+            "first": [names[i] for i, _ in pairs],
+            "second": [names[i] for _, i in pairs],
+            "checkpoints": lag,
+            "low": least,
+            "high": most,
+            "factor": second / np.where(first > 0, first, np.nan),
+            "together": [None if np.isnan(x) else bool(y) for x, y in zip(lag, within_one, strict=True)],
+        }
+    )
+    return Appearance(dates, lags)
 
 
 def _per_prompt(run: Profile) -> Float[np.ndarray, "prompt quantity step depth"]:
@@ -112,11 +117,8 @@ def _per_prompt(run: Profile) -> Float[np.ndarray, "prompt quantity step depth"]
 
 def _levels(table: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.ndarray, "quantity step"]:
     """How far each has come at every step, of the mean curves."""
-    there = ~np.isnan(table)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where no prompt has a value
-        ratio, entropy, rate = np.where(there, table, 0).sum(0) / there.sum(0)
-    fall = np.fmax.accumulate(entropy, axis=-1) - entropy
-    return np.stack([np.fmax.reduce(curves, axis=-1) for curves in (ratio, fall, rate)])
+    ratio, entropy, rate = mean_of_prompts(table)
+    return np.stack([np.fmax.reduce(curves, axis=-1) for curves in (ratio, entropy_fall(entropy), rate)])
 
 
 def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[np.ndarray, "quantity"]:
@@ -129,23 +131,10 @@ def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[n
     return np.where(final >= list(_LEAST.values()), at, np.nan)
 
 
-def _date(steps: np.ndarray, at: float, low: float, high: float) -> dict[str, float]:
-    def step(index: float) -> float:
-        return float("nan") if np.isnan(index) else float(steps[round(index)])
-
-    return {
-        "step": step(at),
-        "after": float("nan") if np.isnan(at) or at < 1 else step(at - 1),
-        "low": step(low if not np.isnan(at) else at),
-        "high": step(high if not np.isnan(at) else at),
-    }
-
-
-def _factor(steps: np.ndarray, first: float, second: float) -> float:
-    if np.isnan(first + second):
-        return float("nan")
-    one, other = (float(steps[round(at)]) for at in (first, second))
-    return other / one if one > 0 else float("nan")
+def _at(steps: np.ndarray, indices: Float[np.ndarray, "number"]) -> Float[np.ndarray, "number"]:
+    """The steps at these indices of checkpoints; NaN stays NaN."""
+    known = ~np.isnan(indices)
+    return np.where(known, steps[np.where(known, indices, 0).round().astype(int)], np.nan)
 
 
 def _dated(row: tuple) -> str:

@@ -1,7 +1,7 @@
 """A lens over a set of prompts: one dataset, with how it was made, and its curve over depth."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,12 @@ import xarray as xr
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.translators import Translators
-from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.hooks.interventions import described
+from mcr_lens.hooks.lenses.logit import LogitLens
+from mcr_lens.hooks.lenses.translators import Translators
+from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.models import Hook, Model
-from mcr_lens.not_finite import is_sound, not_finite_note
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
 
 __all__ = ["lens_summary", "logit_lens"]
@@ -63,16 +63,14 @@ def logit_lens(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> data = logit_lens(model, prompts, progress=False)
         >>> data.lens_loss.shape == (2, model.cfg.n_layers + 1), data.attrs["lens"]["kind"]
         (True, 'logit')
     """
+    options: dict[str, Any] = {"top_k": top_k, "per_token": per_token}
+    lens = LogitLens(model, **options) if translators is None else TunedLens(model, translators, **options)
     interventions = list(interventions)
-    if translators is None:
-        lens = LogitLens(model, top_k=top_k, per_token=per_token)
-    else:
-        lens = TunedLens(model, translators, top_k=top_k, per_token=per_token)
     data = measure(
         model, prompts, [lens], interventions, batch_size=batch_size, chunk=chunk, progress=progress
     )
@@ -115,6 +113,7 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
             with np.errstate(over="ignore"):
                 table["perplexity"] = np.exp(table[column])
     if note := not_finite_note(data, data.attrs.get("dtype")):
-        table["prompts"] = is_sound(data).sum("prompt").to_series()
+        known = data[next(name for name in ("lens_entropy", *present) if name in data)]
+        table["prompts"] = known.notnull().sum("prompt").to_series()
         table.attrs["not_finite"] = note
     return table

@@ -11,7 +11,8 @@ from scipy.special import ndtri, stdtrit
 from mcr_lens.errors import InputError
 from mcr_lens.phases import find_phases
 from mcr_lens.result import Profile
-from mcr_lens.stats.bootstrap import bootstrap_ends, check_resampling
+from mcr_lens.stats.bootstrap import bootstrap_ends
+from mcr_lens.validate import check_resampling
 
 __all__ = ["input_dependence"]
 
@@ -50,24 +51,23 @@ def input_dependence(
     """
     check_resampling(confidence, n_resamples, seed)
     _check(profiles)
-    phases = _phases(profiles)
     rows = []
-    for name, depths in phases.items():
+    for phase, depths in _phases(profiles).items():
         for measure in MEASURES:
             if all(measure in profile.data for profile in profiles.values()):
                 samples = [_values(profile, measure, depths) for profile in profiles.values()]
                 if samples[0].shape[1]:
-                    found = _row(samples, confidence, n_resamples, seed)
-                    rows.append({"phase": name, "measure": measure, **found})
+                    row = _row(samples, confidence, n_resamples, seed)
+                    rows.append({"phase": phase, "measure": measure, **row})
     return pd.DataFrame(rows)
 
 
 def _check(profiles: Mapping[str, Profile]) -> None:
     if len(profiles) < 2:
         raise InputError("give profiles of two or more kinds of text, as in {'prose': ..., 'code': ...}")
-    few = [name for name, profile in profiles.items() if profile.data.sizes["prompt"] < 2]
-    if few:
-        raise InputError(f"{few[0]}: one prompt has no spread, give two or more")
+    for kind, profile in profiles.items():
+        if profile.data.sizes["prompt"] < 2:
+            raise InputError(f"{kind}: one prompt has no spread, give two or more")
     models = {
         (profile.data.attrs.get("model"), profile.data.sizes["depth"], profile.data.sizes.get("head"))
         for profile in profiles.values()
@@ -78,23 +78,23 @@ def _check(profiles: Mapping[str, Profile]) -> None:
         )
 
 
-def _phases(profiles: Mapping[str, Profile]) -> dict[str, list[int]]:
+def _phases(profiles: Mapping[str, Profile]) -> dict[str, range]:
     """Depths of each phase, found in the mean over kinds; all depths as one where there are none."""
-    curves = ("norm_ratio", "normalized_entropy")
-    means = [profile.data[list(curves)].mean("prompt") for profile in profiles.values()]
-    found = find_phases(xr.concat(means, "prompt"), confidence=None)
-    last = means[0].sizes["depth"] - 1
-    spans = {"Mix": found.mix, "Compress": found.compress, "Refine": found.refine}
-    phases = {name: list(range(span[0], span[1] + 1)) for name, span in spans.items() if span is not None}
-    return phases if found.compress is not None else {"all depths": list(range(last + 1))}
+    curves = ["norm_ratio", "normalized_entropy"]
+    means = [profile.data[curves].mean("prompt") for profile in profiles.values()]
+    phases = find_phases(xr.concat(means, "prompt"), confidence=None)
+    if phases.compress is None:
+        return {"all depths": range(means[0].sizes["depth"])}
+    spans = {"Mix": phases.mix, "Compress": phases.compress, "Refine": phases.refine}
+    return {name: range(span[0], span[1] + 1) for name, span in spans.items() if span}
 
 
-def _values(profile: Profile, measure: str, depths: list[int]) -> Float[np.ndarray, "prompt place"]:
+def _values(profile: Profile, measure: str, depths: range) -> Float[np.ndarray, "prompt place"]:
     """One column for each head, or depth, of these depths."""
     data = profile[measure]
     along = "depth" if "depth" in data.dims else "layer"
-    chosen = data.sel({along: [depth for depth in depths if depth in data[along]]})
-    columns = chosen.transpose("prompt", ...).values.reshape(data.sizes["prompt"], -1)
+    places = data.sel({along: [depth for depth in depths if depth in data[along]]})
+    columns = places.transpose("prompt", ...).values.reshape(data.sizes["prompt"], -1)
     return columns[:, ~np.isnan(columns).any(0)]
 
 
@@ -110,14 +110,17 @@ def _row(
     rng = np.random.default_rng(seed)
     n = min(len(part) for part in samples)
     means = np.stack([part.mean(0) for part in samples])
-    variances = np.stack([part.var(0, ddof=1) for part in samples])
-    within, between = _spreads(variances, means, samples)
+    per_kind = np.array([part.var(0, ddof=1).mean() for part in samples])
+    # What means of so few prompts would differ by is taken off.
+    noise = per_kind / np.array([len(part) for part in samples])
+    within = float(per_kind.mean())
+    between = max(float(_length(means) ** 2 - noise.mean()), 0.0)
     of_resamples = [_resampled(part, n_resamples, rng) for part in samples]
     again_means, again_variances = (np.stack(parts) for parts in zip(*of_resamples, strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing differs at all
         # The spread that resamples are drawn from is the sample's own, n prompts being all there are.
         exact = np.mean([part.var(0).mean() for part in samples])
-        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, np.asarray(n), confidence)
+        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, n, confidence)
         inside = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
     moved = _length(again_means - means[:, None])
     # Tails of few prompts, as bootstrap_interval has them.
@@ -145,17 +148,6 @@ def _length(means: Float[np.ndarray, "kind *resample place"]) -> Float[np.ndarra
 
 def _share(within: float, between: float) -> float:
     return between / (within + between) if within + between > 0 else float("nan")
-
-
-def _spreads(
-    variances: Float[np.ndarray, "kind place"],
-    means: Float[np.ndarray, "kind place"],
-    samples: list[Float[np.ndarray, "prompt place"]],
-) -> tuple[float, float]:
-    """Variance within kinds and between them; what means of few prompts differ by is taken off."""
-    per_kind = variances.mean(-1)
-    noise = per_kind / np.array([len(part) for part in samples])
-    return float(per_kind.mean()), max(float(_length(means) ** 2 - noise.mean()), 0.0)
 
 
 def _resampled(

@@ -48,7 +48,7 @@ def profile_training(
         **options: for ``load_model``: ``backend``, ``dtype``, ``device``, ...
 
     Returns:
-        A profile with one more dimension, ``step``; ``mcr_lens.experiments.appearances`` says when what
+        A profile with one more dimension, ``step``; ``mcr_lens.experiments.appearance`` says when what
         appeared.
 
     Raises:
@@ -56,7 +56,7 @@ def profile_training(
 
     Example:
         >>> import mcr_lens as mcr
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), mcr.load_model("tiny"))
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), mcr.load_model("tiny"))
         >>> run = profile_training("tiny", prompts, [0, 20000], progress=False)
         >>> first, last = run["norm_ratio"].mean("prompt").max("depth").values
         >>> bool(last > 5 * first)

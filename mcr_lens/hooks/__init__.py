@@ -1,53 +1,5 @@
 """Lists of ``(hook name, function)``: observers that read, interventions that edit, and their context."""
 
-from mcr_lens.hooks.ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.block import block_attention_to
-from mcr_lens.hooks.context import BatchContext, current_context, running
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.look import PatternObserver
-from mcr_lens.hooks.observe import (
-    AttentionObserver,
-    Observer,
-    ResidualObserver,
-    WriteObserver,
-    depth_hook_name,
-)
-from mcr_lens.hooks.patch import mean_ablate, patch_activation, resample_ablate
-from mcr_lens.hooks.pool import POOLINGS, PooledStates
-from mcr_lens.hooks.prompt_table import PromptTable
-from mcr_lens.hooks.record import ActivationRecorder, Activations
-from mcr_lens.hooks.sequence import growing
-from mcr_lens.hooks.translators import Translators
-from mcr_lens.hooks.tuned_lens import TunedLens
+import lazy_loader
 
-__all__ = [
-    "POOLINGS",
-    "ActivationRecorder",
-    "Activations",
-    "Answer",
-    "AnswerLens",
-    "AttentionObserver",
-    "BatchContext",
-    "LogitLens",
-    "Observer",
-    "PatternObserver",
-    "PooledStates",
-    "PromptTable",
-    "ResidualObserver",
-    "Translators",
-    "TunedLens",
-    "WriteObserver",
-    "ablate_attention_write",
-    "ablate_mlp_write",
-    "block_attention_to",
-    "clamp_norm",
-    "current_context",
-    "depth_hook_name",
-    "growing",
-    "mean_ablate",
-    "patch_activation",
-    "resample_ablate",
-    "running",
-    "zero_dimensions",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,21 +1,24 @@
 """Where am I? What a plain ``(hook name, function)`` cannot know of the tensor it is given.
 
 A hook sees a block of rows: perhaps one chunk of a long prompt, perhaps padded, its prompts perhaps
-reordered. The engine says which, here; a forward pass outside the engine gets the default, in which the
-block starts at position 0 and every row is real. So a position means a position in the prompt
-everywhere, and -1 its last real token.
+reordered. The engine says which, here. In a forward pass outside the engine the KV cache and the attention
+mask of the pass say it, for models that are followed (``models/passes.py``). So a position means a position
+in the prompt everywhere, and -1 its last real token.
 """
 
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["BatchContext", "current_context", "is_running", "running"]
+from mcr_lens.models.passes import current_pass
+
+__all__ = ["GROWING", "BatchContext", "context_at", "current_context", "running"]
 
 
 @dataclass(frozen=True)
@@ -23,19 +26,25 @@ class BatchContext:
     """The block of rows that the current forward pass runs on.
 
     Attributes:
-        offset: position in the prompt of the block's first row.
+        offset: tokens of the sequence before the block's first row.
         lengths: real tokens of each prompt, all chunks together; ``None``: as many as the block has.
         prompts: index of each row's prompt in the set that is measured; ``None`` outside the engine.
         tokens: token ids of the whole padded prompts, all chunks together; ``None`` outside the engine.
+        mask: where the tokens so far are real; ``None``: everywhere, up to ``lengths``.
+        grows: whether tokens may follow, so that a position which is not there is waited for.
     """
 
     offset: int = 0
     lengths: Int[Tensor, "batch"] | None = None
     prompts: tuple[int, ...] | None = None
     tokens: Int[Tensor, "batch pos"] | None = None
+    mask: Bool[Tensor, "batch pos"] | None = None
+    grows: bool = False
 
     def prompt_lengths(self, batch: int, rows: int) -> Int[Tensor, "batch"]:
         """Real tokens of each prompt, for a block of ``(batch, rows)``."""
+        if self.mask is not None:
+            return self.mask.sum(1)
         if self.lengths is None:
             return torch.full((batch,), self.offset + rows)
         return self.lengths
@@ -44,17 +53,23 @@ class BatchContext:
         """True when no prompt goes on after a block of ``rows`` rows."""
         return self.lengths is None or self.offset + rows >= int(self.lengths.max())
 
-    def rows_at(self, position: int, batch: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Where a position of the prompt sits in a block: ``(prompts, rows)``, aligned indices.
+    def real_rows(self, batch: int, rows: int) -> Bool[Tensor, "batch rows"]:
+        """Which rows of the block are real tokens."""
+        if self.mask is not None:
+            return self.mask[:, self.offset : self.offset + rows]
+        lengths = self.prompt_lengths(batch, rows).cpu()
+        return torch.arange(rows)[None] + self.offset < lengths[:, None]
 
-        A negative position counts from each prompt's last real token. Prompts whose token is not in
-        this block are left out, so the indices may be empty.
-        """
-        lengths = self.prompt_lengths(batch, rows)
-        at = lengths + position if position < 0 else torch.full((batch,), position)
-        inside = (at >= self.offset) & (at < self.offset + rows) & (at < lengths) & (at >= 0)
-        (prompts,) = torch.nonzero(inside, as_tuple=True)
-        return prompts, at[prompts] - self.offset
+    def columns(self, prompts: Int[Tensor, "n"], positions: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+        """Where positions of prompts stand in the sequence, padding counted."""
+        if self.mask is None:
+            return positions
+        real = self.mask[prompts]
+        return (real & (real.cumsum(1) == positions[:, None] + 1)).int().argmax(1)
+
+    def positions(self, prompts: Int[Tensor, "n"], columns: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+        """The converse of ``columns``, for real tokens."""
+        return columns if self.mask is None else self.mask.cumsum(1)[prompts, columns] - 1
 
     def owners(self, which: Int[Tensor, "chosen"]) -> tuple[int, ...] | None:
         """Whose the chosen rows of the batch are, for ``PromptTable.add``; ``None`` outside the engine."""
@@ -62,16 +77,27 @@ class BatchContext:
 
 
 _CURRENT: ContextVar[BatchContext | None] = ContextVar("mcr_lens_batch_context", default=None)
+# Set by ``mcr_lens.generating``.
+GROWING: ContextVar[bool] = ContextVar("mcr_lens_growing", default=False)
 
 
 def current_context() -> BatchContext:
-    """The context of the forward pass that is running."""
+    """What the engine says; outside of it the default, a whole prompt without padding."""
     return _CURRENT.get() or BatchContext()
 
 
-def is_running() -> bool:
-    """True inside ``running``: somebody knows where in its prompts the forward pass stands."""
-    return _CURRENT.get() is not None
+def context_at(hook_point: Any) -> BatchContext | None:
+    """Where the block stands that a hook point fires on; ``None`` where nobody can say."""
+    context = _CURRENT.get()
+    if context is not None:
+        return context
+    here = current_pass(hook_point)
+    if here is None:
+        return None
+    mask = None if here.mask is None else here.mask.bool().cpu()
+    if mask is not None and mask.all():
+        mask = None
+    return BatchContext(here.offset, mask=mask, grows=GROWING.get() or here.offset > 0)
 
 
 @contextlib.contextmanager

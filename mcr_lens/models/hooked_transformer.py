@@ -30,9 +30,12 @@ def supports_name(name: str) -> bool:
 
 
 def similar_names(name: str) -> list[str]:
-    """Names that load, at most two, for one that does not."""
+    """The nearest official name, or ``"tiny"``, for a name that is neither."""
     official = [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
-    return difflib.get_close_matches(name, ["tiny", *official], n=2)
+    near = difflib.get_close_matches(name, official, n=1) or difflib.get_close_matches(
+        name, ["tiny"], cutoff=0.5
+    )
+    return [] if name in near else near
 
 
 def from_name(name: str, options: dict[str, Any]) -> Model:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
@@ -17,7 +17,6 @@ __all__ = [
     "cache_fault",
     "layer_windows",
     "model_facts",
-    "owner_of",
     "record_origin",
     "require",
     "require_cache",
@@ -185,7 +184,6 @@ def _check(model: Model, origin: _Origin) -> ModelFacts:
         attention_chunk=attention_chunk,
     )
     _KNOWN[model] = _Known(origin, state, hooks, facts)
-    _record_owner(model, facts)
     return facts
 
 
@@ -235,22 +233,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_in_words, value))}]"
     return str(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
-
-
-# A plain hook is handed its hook point and no more: these lead from there to the facts. They go with the
-# spy of interventions.
-_OWNERS: WeakKeyDictionary[Any, tuple[ref[Any], ModelFacts]] = WeakKeyDictionary()
-
-
-def _record_owner(model: Model, facts: ModelFacts) -> None:
-    for name, point in model.hook_dict.items():
-        if name.endswith("attn.hook_pattern"):
-            _OWNERS[point] = (ref(model), facts)
-
-
-def owner_of(hook_point: Any) -> tuple[Model, ModelFacts] | None:
-    """The model that an attention pattern's hook point belongs to, with its facts; ``None`` if unknown."""
-    # In compatibility mode the bridge hands its hooks a stand-in with another name.
-    owner = _OWNERS.get(getattr(hook_point, "_target", hook_point))
-    model = None if owner is None else owner[0]()
-    return None if owner is None or model is None else (model, owner[1])

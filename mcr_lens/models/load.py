@@ -19,13 +19,14 @@ from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.models.info import model_facts, record_origin, require
 from mcr_lens.models.load_checks import (
     bundled_step,
+    check_device,
     complete_weights,
     model_folder,
     no_decoder,
     refuse_folder,
     tensors_only,
-    usable_device,
 )
+from mcr_lens.models.passes import follow
 from mcr_lens.tiny import write_checkpoint
 
 __all__ = ["load_model"]
@@ -72,9 +73,10 @@ def load_model(
             raise InputError(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
-        model_facts(source)
+        follow(source, model_facts(source).failed_checks)
         return source
-    options = {"dtype": _dtype(dtype), "device": usable_device(device), **kwargs}
+    check_device(device)
+    options = {"dtype": _dtype(dtype), "device": device, **kwargs}
     if device_map is not None:
         if backend == "hooked_transformer":
             raise InputError("device_map works through the bridge: use backend='bridge'")
@@ -87,6 +89,7 @@ def load_model(
         model.cfg.device = "cpu"
     record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
+    follow(model, model_facts(model).failed_checks)
     return model
 
 
@@ -151,8 +154,7 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
             if "tokenizer" in str(error) and not list(Path(source).glob("*token*")):
                 way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
             raise InputError(f"{source}: could not be loaded ({reason}); {way_out}") from error
-        near = hooked_transformer.similar_names(source)
-        guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        guess = "".join(f"; did you mean {name!r}?" for name in hooked_transformer.similar_names(source))
         place = f"from the local cache, and {silence}, or use" if silence else f"({reason}); use"
         raise InputError(
             f"{source}: could not be loaded {place} 'tiny', a local Hugging Face folder, or a name that "

@@ -223,7 +223,9 @@ def plan(
             "they are stored, loaded by you and handed in."
         )
     n = sizes.parameters
-    parameters = f"{n / 1e9:.3g} billion" if n >= 999.5e6 else f"{n / 1e6:.3g} million"
+    parameters = (
+        f"{n / 1e9:.3g} billion" if n >= 999.5e6 else f"{n / 1e6:.3g} million" if n >= 1e6 else f"{n:,}"
+    )
     headline = (
         f"{name}: {parameters} parameters, {sizes.n_layers} layers x {sizes.n_heads} heads, d_model "
         f"{sizes.d_model}; {len(tokens)} prompts of up to {longest} tokens, {sum(tokens):,} in all"

@@ -96,8 +96,8 @@ def read_sizes(
         raise
     except Exception as error:  # missing, broken, of an unknown type, behind no network, of no possible size
         raise InputError(
-            f"{name}: no decoder language model can be made of its configuration ({one_line(error, 160)}); "
-            "give the name of a model that can be reached, or a folder with its config.json"
+            f"{name}: its configuration cannot be read, or makes no decoder language model "
+            f"({one_line(error, 160)}); give a model that can be reached, or a folder with its config.json"
         ) from error
 
 

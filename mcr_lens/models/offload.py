@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module
-from mcr_lens.models.load_checks import usable_device
+from mcr_lens.models.load_checks import check_device
 
 __all__ = ["offload"]
 
@@ -58,7 +58,8 @@ def offload(
         raise InputError("the model is offloaded already")
     if len({parameter.device for parameter in parameters}) > 1 or parameters[0].is_meta:
         raise InputError('the model is spread over devices: load it with device="cpu" to offload it')
-    target = usable_device(device) or parameters[0].device
+    check_device(device)
+    target = torch.empty(0, device=device or parameters[0].device).device
     kept = [_keep(block, None if folder is None else Path(folder).expanduser() / f"block_{i}.safetensors")
             for i, block in enumerate(blocks)]  # fmt: skip
     for block, bring in zip(blocks, kept, strict=True):

@@ -98,22 +98,19 @@ def change_points(
         sum over segments and curves of (curve - its mean in the segment)^2  +  penalty * change points
 
     is smallest, over all segmentations (dynamic programming, so it is exact). Scores count in their own
-    unit, 0 to 1; the norm ratio counts 1 for a factor of 100. So the number of segments is chosen by the
-    penalty: a change between long segments needs ``sum over curves of change^2 > penalty * (1/n + 1/m)``
-    with ``n`` and ``m`` their numbers of depths, and a single depth that stands out, which takes two change
-    points, about 0.45 in one curve at the default of 0.1. The units are absolute, so that a flat profile
-    has no change point however little noise there is; a long even slope is cut into a few steps, for which
-    the intervals are wide.
+    unit, 0 to 1; the norm ratio counts 1 for a factor of 100. The penalty chooses the number of segments: a
+    change between long segments needs ``sum over curves of change^2 > penalty * (1/n + 1/m)`` with ``n`` and
+    ``m`` their numbers of depths; a single depth that stands out needs about 0.45 in one curve at the
+    default. A flat profile has no change point, however little noise there is; a long even slope is cut into
+    a few steps, for which the intervals are wide.
 
-    **Against the phases.** ``find_phases`` is the definition of the phases: thresholds on norm and entropy.
-    Change points do without them and see attention too, and so they are a check and the finer picture: a
-    boundary that is also a change point (``table()`` names it) is an abrupt one; a boundary that is none
-    lies on a slope; change points that are no boundary are stages within a phase, or heads that change
-    where neither norm nor entropy does.
+    **Against the phases.** ``find_phases`` defines the phases, by thresholds on norm and entropy. Change
+    points do without them and see attention too. A boundary that is also a change point (``table()`` names
+    it) is an abrupt one; a boundary that is none lies on a slope; other change points are stages within a
+    phase, or heads that change where neither norm nor entropy does.
 
     What belongs to a layer stands at the depth that the layer reads: a norm written in layer ``l`` and
-    sinks in layer ``l + 1`` both change at depth ``l + 1``. The last depth is read by no layer; what is
-    NaN counts nothing.
+    sinks in layer ``l + 1`` both change at depth ``l + 1``. What is NaN counts nothing.
 
     Args:
         profile: a profile or its dataset.
@@ -143,9 +140,9 @@ def change_points(
     """
     check_positive("penalty", penalty, PENALTY)
     data = dataset_of(profile)
-    kept, by_prompt = joint_curves(data, curves)
+    names, by_prompt = joint_curves(data, curves)
     table = prompts_with_values(by_prompt)
-    units = np.array([_UNIT.get(name, 1.0) for name in kept])[:, None]
+    units = np.array([_UNIT.get(name, 1.0) for name in names])[:, None]
     n, mean = len(table), mean_of_prompts(by_prompt)
     depths = np.flatnonzero(segment(mean / units, penalty)).tolist()
     points, same = tuple(map(Place, depths)), float("nan")
@@ -157,8 +154,8 @@ def change_points(
     spans = {"compression": phases.compress, "refinement": phases.refine}
     return ChangePoints(
         points=points,
-        segments=_segments(mean, depths, kept),
-        curves=kept,
+        segments=_segments(mean, depths, names),
+        curves=names,
         penalty=penalty,
         confidence=confidence,
         n_prompts=n,
@@ -197,12 +194,12 @@ def segment(
         start[..., stop] = (cost <= cost.min(-1, keepdims=True) + _TIE).argmax(-1)
         best[..., stop] = cost.min(-1)
     # Back from the end: which depth begins the last segment, which the one before it.
-    begun = np.zeros(best.shape, dtype=bool)
+    begins = np.zeros(best.shape, dtype=bool)
     stop = np.full((*start.shape[:-1], 1), n_depths, dtype=np.intp)
     for _ in range(n_depths):
         stop = np.take_along_axis(start, stop, -1)
-        np.put_along_axis(begun, stop, True, -1)
-    return begun[..., :n_depths] & (np.arange(n_depths) > 0)
+        np.put_along_axis(begins, stop, True, -1)
+    return begins[..., :n_depths] & (np.arange(n_depths) > 0)
 
 
 def _cumulative(values: Float[np.ndarray, "*set curve depth"]) -> np.ndarray:

@@ -37,27 +37,24 @@ def correlations(
     """Correlation over depth of the change of norm with the change of entropy, sink rate and mixing.
 
     **What changes where.** The change of the norm at depth ``d`` is ``ln norm(d) - ln norm(d - 1)``, what
-    block ``d - 1`` does to it, of the sink token's norm (the paper's BOS norm) or of its ratio to the
-    others. Entropy changes in the same way. A layer's sink rate and mixing score (means over heads) stand
-    at the depth that the layer reads: their change at depth ``d`` is that from layer ``d - 1`` to layer
-    ``d``. So a norm written by block ``d - 1`` and sinks that appear in the next layer, the first that can
-    see it, change together; the last depth has no such change and is left out for them.
+    block ``d - 1`` does to the sink token's norm, or to its ratio to the others. Entropy changes in the same
+    way. A layer's sink rate and mixing score (means over heads) stand at the depth that the layer reads. So
+    a norm written by block ``d - 1`` and sinks that appear in the next layer, the first that can see it,
+    change together; the last depth is left out for them.
 
     **Two levels.** ``"pooled"`` is the correlation of the changes averaged over prompts. ``"per prompt"`` is
     the mean over prompts of each prompt's own correlation, and ``sd`` how these differ.
 
     **Two uncertainties.** ``low`` and ``high`` are bootstrap intervals over prompts: other prompts, the same
-    model. ``p`` asks whether changes along depth could go together by chance; there the unit is the
-    depth, and its neighbours are alike. So one series is shifted along the other, all prompts by the same
-    number of depths, as they share the model and are no independent evidence::
+    model. ``p`` asks whether changes along depth could go together by chance. There the unit is the depth,
+    and its neighbours are alike: one series is shifted along the other, in all prompts alike::
 
         p = share of the n shifts, 0 included, with |r| at least that observed
 
-    (the larger of two such shares, see ``mcr_lens.stats.shift_test``). This holds for series that
-    are alike all along the depth. Where both change most in the first and last layers, for whatever
-    reasons of their own, p is too small: in simulations with larger changes at both ends it fell below 0.05
-    in a third of the draws. Look at the curves before believing it. It cannot be below
-    ``smallest_p = 1 / n``: 0.1 for a model of 10 layers, 0.03 for one of 32.
+    (the larger of two such shares, see ``mcr_lens.stats.shift_test``). This holds for series that are alike
+    all along the depth. Where both change most in the first and last layers, for reasons of their own, p is
+    too small: in simulations it fell below 0.05 in a third of the draws. Look at the curves before believing
+    it. ``smallest_p = 1 / n`` is 0.1 for a model of 10 layers, 0.03 for one of 32.
     **One model of few layers cannot show such a correlation to be significant, however large it is.**
     ``p_adjusted`` corrects for the number of outcomes within a level and a method. Levels and methods are
     four readings of the same questions: choose one before looking.
@@ -69,8 +66,7 @@ def correlations(
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
-        correction: see ``mcr_lens.stats.adjusted``. Holm by default: with so few outcomes it costs
-            less than ``"by"`` and holds under any dependence too.
+        correction: see ``mcr_lens.stats.adjusted``. With so few outcomes Holm's costs less than ``"by"``.
         confidence: coverage aimed at by the intervals.
         n_resamples: of the bootstrap; all shifts are always used.
         seed: of the bootstrap.

@@ -89,14 +89,14 @@ def joint_curves(
     unknown = [name for name in names if name not in CURVES]
     if unknown:
         raise InputError(f"no curve {unknown[0]!r}: use some of {', '.join(CURVES)}")
-    kept = tuple(
+    present = tuple(
         name for name in names if name in ("log_norm_ratio", "normalized_entropy") or "sink_score" in data
     )
-    if not kept:
+    if not present:
         raise InputError(f"this profile has none of the curves {', '.join(names) or '(none given)'}")
     n_depths = data.sizes["depth"]
-    curves = np.full((data.sizes["prompt"], len(kept), n_depths), np.nan)
-    for place, name in enumerate(kept):
+    curves = np.full((data.sizes["prompt"], len(present), n_depths), np.nan)
+    for place, name in enumerate(present):
         values = by_prompt(data, name)
         curves[:, place, : values.shape[1]] = values
-    return kept, curves
+    return present, curves

@@ -20,6 +20,7 @@ __all__ = [
     "emergence_layers",
     "emergence_stages",
     "named_layers",
+    "stages",
 ]
 
 MIN_SHARE = 0.2
@@ -53,7 +54,7 @@ def emergence_stages(
     Raises:
         InputError: for a profile without writes, or several profiles at once.
     """
-    return _stages(profile, min_share, min_norm_ratio)[0]
+    return stages(profile, min_share, min_norm_ratio)[0]
 
 
 def dissipation_stages(
@@ -68,7 +69,7 @@ def dissipation_stages(
     Raises:
         InputError: for a profile without writes, or several profiles at once.
     """
-    return _stages(profile, min_share, min_norm_ratio)[1]
+    return stages(profile, min_share, min_norm_ratio)[1]
 
 
 def emergence_layers(
@@ -117,7 +118,8 @@ def named_layers(
     )
 
 
-def _stages(profile: ProfileLike, min_share: float, min_norm_ratio: float) -> tuple[list[Stage], list[Stage]]:
+def stages(profile: ProfileLike, min_share: float, min_norm_ratio: float) -> tuple[list[Stage], list[Stage]]:
+    """Emergence and dissipation stages; see the two functions of these names."""
     data = dataset_of(profile)
     if "mlp_write_norm" not in data:
         raise InputError("this profile has no writes (its self-check failed): no layers to name")

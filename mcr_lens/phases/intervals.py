@@ -75,17 +75,15 @@ class PhaseIntervals:
         (1 - confidence) / 2 of the resamples do, is a "possible" emergence or dissipation layer, with the
         share of resamples that name it and no interval.
         """
-        also_written, also_removed = self._possible()
         rows = [
             ("mixing ends", self.begins, -1),
             ("compression begins", self.begins, 0),
             ("compression ends", self.ends, 0),
             ("refinement begins", self.ends, 1),
-            *(("emergence layer", stage, 0) for stage in self.emergence or ()),
-            *(("possible emergence layer", layer, 0) for layer in also_written),
-            *(("dissipation layer", stage, 0) for stage in self.dissipation or ()),
-            *(("possible dissipation layer", layer, 0) for layer in also_removed),
         ]
+        for noun, stages, possible in self._stages():
+            rows += [(f"{noun} layer", place, 0) for place in stages]
+            rows += [(f"possible {noun} layer", place, 0) for place in possible]
         table = pd.DataFrame(
             [
                 [name, *(self._moved(end, by) for end in (at.place, at.low, at.high)), at.named, at.found]
@@ -96,21 +94,25 @@ class PhaseIntervals:
         )
         return table.astype(dict.fromkeys(["place", "low", "high"], "Int64")).set_index("boundary")
 
-    def _possible(self) -> tuple[list[Place], list[Place]]:
-        """Emergence and dissipation layers that were not found, but which the data do not rule out."""
+    def _stages(self) -> list[tuple[str, tuple[Place, ...], list[Place]]]:
+        """Layers that were found, and those that were not, but which the data do not rule out."""
         rare = (1 - self.confidence) / 2
-        emergence, dissipation = (
-            [
-                Place(layer, named=share)
-                for layer, share in named.items()
-                if share >= rare and layer not in {stage.place for stage in stages or ()}
-            ]
-            for stages, named in (
-                (self.emergence, self.emergence_named),
-                (self.dissipation, self.dissipation_named),
-            )
+        kinds = (
+            ("emergence", self.emergence or (), self.emergence_named),
+            ("dissipation", self.dissipation or (), self.dissipation_named),
         )
-        return emergence, dissipation
+        return [
+            (
+                noun,
+                stages,
+                [
+                    Place(layer, named=share)
+                    for layer, share in named.items()
+                    if share >= rare and layer not in {stage.place for stage in stages}
+                ],
+            )
+            for noun, stages, named in kinds
+        ]
 
     def _moved(self, end: int | None, by: int) -> int | None:
         """The neighbouring depth, if the model has it."""
@@ -125,11 +127,9 @@ class PhaseIntervals:
         ]
         if self.begins and self.ends:
             lines.append(f"  compression begins at depth {self.begins} and ends at depth {self.ends}")
-        if self.emergence is not None and self.dissipation is not None:
-            also_written, also_removed = self._possible()
-            written = _stages("written in", self.emergence, also_written)
-            removed = _stages("taken back in", self.dissipation, also_removed)
-            lines.append(f"  sink token's norm {written}; {removed}")
+        if self.emergence is not None:
+            written, removed = (_in_words(stages, possible) for _, stages, possible in self._stages())
+            lines.append(f"  sink token's norm written in {written}; taken back in {removed}")
         return "\n".join(lines)
 
 
@@ -219,13 +219,13 @@ def matched_places(
     return matched
 
 
-def _stages(how: str, stages: tuple[Place, ...], possible: list[Place]) -> str:
+def _in_words(stages: tuple[Place, ...], possible: list[Place]) -> str:
     """The stages that were found, and the layers that many resamples name besides."""
     listed = [f"{stage} ({_percent(stage.named)})" for stage in stages]
     others = [f"{at} ({_percent(at.named)})" for at in possible]
     several = f"{len(stages)} stages, " if len(stages) > 1 else ""
     text = f"{several}layer{'s' * (len(stages) > 1)} {', '.join(listed)}" if stages else "no single layer"
-    return f"{how} {text}" + (f", in some resamples also {', '.join(others)}" if others else "")
+    return text + (f", in some resamples also {', '.join(others)}" if others else "")
 
 
 def _percent(share: float) -> str:

@@ -47,22 +47,22 @@ def constancy(
         InputError: without any profile, for profiles of different depth, or several profiles in one.
     """
     if isinstance(profiles, Mapping) and not isinstance(profiles, xr.Dataset):
-        named = {str(name): dataset_of(profile) for name, profile in profiles.items()}
+        data_sets = {str(name): dataset_of(profile) for name, profile in profiles.items()}
     else:
-        named = {"": dataset_of(profiles)}
-    if not named:
+        data_sets = {"": dataset_of(profiles)}
+    if not data_sets:
         raise InputError("no profile to compare: give one, or several by name")
-    depths = {name: data.sizes["depth"] - 1 for name, data in named.items()}
+    depths = {name: data.sizes["depth"] - 1 for name, data in data_sets.items()}
     if len(set(depths.values())) > 1:
         raise InputError(f"profiles of {depths} layers are not of one model: compare each model by itself")
     thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
     rows, of_means = {}, []
-    for name, data in named.items():
+    for name, data in data_sets.items():
         own, mean = _places(data, thresholds, single=True), _places(data, thresholds, single=False)
         of_means.append(mean)
         for boundary, places in own.items():
             rows[name, boundary] = {"of_mean": mean[boundary][0], **_constancy(places)}
-    if len(named) > 1:
+    if len(data_sets) > 1:
         for boundary in dict.fromkeys(key for mean in of_means for key in mean):
             places = np.array([mean[boundary][0] if boundary in mean else np.nan for mean in of_means])
             rows[OVER_DATA_SETS, boundary] = {"of_mean": np.nan, **_constancy(places)}
@@ -70,7 +70,7 @@ def constancy(
     table = pd.DataFrame(list(rows.values()), index=index)
     table = table.astype(dict.fromkeys(["of_mean", "mode", "lowest", "highest"], "Int64"))
     table.attrs = {**thresholds._asdict()}
-    return table if len(named) > 1 else table.droplevel(0)
+    return table if len(data_sets) > 1 else table.droplevel(0)
 
 
 def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str, Float[np.ndarray, "case"]]:
@@ -81,10 +81,10 @@ def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str,
         curves = [curve[measured] for curve in curves]
     else:
         curves = [mean_of_prompts(curve)[None] for curve in curves]
-    found = boundaries(curves, thresholds)
-    places = {"compression begins": found.begins, "compression ends": found.ends}
-    if found.layers is not None:
-        written, removed = found.layers
+    begins, ends, layers = boundaries(curves, thresholds)
+    places = {"compression begins": begins, "compression ends": ends}
+    if layers is not None:
+        written, removed = layers
         last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
         places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
         places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)
@@ -92,14 +92,14 @@ def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str,
 
 
 def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
-    have = places[~np.isnan(places)]
-    share = {"having": len(have) / len(places) if len(places) else np.nan, "n": len(places)}
-    if not len(have):
+    there = places[~np.isnan(places)]
+    share = {"having": len(there) / len(places) if len(places) else np.nan, "n": len(places)}
+    if not len(there):
         return dict.fromkeys(("mode", "at_mode", "lowest", "highest"), np.nan) | share
-    values, counts = np.unique(have, return_counts=True)
+    values, counts = np.unique(there, return_counts=True)
     return {
         "mode": values[counts.argmax()],
-        "at_mode": counts.max() / len(have),
-        "lowest": have.min(),
-        "highest": have.max(),
+        "at_mode": counts.max() / len(there),
+        "lowest": there.min(),
+        "highest": there.max(),
     } | share

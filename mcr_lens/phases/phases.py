@@ -14,7 +14,7 @@ from mcr_lens.phases.compression import (
     other_valleys,
 )
 from mcr_lens.phases.curves import ProfileLike, dataset_of
-from mcr_lens.phases.emergence import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases.emergence import MIN_SHARE, Stage, stages
 from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
 from mcr_lens.stats.bootstrap import mean_of_prompts
 
@@ -95,14 +95,12 @@ def find_phases(
     The fall of normalized entropy at a depth is taken from the highest value at or before it. There is
     a compression phase when the fall reaches ``min_entropy_drop`` at a depth whose norm ratio is at
     least ``min_norm_ratio``. It is the run of depths around the deepest such fall that keep at least
-    half of it: refinement begins where half of the fall has been regained. Mixing is what lies before,
-    refinement what lies after: two boundaries make the three phases, and there is no other definition
-    of them here (``change_points`` is held against it, never mixed into it). Where the norm comes and goes
-    more than once, what else is compressed is told in ``other_valleys``.
+    half of it. Mixing is what lies before, refinement what lies after. Where the norm comes and goes more
+    than once, ``other_valleys`` holds what else is compressed.
 
     For the intervals whole prompts are drawn anew, the curves averaged and everything found again; see
-    ``PhaseIntervals``. The interval is about the curve of the mean over all such prompts, which is
-    not the same as where most single prompts have it: for those see ``constancy``.
+    ``PhaseIntervals``. They are about the curve of the mean over all such prompts; for where most single
+    prompts have the boundaries see ``constancy``.
 
     Args:
         profile: a profile or its dataset.
@@ -138,8 +136,7 @@ def find_phases(
     last = int(np.flatnonzero(~(np.isnan(ratio) & np.isnan(entropy))).max(initial=0))
     written = removed = intervals = None
     if of_mean.layers is not None:
-        written = tuple(emergence_stages(data, min_share, min_norm_ratio))
-        removed = tuple(dissipation_stages(data, min_share, min_norm_ratio))
+        written, removed = map(tuple, stages(data, min_share, min_norm_ratio))
     if confidence is not None:
         intervals = phase_intervals(curves, of_mean, thresholds, confidence, n_resamples, seed)
     return Phases(

@@ -26,9 +26,8 @@ def first_singular_value(
         aligned rest  alpha R / sigma_1^2   = alpha / ((1 + c) p_1)
         neither       1 - the two, by the theorem not below 0: sigma_1 points elsewhere
 
-    "sink token" near 1 is the regime in which the mass alone makes the valley; "aligned rest" is what the
-    other tokens add by pointing along it; a large "neither" means that the dominant direction is not the
-    sink token's.
+    "sink token" near 1: the mass alone makes the valley. "aligned rest": what the other tokens add by
+    pointing along it. A large "neither": the dominant direction is not the sink token's.
 
     Args:
         profile: a profile with the raw estimator, or its dataset.

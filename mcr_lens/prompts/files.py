@@ -1,19 +1,42 @@
-"""Files of texts as they are written: bytes to text, to JSON values, to the cells of a table."""
+"""Texts and tables as they lie on a disk or on the hub: one reader for prompts and for labelled texts."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcr_lens.errors import InputError, one_line
+from mcr_lens.models.hub import hub_or_cache
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["json_rows", "listed", "read_cells", "read_parquet", "read_text", "refuse_twice"]
+__all__ = ["check_source", "load_split", "name_list", "read_table", "read_text"]
+
+_TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+def check_source(source: str | Path, *more: str) -> Path | None:
+    """The file that a source names; ``None`` for ``hf:NAME``. Nothing is read.
+
+    Raises:
+        InputError: for a file that does not exist, or of a kind that is neither a table nor among ``more``.
+    """
+    name = os.fspath(source)
+    if name.startswith("hf:"):
+        return None
+    path = Path(os.path.expanduser(name))
+    if path.suffix.lower() not in (*_TABLES, *more):
+        kinds = ", ".join((*_TABLES, *more))
+        raise InputError(f"{path}: unknown file type; use one of {kinds} or 'hf:NAME'")
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
+        raise InputError(f"{path}: no such file")
+    return path
 
 
 def read_text(path: Path) -> str:
@@ -29,100 +52,155 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if "\0" in text:
-        place = text.index("\0")
-        raise InputError(f"{path}: not a text file (character {place} is NUL); convert it to UTF-8 text")
+        raise InputError(
+            f"{path}: not a text file (character {text.index(chr(0))} is NUL); convert it to UTF-8 text"
+        )
     return text
 
 
-def json_rows(path: Path) -> list[Any]:
-    """The values of a ``.json`` list, or of a ``.jsonl`` file with one value a line.
+def read_table(
+    source: str | Path, config: str | None = None, split: str | None = None, *, header: bool = True
+) -> pandas.DataFrame:
+    """A file or data set as a table, its cells as they are written.
+
+    Texts without a name, such as a list of strings in a ``.json``, are the column ``text``. A ``.csv`` may be
+    delimited by commas, semicolons, tabs or bars, as its first lines are; a ``.tsv`` has no quoting.
+
+    Args:
+        header: whether the first row of a ``.csv`` or ``.tsv`` names the columns; otherwise they are numbers.
 
     Raises:
-        InputError: for what is not JSON, naming the line, or not a list.
+        InputError: for what cannot be read, in one line with the way out.
     """
-    text = read_text(path)
-    if path.suffix == ".json":
-        try:
-            rows = json.loads(text, object_pairs_hook=_fields)
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(path, f"invalid JSON: {error}", "one value a line goes in a .jsonl") from error
+    path = check_source(source)
+    if path is None:
+        return load_split(str(source).removeprefix("hf:"), config, split).to_pandas()
+    kind = path.suffix.lower()
+    if kind in (".jsonl", ".json"):
+        return _json_table(path, _json_rows(path, kind))
+    return _parquet(path) if kind == ".parquet" else _cells(path, kind, header)
+
+
+def _json_rows(path: Path, kind: str) -> list[Any]:
+    if kind == ".json":
+        rows = _parsed(path, read_text(path), "invalid JSON", "one value a line goes in a .jsonl")
         if not isinstance(rows, list):
             raise InputError(f"{path}: holds a {type(rows).__name__}; give a list of texts or of objects")
         return rows
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line, object_pairs_hook=_fields))
-            except (ValueError, RecursionError) as error:
-                raise _unreadable(
-                    path, f"invalid JSON on line {number}: {error}", "mend that line"
-                ) from error
-    return rows
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [
+        _parsed(path, line, f"invalid JSON on line {number}", "mend that line")
+        for number, line in lines
+        if line.strip()
+    ]
+
+
+def _parsed(path: Path, text: str, what: str, way_out: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_fields)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"{what}: {error}", way_out) from error
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's fields; of a name that stands twice the reader would silently keep the last."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return fields
+    _refuse_twice([name for name, _ in pairs])
+    return dict(pairs)
 
 
-def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The first row of a ``.csv`` or ``.tsv`` file and the others, every cell a text as it is written.
+def _refuse_twice(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands there twice; rename one")
 
-    A ``.tsv`` has no quoting. Cells that are missing at the end of a row are empty.
 
-    Raises:
-        InputError: for a file that cannot be parsed, or a row of more cells than the first.
-    """
+def _json_table(path: Path, rows: list[Any]) -> pandas.DataFrame:
     import pandas
 
-    tabs: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    if all(isinstance(row, str) for row in rows):
+        return pandas.DataFrame({"text": rows}, dtype=object)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise InputError(f"{path}: row {number} is a {kind}; give objects alone, or texts alone")
+    return pandas.DataFrame(rows, dtype=object)
+
+
+def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
+    """Every cell a text; cells that are missing at the end of a row are empty."""
+    import pandas
+
+    style: dict[str, Any] = {"sep": _delimiter(read_text(path))}
+    if kind == ".tsv":
+        style = {"sep": "\t", "quoting": csv.QUOTE_NONE}
     try:
-        if b"\0" in path.read_bytes():  # binary, or UTF-16; pandas takes it for text
-            raise ValueError("it holds NUL, convert it to UTF-8 text")
         # Without a header, a line with too many cells is an error; with one, pandas would take the first
         # cell for an index, or leave the last one out.
         table = pandas.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", **tabs
+            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", **style
         )
+        if header:
+            _refuse_twice(names := table.iloc[0].tolist())
+            table = table[1:].set_axis(names, axis=1)
     except Exception as error:  # pandas raises what it likes on a broken file
         raise _unreadable(path, one_line(error, 200)) from error
-    first, *others = table.values.tolist()
-    return first, others
+    return table
 
 
-def read_parquet(path: Path) -> pandas.DataFrame:
-    """The table of a ``.parquet`` file.
+def _delimiter(text: str) -> str:
+    """The one that the first line has; of several, the one that is as frequent in the lines that follow."""
+    first = text.split("\n", 1)[0]
+    candidates = [sign for sign in ",;\t|" if sign in first]
+    if len(candidates) == 1:
+        return candidates[0]
+    with contextlib.suppress(csv.Error):  # a single column has no delimiter, or the lines do not agree
+        return csv.Sniffer().sniff(text[:10_000], "".join(candidates)).delimiter
+    return ","
 
-    Raises:
-        InputError: for a file that is none, or cut short.
-    """
+
+def _parquet(path: Path) -> pandas.DataFrame:
     import pandas
 
     try:
         table = pandas.read_parquet(path)
-        for place in range(table.shape[1]):  # a damaged text is only found when it is asked for
+        for place in range(table.shape[1]):  # a damaged text is only noticed when it is asked for
             table.iloc[:, place].tolist()
-        return table
     except Exception as error:  # pandas and pyarrow raise what they like on a broken file
         raise _unreadable(path, one_line(error, 200)) from error
+    return table
 
 
-def listed(names: Iterable[object], most: int = 200) -> str:
+def load_split(name: str, config: str | None, split: str | None) -> Any:
+    """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read."""
+    import datasets
+
+    if not name.strip():
+        raise InputError("hf: names no data set: use hf:NAME, or hf:FOLDER of data files")
+    folder = Path(name).expanduser()
+    is_saved = any((folder / saved).is_file() for saved in ("dataset_info.json", "dataset_dict.json"))
+    # What is on the disk needs no hub.
+    with contextlib.nullcontext() if folder.exists() else hub_or_cache() as silence:
+        try:
+            data = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
+        except Exception as error:  # the many errors of a library that reads the hub and the disk
+            way_out = "give a local folder" if silence is None else f"{silence}, or give a local folder"
+            if folder.exists():
+                way_out = "give a folder of data files, or name one of its configurations (config=...)"
+            raise InputError(f"hf:{name}: could not be loaded ({one_line(error, 200)}); {way_out}") from error
+    if not isinstance(data, datasets.DatasetDict):
+        return data
+    splits = [str(each) for each in data]
+    if split is None and len(splits) > 1:
+        raise InputError(f"hf:{name}: choose a split (split=...): choose one of {name_list(splits)}")
+    if split not in (None, *splits):
+        raise InputError(f"hf:{name}: no split {split!r}; there are {name_list(splits)}")
+    return data[split or splits[0]]
+
+
+def name_list(names: Iterable[object], most: int = 200) -> str:
     """Names from a file for a message: in one line, whatever they hold, and not all of hundreds."""
     text = " ".join(", ".join(map(str, names)).split())
     return text if len(text) <= most else f"{text[:most]} ..."
-
-
-def refuse_twice(path: Path, header: list[str]) -> None:
-    """Raise ``InputError`` for a name that two columns have: nobody could say which is meant."""
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} stands there twice; rename one")
 
 
 def _unreadable(path: Path, reason: str, way_out: str = "give a whole one") -> InputError:

@@ -10,12 +10,9 @@ import pandas as pd
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model
 from mcr_lens.prompts.batches import Prompts, check_number
-from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, refuse_twice
-from mcr_lens.prompts.read import load_split
+from mcr_lens.prompts.files import name_list, read_table
 
 __all__ = ["Labelled", "load_labelled", "too_short"]
-
-_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
 
 class _Pair(NamedTuple):
@@ -117,10 +114,12 @@ def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]
 def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
     """Every row has a text, and a label and a group that are each one value."""
     for number, (text, *others) in enumerate(rows):
-        for what, value in zip(("label", "group"), others, strict=False):
+        for value in others:
             if not pd.api.types.is_scalar(value):
                 kind = type(value).__name__
-                raise InputError(f"{name}: the {what} of row {number} is a {kind}; use a number or a text")
+                raise InputError(
+                    f"{name}: a label or group of row {number} is a {kind}; use a number or a text"
+                )
         # A label that is missing at the end of a line of a .csv is an empty text.
         if not isinstance(text, str) or any(pd.isna(value) or value == "" for value in others):
             lacking = "a text, a label or a group" if len(others) > 1 else "a text or a label"
@@ -131,38 +130,14 @@ def _table(source: Any, config: str | None, split: str | None, header: bool) -> 
     """The source as a table; without a header the columns are numbers."""
     if isinstance(source, pd.DataFrame):
         return source
-    if not isinstance(source, str | Path):
-        if not hasattr(source, "to_pandas"):
-            raise InputError(f"{type(source).__name__} is no table: give a path, a DataFrame or a Dataset")
-        return source.to_pandas()
-    if str(source).startswith("hf:"):
-        return pd.DataFrame(load_split(str(source).removeprefix("hf:"), config, split).to_pandas())
-    path = Path(source).expanduser()
-    if path.suffix not in _SUFFIXES:
-        raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    if path.suffix in (".tsv", ".csv"):
-        return _of_cells(path, header)
-    rows = json_rows(path)
-    wrong = [number for number, row in enumerate(rows) if not isinstance(row, dict)]
-    if wrong:
-        kind = type(rows[wrong[0]]).__name__
-        raise InputError(f"{path}: row {wrong[0]} is a {kind}; give an object with a text and a label")
-    return pd.DataFrame(rows, dtype=object)
-
-
-def _of_cells(path: Path, header: bool) -> pd.DataFrame:
-    first, rows = read_cells(path)
-    if not header:
-        return pd.DataFrame([first, *rows])
-    refuse_twice(path, first)
-    return pd.DataFrame(rows, columns=first)
+    if isinstance(source, str | Path):
+        return read_table(source, config, split, header=header)
+    if not hasattr(source, "to_pandas"):
+        raise InputError(f"{type(source).__name__} is no table: give a path, a DataFrame or a Dataset")
+    return source.to_pandas()
 
 
 def _column(table: pd.DataFrame, column: str | int, name: str) -> list[Any]:
     if column not in table.columns:
-        raise InputError(f"{name}: no column {column!r}; there are {listed(table.columns)}")
+        raise InputError(f"{name}: no column {column!r}; there are {name_list(table.columns)}")
     return table[column].tolist()

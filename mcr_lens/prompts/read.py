@@ -1,21 +1,18 @@
 """``load_prompts``: files, lists and Hugging Face data sets of texts, to tokenised prompts."""
 
-import contextlib
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.hub import hub_or_cache
+from mcr_lens.errors import InputError
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
-from mcr_lens.prompts.files import json_rows, listed, read_cells, read_parquet, read_text, refuse_twice
+from mcr_lens.prompts.files import check_source, name_list, read_table, read_text
 from mcr_lens.validate import is_whole
 
-__all__ = ["load_prompts", "load_split", "read_texts"]
-
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+__all__ = ["load_prompts", "read_texts"]
 
 
 def load_prompts(
@@ -33,12 +30,13 @@ def load_prompts(
     """Prompts from a file, a list of strings or a Hugging Face data set.
 
     Args:
-        source: a ``.jsonl``, ``.json``, ``.csv``, ``.parquet`` or ``.txt`` file (a prompt a paragraph when
-            the file has blank lines between them, else a prompt a line), a list of strings, or
-            ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
+        source: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (a prompt a
+            paragraph when the file has blank lines between them, else a prompt a line), a list of strings,
+            or ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
         model: whose tokenizer is used.
         field: the column that holds the text; may be left out where there is only one.
-        n: how many prompts to take: the first ones, or a random sample when ``seed`` is given.
+        n: how many prompts to take, blank texts not counted: the first ones, or a random sample when
+            ``seed`` is given.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: ``None``: the tokenizer's BOS first, where it has one.
 
@@ -55,14 +53,18 @@ def load_prompts(
         if not is_whole(seed):
             raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
         random.Random(seed).shuffle(texts)
-    return Prompts.from_texts(
-        texts[:n],
+    # Blank rows are no prompts: they do not count among the n, and are counted as dropped.
+    places = range(len(texts)) if n is None else [i for i, text in enumerate(texts) if text.strip()][:n]
+    n_blank = places[-1] + 1 - len(places) if places else 0
+    prompts = Prompts.from_texts(
+        [texts[i] for i in places],
         model,
         max_tokens=max_tokens,
         prepend_bos=prepend_bos,
         source=name,
         options={"field": field, "n": n, "seed": seed, "config": config, "split": split},
     )
+    return replace(prompts, dropped=prompts.dropped + n_blank)
 
 
 def read_texts(
@@ -77,80 +79,22 @@ def read_texts(
         raise InputError(
             f"texts are read from a file, not a {type(source).__name__}: give its path, or 'hf:NAME'"
         )
-    source = os.fspath(source)
-    if source.startswith("hf:"):
-        return _column(list(load_split(source.removeprefix("hf:"), config, split)), field, source)
-    path = Path(os.path.expanduser(source))
-    if path.suffix not in _SUFFIXES:
-        raise InputError(f"{path}: unknown file type; use one of {', '.join(_SUFFIXES)} or 'hf:NAME'")
-    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
-        raise InputError(f"{path}: no such file")
-    if path.suffix in (".csv", ".parquet"):
-        return _column(_table(path), field, path)
-    if path.suffix == ".txt":
+    path = check_source(source, ".txt")
+    if path is not None and path.suffix.lower() == ".txt":
         text = read_text(path)
         parts = text.split("\n\n") if "\n\n" in text.strip() else text.split("\n")
         return [part.strip() for part in parts if part.strip()]
-    return _column(json_rows(path), field, path)
-
-
-def _table(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        return read_parquet(path).to_dict("records")  # type: ignore[return-value]
-    header, rows = read_cells(path)
-    refuse_twice(path, header)
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def load_split(name: str, config: str | None, split: str | None) -> Any:
-    """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read."""
-    import datasets
-
-    if not name.strip():
-        raise InputError("hf: names no data set: use hf:NAME, or hf:FOLDER of data files")
-    folder = Path(name).expanduser()
-    is_saved = any((folder / saved).is_file() for saved in ("dataset_info.json", "dataset_dict.json"))
-    # What is on the disk needs no hub.
-    with contextlib.nullcontext() if folder.exists() else hub_or_cache() as silence:
-        try:
-            found = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
-        except Exception as error:  # the many errors of a library that reads the hub and the disk
-            reason = one_line(error, 200)
-            way_out = "give a local folder" if silence is None else f"{silence}, or give a local folder"
-            raise InputError(f"hf:{name}: could not be loaded ({reason}); {way_out}") from error
-    if isinstance(found, datasets.DatasetDict):
-        splits = [str(each) for each in found]
-        if split is None and len(splits) > 1:
-            raise InputError(f"hf:{name}: choose a split (split=...): choose one of {listed(splits)}")
-        chosen = split or splits[0]
-        if chosen not in splits:
-            raise InputError(f"hf:{name}: no split {chosen!r}; there are {listed(splits)}")
-        found = found[chosen]
-    return found
-
-
-def _column(rows: list[Any], field: str | None, name: object) -> list[str]:
-    """The text of each row: the row itself, or its field."""
-    if all(isinstance(row, str) for row in rows):
-        return rows
-    for i, row in enumerate(rows):
-        if not isinstance(row, str | dict):
-            raise InputError(f"{name}: row {i} is a {type(row).__name__}, not an object or a text")
-        if not isinstance(row, type(rows[0])):
-            raise InputError(f"{name}: objects and texts are mixed, from row {i} on: give one kind")
-    columns = list(rows[0])
-    if not columns:
-        raise InputError(f"{name}: row 0 has no fields; each object needs one that holds a text")
+    table = read_table(source, config, split)
+    columns = list(table.columns)
     if field is None and len(columns) == 1:
         field = columns[0]
     if field is None:
-        raise InputError(f"{name}: choose a field, one of {listed(columns)}")
-    texts = []
-    for i, row in enumerate(rows):
-        text = row.get(field)
-        if field not in row:
-            raise InputError(f"{name}: row {i} has no field {field!r}; it has {listed(row)}")
+        raise InputError(f"{source}: choose a field, one of {name_list(columns)}")
+    if field not in columns:
+        raise InputError(f"{source}: no field {field!r}; there are {name_list(columns)}")
+    texts = table[field].tolist()
+    for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"{name}: field {field!r} of row {i} is a {type(text).__name__}, not a text")
-        texts.append(text)
+            kind = "missing" if text is None or text != text else f"a {type(text).__name__}, not a text"
+            raise InputError(f"{source}: field {field!r} of row {number} is {kind}")
     return texts

@@ -1,8 +1,7 @@
 """Bootstrap intervals over prompts: how far a statistic would move if other prompts had been drawn.
 
-scipy.stats.bootstrap draws a whole sample for every column at once, knows no missing prompts and has
-neither of the two things needed here: means as one matrix product (a resample is a row of counts), and
-tails that are honest with few prompts. The tests hold this module against it.
+scipy.stats.bootstrap knows no missing prompts, no means as one matrix product (a resample is a row of
+counts), and no tails that are honest with few prompts. The tests hold this module against it.
 """
 
 import inspect
@@ -47,29 +46,26 @@ def bootstrap_interval(
 
         a' = Phi(sqrt(n / (n - 1)) * t_{n-1}((1 - confidence) / 2))
 
-    (Hesterberg 2015, The American Statistician 69, 371-386), which makes good that resampled means vary
-    by (n - 1) / n too little and that the spread itself is estimated. For means of 5, 8, 20 and 64 draws
-    from normal, t(3), exponential and lognormal distributions it covered the truth at least as often as
-    the percentile and the BCa interval of scipy (with 8 normal draws 0.95 against 0.89 and 0.89, at 0.95
-    stated); unlike BCa it also exists for statistics that take few values, such as a layer, and its ends
-    are always values that the statistic took. It still covers too seldom with fewer than 8 prompts (0.91
-    with 5 normal draws), and where the prompts are strongly skewed (0.88 with 20 lognormal draws).
+    (Hesterberg 2015, The American Statistician 69, 371-386): resampled means vary by (n - 1) / n too little,
+    and the spread itself is estimated. In simulations it covered the truth at least as often as scipy's
+    percentile and BCa intervals (8 normal draws: 0.95 against 0.89, at 0.95 stated). Unlike BCa it exists for
+    statistics that take few values, such as a layer, and its ends are values that the statistic took. It
+    covers too seldom with fewer than 8 prompts (0.91 with 5), and where prompts are strongly skewed (0.88
+    with 20 lognormal draws).
 
     Args:
-        values: ``(prompt, ...)``, any number of trailing dimensions. NaN is a missing prompt. The mean
-            leaves it out in each column by itself; for other statistics only prompts without any value
-            are left out, so give ``np.nanmedian`` rather than ``np.median``.
+        values: ``(prompt, ...)``. NaN is a missing prompt: the mean leaves it out in each column by itself;
+            for other statistics only prompts without any value are left out, so give ``np.nanmedian``.
         statistic: with a parameter ``axis``, as NumPy's: called on many resamples at once,
             ``(resample, prompt, ...)``, with ``axis=1``. Without: called on one resample
-            ``(prompt, ...)`` at a time, and free to return any shape. Resamples in which it is NaN are
-            left out: the interval then speaks of those in which it exists.
+            ``(prompt, ...)`` at a time; any shape may be returned. Resamples in which it is NaN are left out.
         confidence: coverage aimed at, between 0 and 1.
-        n_resamples: number of resamples; as many numbers are held per column.
-        seed: of the resampling; the same seed draws the same prompts.
+        n_resamples: number of resamples.
+        seed: the same seed draws the same prompts.
 
     Returns:
-        ``low`` and ``high``, each of the shape of the statistic. Where all values are equal both are
-        that value; where there is only one, or none, both are NaN: nothing is known of the spread.
+        ``low`` and ``high``, each of the shape of the statistic. Both NaN where there are fewer than two
+        values.
 
     Raises:
         InputError: without any value, for infinite values, or for options out of range.
@@ -186,6 +182,6 @@ def _generator(table: np.ndarray, confidence: float, n_resamples: int, seed: int
     if infinite := int(np.isinf(table).sum()):
         raise InputError(
             f"{infinite} values are infinite and have no interval: set them to NaN, or leave intervals out "
-            "(confidence=None) where a call can"
+            "with confidence=None where a call has it"
         )
     return np.random.default_rng(seed)

@@ -57,8 +57,8 @@ def paired_effect(
 ) -> PairedEffect:
     """Mean difference between two arms over the same prompts, its interval, size and p-value.
 
-    With differences ``d_i``, the null hypothesis is that their joint distribution does not change when
-    the sign of any of them is flipped (each is symmetric about 0), and::
+    With differences ``d_i``, the null hypothesis is that the sign of any of them may be flipped (each is
+    symmetric about 0), and::
 
         p = share of sign vectors g with |sum_i g_i d_i| >= |sum_i d_i|
 
@@ -66,14 +66,11 @@ def paired_effect(
     prompts ``p = (1 + count) / (1 + n_resamples)`` over that many random vectors, and ``smallest_p =
     1 / (1 + n_resamples)``. Either way P(p <= a) <= a under the null (Phipson and Smyth 2010, Statistical
     Applications in Genetics and Molecular Biology 9, 39; Hemerik and Goeman 2018, TEST 27, 811-825).
-    Sums that differ by less than 1e-9 of ``sum_i |d_i|`` count as ties: with equal sizes many sums are
-    equal but for rounding. scipy.stats.permutation_test ("samples") allows for rounding relative to the
-    observed sum only, which finds none of the ties where large differences cancel, and doubles a
-    one-sided p; here the flips are one matrix product.
+    Sums that differ by less than 1e-9 of ``sum_i |d_i|`` count as ties, which scipy.stats.permutation_test
+    misses where large differences cancel.
 
-    The interval is ``bootstrap_interval`` of the mean difference. It and the test answer different
-    questions and may disagree at the border, most of all with few prompts. ``standardized`` is Cohen's
-    d_z (Lakens 2013, Frontiers in Psychology 4, 863).
+    The interval is ``bootstrap_interval`` of the mean difference; with few prompts it may disagree with the
+    test. ``standardized`` is Cohen's d_z (Lakens 2013, Frontiers in Psychology 4, 863).
 
     Args:
         treated, baseline: outcome a prompt, ``(prompt,)``, in the same order. Pairs with a NaN are left
@@ -83,8 +80,7 @@ def paired_effect(
         seed: of both.
 
     Raises:
-        InputError: for different or other shapes, infinite values, no pair without NaN, or options out of
-            range.
+        InputError: for other shapes, infinite values, no pair without NaN, or options out of range.
 
     Example:
         >>> effect = paired_effect([3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 3.0, 4.0])

@@ -47,11 +47,10 @@ def shift_test(
         p = max over both ways of shifting of (share of the shifts, 0 included, with |r_s| >= |r_0|)
 
     Round and round, the place where the last depth meets the first breaks a series that changes slowly,
-    which makes p too small (0.20 of p-values at most 0.1 for n = 10 and AR(1) with 0.95). To and fro there
-    is no break, but a series that alternates is doubled on itself (0.13 with -0.5). Each errs where the
-    other does not, hence the larger. In 4,000 simulated pairs each, of 10, 20, 32 and 80 places, AR(1) with
-    -0.8 to 0.95 or differences of such, with normal, exponential and t(2) innovations, P(p <= a) was at most
-    a for a = 0.05, 0.1 and 0.2, but for simulation error, and mostly about 0.75 a.
+    which makes p too small; to and fro there is no break, but a series that alternates is doubled on itself.
+    Each errs where the other does not, hence the larger. In 4,000 simulated pairs each of 10 to 80 places,
+    AR(1) with -0.8 to 0.95 or differences of such, P(p <= a) was at most a, but for simulation error, and
+    mostly about 0.75 a.
 
     It is never below ``1 / n``. NaN when a series is constant in every prompt, and for fewer than 3 places.
     """

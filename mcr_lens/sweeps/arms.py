@@ -44,7 +44,7 @@ class SweepArm:
         intervention: ``"baseline"`` (nothing), or the name of a function of ``mcr_lens.hooks``.
         layers: blocks, counted from 0; ``"emergence"``: those that the baseline of the same model and
             prompts shows to make the sink token massive; ``"after emergence"``: all behind the first of them.
-        position: of the prompt; the sweep's sink position when left out.
+        positions: of the prompt; the sweep's sink position when left out.
         dose: how much is taken, 0 (nothing) to 1 (all).
         max_ratio: of ``clamp_norm``.
         rest_norm: of ``clamp_norm``: ``"baseline"`` compares with the baseline's mean norms, as prompts in
@@ -74,7 +74,7 @@ class SweepArm:
         "block_attention_to",
     ] = "baseline"
     layers: _Numbers | Literal["emergence", "after emergence"] | None = None
-    position: int | None = None
+    positions: _Numbers | None = None
     dose: float | None = None
     max_ratio: float | None = None
     rest_norm: Literal["baseline"] | None = None
@@ -89,13 +89,13 @@ class SweepArm:
             if arguments or self.name is not None:
                 raise InputError("baseline: it takes no arguments and no name; leave them out")
             return
-        if self.dimensions == "massive" and self.position is not None:
-            raise InputError("zero_dimensions: dimensions = 'massive' are the sink token's: no position")
+        if self.dimensions == "massive" and self.positions is not None:
+            raise InputError("zero_dimensions: dimensions = 'massive' are the sink token's: no positions")
         # The intervention says itself what cannot be; what a baseline will choose is stood in for.
         stand_in = {name: _STAND_IN[name] for name, value in arguments.items() if isinstance(value, str)}
         function = _INTERVENTIONS[self.intervention]
         try:
-            function(**{"position": 0} | arguments | stand_in)
+            function(**{"positions": 0} | arguments | stand_in)
         except TypeError as error:
             takes = [name for name in inspect.signature(function).parameters if name != "model"]
             raise InputError(f"{one_line(error)}; it takes {', '.join(takes)}") from error
@@ -139,7 +139,7 @@ class SweepArm:
                 writes = dict.fromkeys(layers, "mlp")
                 arm = build_arms(None, baseline, writes, ["dimensions"])[0]  # type: ignore[arg-type]
                 return arm.hooks(1.0 if self.dose is None else self.dose)
-        return _INTERVENTIONS[self.intervention](**{"position": sink_position} | arguments)
+        return _INTERVENTIONS[self.intervention](**{"positions": sink_position} | arguments)
 
 
 def _layers(layers: Any, baseline: Profile) -> list[int]:

@@ -66,7 +66,7 @@ class RayEngine:
 
     Example::
 
-        mcr.sweep(grid, "results", RayEngine(workers=4, shards=2))
+        mcr.sweeps.sweep(grid, "results", RayEngine(workers=4, shards=2))
     """
 
     workers: Count | None = None

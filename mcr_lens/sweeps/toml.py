@@ -19,7 +19,7 @@ def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
     The file holds ``arms`` (``"baseline"``, or tables that name an ``intervention``; a list as its ``dose``
     stands for one arm each), tables ``[[models]]`` and ``[[prompts]]``, and, where wanted, ``sink_position``
     and a table ``[estimator]``. Their keys are the fields of ``SweepArm``, ``SweepModel``, ``SweepPrompts``
-    and ``mcr_lens.Estimator``. Files of prompts are looked for beside the grid, and so are models that begin
+    and ``metrics.Estimator``. Files of prompts are looked for beside the grid, and so are models that begin
     with ``./`` or ``../``.
 
     Args:

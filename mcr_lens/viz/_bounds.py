@@ -35,7 +35,7 @@ def bounds(profile: Profile) -> go.Figure:
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> figure = bounds(mcr.profile(model, prompts, progress=False))
         >>> [title.text for title in figure.layout.annotations][:2]
         ['matrix entropy', 'anisotropy']

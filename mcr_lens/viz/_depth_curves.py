@@ -38,7 +38,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> profile = mcr.profile(model, prompts, progress=False)
         >>> len(depth_curves(profile).data) > len(depth_curves({"a": profile, "b": profile}).data) / 2
         True
@@ -61,9 +61,7 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                 x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
                 at = "relative depth" if relative else str(along)
                 # Bands of many curves would drown them.
-                panels.add_curve(
-                    figure, x, curve, style, panels.place(panel), at, min(0.15, 0.6 / len(named))
-                )
+                panels.add_curve(figure, x, curve, style, panels.place(panel), at, len(named))
     if not relative:
         first, profile = next(iter(named.items()))
         panels.shade_phases(figure, profile.phases(confidence=None), len(_PANELS), first)

@@ -43,7 +43,7 @@ def head_map(profile: Profile, metric: str = "sink_score") -> go.Figure:
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> figure = head_map(mcr.profile(model, prompts, progress=False), "mixing_score")
         >>> figure.data[0].z.shape == (model.cfg.n_layers, model.cfg.n_heads)
         True

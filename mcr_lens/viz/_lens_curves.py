@@ -41,7 +41,7 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(2), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
         >>> data = mcr.logit_lens(model, prompts, progress=False)
         >>> len(lens_curves({"untouched": data}).data)  # four lines, each with the two ends of its band
         12

@@ -83,6 +83,6 @@ def cut_note(size: int, n_tokens: int, also: str = "") -> str:
 
 def edit_note(interventions: Sequence[Hook]) -> str:
     """Which edits the model was run under, in words; empty if it was left alone."""
-    from mcr_lens.hooks.intervene import described
+    from mcr_lens.hooks.interventions import described
 
     return f"Under {'; '.join(described(interventions))}." if interventions else ""

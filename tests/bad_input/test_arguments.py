@@ -13,8 +13,8 @@ import torch
 
 import mcr_lens as mcr
 from mcr_lens.experiments.tasks import multiple_choice
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.models import plan
 from mcr_lens.prompts import read_texts
 from mcr_lens.sweeps import read_grid
@@ -37,8 +37,8 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "host memory": (of_plan(host_memory=80.0), ["host memory 80.0", "80.0GB"]),
     "backend": (of_plan(backend="best"), ["backend 'best'", "'auto'"]),
     "chunk": (of_plan(chunk=True), ["chunk True"]),
-    "no prompts": (lambda _: plan("tiny", None), ["lengths", "number of tokens"]),
-    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "number of tokens"]),
+    "no prompts": (lambda _: plan("tiny", None), ["lengths", "tokens of each prompt"]),
+    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "tokens of each prompt"]),
     "no model": (lambda _: plan(None, [16]), ["NoneType", "folder"]),
     "no grid": (lambda _: read_grid(None), ["NoneType", "path"]),
     "no texts": (lambda _: read_texts(None), ["NoneType", "path"]),
@@ -50,14 +50,14 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "ragged tokens": (lambda m: mcr.LogitLens(m, [[1, 2], [3]]), ["tokens:", "one length"]),
     "text for tokens": (lambda m: mcr.LogitLens(m, "ab"), ["tokens:", "give ids"]),
     "documents": (
-        lambda m: mcr.lens_perplexity(m, PROMPTS, documents=["a", None]),
+        lambda m: mcr.tasks.lens_perplexity(m, PROMPTS, documents=["a", None]),
         ["documents:", "whole numbers"],
     ),
-    "window": (lambda m: mcr.lens_perplexity(m, ["a b c"], max_tokens="a"), ["max_tokens 'a'"]),
+    "window": (lambda m: mcr.tasks.lens_perplexity(m, ["a b c"], max_tokens="a"), ["max_tokens 'a'"]),
     "confidence": (lambda m: mcr.profile(m, PROMPTS, progress=False).phases(confidence="x"), ["confidence"]),
     "layer to look at": (lambda m: PatternObserver(m, [1.0]), ["layer 1.0"]),
-    "steps": (lambda m: mcr.fit_tuned_lens(m, PROMPTS, steps=1.5), ["steps 1.5"]),
-    "rate": (lambda m: mcr.fit_tuned_lens(m, PROMPTS, learning_rate="a"), ["learning_rate 'a'"]),
+    "steps": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, steps=1.5), ["steps 1.5"]),
+    "rate": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, learning_rate="a"), ["learning_rate 'a'"]),
     "depth of an answer": (of_answers(Answer(0, 2, (5,)), depths=[77]), ["depths [77]", "0..10"]),
     "no answers": (of_answers(), ["no answers"]),
     "no tokens": (of_answers(Answer(0, 2, ())), ["answer 0", "tokens []"]),
@@ -90,7 +90,9 @@ def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bund
     data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False)
     assert data.sizes["k"] == 2
     AnswerLens(bundled_model, 2, [Answer(0, kind(2), np.array([5, 6]))], [kind(1)])
-    mcr.fit_tuned_lens(bundled_model, PROMPTS, steps=kind(0), learning_rate=kind(1), progress=False)
+    mcr.experiments.fit_tuned_lens(
+        bundled_model, PROMPTS, steps=kind(0), learning_rate=kind(1), progress=False
+    )
 
 
 def test_numbers_of_a_plan_may_be_of_numpy() -> None:

@@ -205,9 +205,7 @@ def test_a_proxy_is_asked_where_there_is_one(answering: str, tmp_path: Path) -> 
     """The hub itself is a name that nobody has: only the proxy can answer for it."""
     environment = {**online(tmp_path, "http://hub.invalid"), "http_proxy": answering}
     Answer.asked.clear()
-    code = (
-        "import json\nfrom mcr_lens.models.hub import hub_silence\nprint(json.dumps({'x': hub_silence()}))\n"
-    )
+    code = "import json; from mcr_lens.models import hub; print(json.dumps({'x': hub.hub_silence()}))"
     assert in_python(code, environment)["x"] is None
     assert Answer.asked == ["hub.invalid"]
 

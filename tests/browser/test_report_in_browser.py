@@ -74,13 +74,15 @@ def valley(**attributes: Any) -> mcr.Profile:
 def page_of_tiny(bundled_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that the bundled model has: a profile, a study, a lens, a training run."""
     folder = tmp_path_factory.mktemp("report")
-    texts = mcr.word_problems(8)
+    texts = mcr.prompts.word_problems(8)
     prompts = mcr.Prompts.from_texts(texts, bundled_model)
     runs = [
         mcr.profile(bundled_model, prompts, progress=False),
         mcr.ablation_study(bundled_model, prompts, doses=[0.0, 1.0]),
         mcr.logit_lens(bundled_model, prompts, progress=False),
-        mcr.profile_training("tiny", prompts, [0, 512, 724, 1024, 1448, 2048, 2896, 20000], progress=False),
+        mcr.experiments.profile_training(
+            "tiny", prompts, [0, 512, 724, 1024, 1448, 2048, 2896, 20000], progress=False
+        ),
     ]
     return report(runs, folder / "report.html", bundled_model, texts[0])
 

@@ -35,7 +35,7 @@ def test_file_and_table_are_those_of_logit_lens(
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=str(name))
     assert found.attrs["lens"] == {"kind": "logit", "translators": None}
-    for depth, row in mcr.lens_summary(found).iterrows():
+    for depth, row in mcr.experiments.lens_summary(found).iterrows():
         line = next(line for line in result.stdout.split("\n") if line.startswith(f"│ {depth:>5} "))
         assert [cell.strip() for cell in line.strip("│").split("│")][1:] == [number(value) for value in row]
     for word in ("loss", "perplexity", "entropy", "kl to final", "target rank", "target probability"):
@@ -59,7 +59,7 @@ def test_a_tuned_lens(llama: Any, llama_folder: Path, questions: Path, tmp_path:
     layers, width = llama.cfg.n_layers, llama.cfg.d_model
     generator = torch.Generator().manual_seed(0)
     maps = 0.1 * torch.randn(layers, width, width, generator=generator)
-    made = mcr.Translators(maps, torch.zeros(layers, width), {"base_model": "mine"})
+    made = mcr.hooks.Translators(maps, torch.zeros(layers, width), {"base_model": "mine"})
     folder, out = made.save(tmp_path / "tuned"), tmp_path / "lens.nc"
     result = run("lens", llama_folder, questions, "--out", out, *FIELD, "--translators", folder)
     assert result.exit_code == 0, result.output
@@ -80,7 +80,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     place.mkdir()
     good = ["lens", llama_folder, questions, "--out", place / "lens.nc", *FIELD]
     assert_refused(run(*good, "--top-k", 65), 2, "top_k 65", "64")
-    mcr.Translators(torch.zeros(1, 8, 8), torch.zeros(1, 8)).save(tmp_path / "other")
+    mcr.hooks.Translators(torch.zeros(1, 8, 8), torch.zeros(1, 8)).save(tmp_path / "other")
     assert_refused(run(*good, "--translators", tmp_path / "other"), 2, "translators")
     # These before the model is loaded.
     monkeypatch.setattr("mcr_lens.models.load_model", lambda *args, **kwargs: pytest.fail("it was loaded"))

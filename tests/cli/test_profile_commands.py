@@ -122,10 +122,32 @@ def test_bad_input_is_one_line_and_exit_code_2(llama_folder: Path, questions: Pa
     assert_refused(run(*good, *field, "--batch-size", "many"), 2, "--batch-size 'many'")
     assert_refused(run(*good, *field, "--batch-size", "0"), 2, "--batch-size '0'")
     assert_refused(run(*good, *field, "--dtype", "int4"), 2, "float32, bfloat16, float16")
-    assert_refused(run(*good, *field, "--n", "0"), 2, "n = 0")
-    assert_refused(run(*good, *field, "--max-tokens", "1"), 2, "max_tokens = 1")
+    assert_refused(run(*good, *field, "--n", "0"), 2, "--n = 0")
+    assert_refused(run(*good, *field, "--max-tokens", "1"), 2, "--max-tokens = 1")
     assert_refused(run(*good, *field, "--chunk", "0"), 2, "chunk 0")
     assert not out.exists()
+
+
+def test_what_can_be_seen_before_the_model_is_loaded_is_told_then(
+    llama_folder: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcr_lens.models.load_model", lambda *args, **kwargs: pytest.fail("it was loaded"))
+    out = tmp_path / "run.nc"
+    assert_refused(run("profile", llama_folder, tmp_path / "no.jsonl", "--out", out), 2, "no such file")
+    good = ["profile", llama_folder, questions, "--field", "question"]
+    assert_refused(run(*good, "--n", "0", "--out", out), 2, "--n = 0")
+    assert_refused(run(*good, "--out", tmp_path / "run.txt"), 2, "run.nc")
+    out.write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert_refused(run(*good, "--out", out), 2, "already there", "--overwrite")
+
+
+def test_a_result_is_replaced_when_that_is_asked_for(
+    llama_folder: Path, questions: Path, tmp_path: Path
+) -> None:
+    good = ["profile", llama_folder, questions, "--field", "question", "--out", tmp_path / "run.nc"]
+    assert run(*good, "--n", "2").exit_code == 0
+    assert run(*good, "--n", "3", "--overwrite").exit_code == 0
+    assert mcr.Profile.load(tmp_path / "run.nc").data.sizes["prompt"] == 3
 
 
 def test_a_prompt_longer_than_the_context(llama_folder: Path, tmp_path: Path) -> None:

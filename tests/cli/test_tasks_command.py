@@ -16,7 +16,7 @@ import mcr_lens as mcr
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in mcr.word_problems(6)))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in mcr.prompts.word_problems(6)))
     return path
 
 
@@ -39,7 +39,10 @@ def test_probes_and_choices_join_the_table(texts: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
     pytest.importorskip("lm_eval", reason="lm-eval comes with mcr-lens[tasks]")
     labelled = tmp_path / "labelled.csv"
-    rows = [{"text": text, "label": "sold" if "sells" in text else "not"} for text in mcr.word_problems(80)]
+    rows = [
+        {"text": text, "label": "sold" if "sells" in text else "not"}
+        for text in mcr.prompts.word_problems(80)
+    ]
     pd.DataFrame(rows).to_csv(labelled, index=False)
     (tmp_path / "sums.jsonl").write_text(
         "".join(
@@ -73,12 +76,12 @@ def test_bad_input_is_refused_before_anything_is_measured(texts: Path, tmp_path:
 def test_data_sets_by_name_with_configuration_and_split(tmp_path: Path) -> None:
     """What a hub name does, with folders saved by the same library: WikiText's lines become articles."""
     pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
-    articles = [f"\n = Title {i} = \n\n {text} \n\n" for i, text in enumerate(mcr.word_problems(3))]
+    articles = [f"\n = Title {i} = \n\n {text} \n\n" for i, text in enumerate(mcr.prompts.word_problems(3))]
     lines = [line + "\n" for line in "".join(articles).split("\n")]
     wiki = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["no"]})})
     wiki["test"] = datasets.Dataset.from_dict({"text": lines})
     wiki.save_to_disk(tmp_path / "wiki")
-    problems = mcr.word_problems(80)
+    problems = mcr.prompts.word_problems(80)
     table = {"sentence": problems, "sells": ["sells" in problem for problem in problems]}
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(table)}).save_to_disk(tmp_path / "reviews")
     out = tmp_path / "tasks"
@@ -95,7 +98,7 @@ def test_data_sets_by_name_with_configuration_and_split(tmp_path: Path) -> None:
 def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None:
     model = mcr.load_model("tiny")
     prompts = mcr.load_prompts(texts, model, field="text")
-    mcr.fit_tuned_lens(model, prompts, steps=3, progress=False).save(tmp_path / "lens")
+    mcr.experiments.fit_tuned_lens(model, prompts, steps=3, progress=False).save(tmp_path / "lens")
     losses = {}
     for name, more in {"logit": [], "tuned": ["--translators", tmp_path / "lens"]}.items():
         out = tmp_path / name
@@ -109,7 +112,7 @@ def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None
 def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn comes with mcr-lens[tasks]")
     labelled = tmp_path / "labelled.csv"
-    problems = mcr.word_problems(60)
+    problems = mcr.prompts.word_problems(60)
     rows = [
         {"text": text + end, "label": str(i % 2), "by": f"writer {i}"}
         for i, text in enumerate(problems)
@@ -128,9 +131,10 @@ def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_measured_is_kept_when_a_later_part_fails(texts: Path, tmp_path: Path) -> None:
-    out, wrong = tmp_path / "tasks", tmp_path / "missing.csv"
+    out, wrong = tmp_path / "tasks", tmp_path / "broken.csv"
+    wrong.write_text("text,label\na,b,c\n")
     given = ("tasks", "tiny", "--text", texts, "--field", "text", "--window", 16, "--labelled", wrong)
     result = run(*given, "--out", out)
-    assert_refused(result, 2, "missing.csv", f"what was measured is saved in {out}: perplexity.nc")
+    assert_refused(result, 2, "broken.csv", f"what was measured is saved in {out}: perplexity.nc")
     assert [path.name for path in out.iterdir()] == ["perplexity.nc"]
     assert "perplexity" in mcr.read_dataset(out / "perplexity.nc")

@@ -23,13 +23,15 @@ def ragged(n: int = 12) -> mcr.Prompts:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> mcr.AblationStudy:
+def study(tmp_path_factory: pytest.TempPathFactory) -> mcr.experiments.AblationStudy:
     options = {"emergence": (1,), "dissipation": (5,), "sink_layers": (2, 3, 4)}
     model = mcr.load_model(planted_folder(tmp_path_factory.mktemp("study"), **options))
     return mcr.ablation_study(model, ragged(), doses=(0.5, 1), progress=False)
 
 
-def test_the_planted_layer_is_named_and_its_write_ends_everything(study: mcr.AblationStudy) -> None:
+def test_the_planted_layer_is_named_and_its_write_ends_everything(
+    study: mcr.experiments.AblationStudy,
+) -> None:
     assert study.data.attrs["writes"] == {"1": "mlp"}
     effects: Any = study.effects().set_index(["arm", "versus", "outcome"])
     for arm in (ARM_WRITE, "norm clamp", "zeroed dimensions"):
@@ -43,7 +45,7 @@ def test_the_planted_layer_is_named_and_its_write_ends_everything(study: mcr.Abl
     assert verdicts[:3] == ["supported", "in part", "supported"]
 
 
-def test_controls_show_no_effect(study: mcr.AblationStudy) -> None:
+def test_controls_show_no_effect(study: mcr.experiments.AblationStudy) -> None:
     effects: Any = study.effects()
     controls = effects[(effects.arm.str.startswith("control")) & (effects.versus == "baseline")]
     assert len(controls) == 12
@@ -51,14 +53,14 @@ def test_controls_show_no_effect(study: mcr.AblationStudy) -> None:
     assert (planted.removed.abs() < 0.02).all()
 
 
-def test_the_control_layer_could_have_shown_an_effect(study: mcr.AblationStudy) -> None:
+def test_the_control_layer_could_have_shown_an_effect(study: mcr.experiments.AblationStudy) -> None:
     """What a layer behind the compressed depths writes reaches no outcome: it would be no control."""
     found = re.search(r"of layer (\d+) removed at the sink", study.data.attrs["arms"]["control: other layer"])
     assert found is not None
     assert int(found[1]) in set(range(max(study.data.attrs["compressed_depths"]))) - {1}
 
 
-def test_blocking_the_sink_leaves_the_norm_and_the_valley(study: mcr.AblationStudy) -> None:
+def test_blocking_the_sink_leaves_the_norm_and_the_valley(study: mcr.experiments.AblationStudy) -> None:
     effects: Any = study.effects().set_index(["arm", "versus", "outcome"])
     blocked: Any = effects.loc["blocked sink"].loc["baseline"]
     assert blocked.loc["sink_rate"].removed > 0.9
@@ -66,7 +68,7 @@ def test_blocking_the_sink_leaves_the_norm_and_the_valley(study: mcr.AblationStu
     assert abs(blocked.loc["norm_ratio"].removed) < 0.05
 
 
-def test_the_dose_is_graded_and_zero_is_the_baseline(study: mcr.AblationStudy) -> None:
+def test_the_dose_is_graded_and_zero_is_the_baseline(study: mcr.experiments.AblationStudy) -> None:
     norm = study.outcomes().norm_ratio.mean("prompt")
     assert np.ptp(norm.sel(dose=0).values) == 0
     whole, half, gone = norm.sel(arm=ARM_WRITE).values
@@ -92,8 +94,8 @@ def test_a_model_without_a_massive_token_has_nothing_to_ablate(llama: Any) -> No
     assert study.claims()[0].verdict == "cannot be said"
 
 
-def test_it_is_saved_read_back_and_shown(study: mcr.AblationStudy, tmp_path: Path) -> None:
-    again = mcr.AblationStudy.load(study.save(tmp_path / "study.nc"))
+def test_it_is_saved_read_back_and_shown(study: mcr.experiments.AblationStudy, tmp_path: Path) -> None:
+    again = mcr.experiments.AblationStudy.load(study.save(tmp_path / "study.nc"))
     xr.testing.assert_identical(again.data, study.data)
     assert "Does the valley follow the norm? supported" in repr(again)
     assert ARM_WRITE in again._repr_html_()
@@ -101,7 +103,7 @@ def test_it_is_saved_read_back_and_shown(study: mcr.AblationStudy, tmp_path: Pat
     assert {trace.name for trace in figure.data if trace.name} == set(study.data.arm.values)
 
 
-def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.AblationStudy) -> None:
+def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.experiments.AblationStudy) -> None:
     """Arms and baseline drawn from one distribution: the study's own p-values over many such data sets."""
     rng = np.random.default_rng(7)
     sets, p_values = 120, []
@@ -112,7 +114,7 @@ def test_under_a_true_null_p_is_no_smaller_than_it_should_be(study: mcr.Ablation
             noise[:] = np.where(np.arange(data.sizes["dose"])[:, None, None] == 0, noise[:1, :1], noise)
             shape = ("arm", "dose", "prompt", "depth")
             data[name] = (shape, np.broadcast_to(5 + noise, (*noise.shape[:3], data.sizes["depth"])))
-        effects = mcr.AblationStudy(data).effects()
+        effects = mcr.experiments.AblationStudy(data).effects()
         row = effects[(effects.arm == ARM_WRITE) & (effects.versus == "baseline")].set_index("outcome")
         p_values.append(row.p[["norm_ratio", "loss"]].to_numpy())
     found = np.stack(p_values)
@@ -133,17 +135,19 @@ def test_layers_of_ones_own_are_held_against_the_state_before_emergence(tmp_path
     assert row.reference > 0.5 and abs(row.removed) < 0.1
 
 
-def test_blocking_alone_says_that_nothing_was_meant_to_end_the_norm(study: mcr.AblationStudy) -> None:
+def test_blocking_alone_says_that_nothing_was_meant_to_end_the_norm(
+    study: mcr.experiments.AblationStudy,
+) -> None:
     data = study.data.sel(arm=["blocked sink"])
-    claim = mcr.AblationStudy(data.assign_attrs(study.data.attrs)).claims()[0]
+    claim = mcr.experiments.AblationStudy(data.assign_attrs(study.data.attrs)).claims()[0]
     assert (claim.verdict, claim.why) == (
         "cannot be said", "no arm of this study ended the norm, or none was meant to",
     )  # fmt: skip
 
 
-def test_few_prompts_are_said_to_be_too_few(study: mcr.AblationStudy) -> None:
+def test_few_prompts_are_said_to_be_too_few(study: mcr.experiments.AblationStudy) -> None:
     """Five prompts can give no p below 1/16: the norm goes, but a claim must not say that it stays."""
-    few = mcr.AblationStudy(study.data.isel(prompt=slice(5)))
+    few = mcr.experiments.AblationStudy(study.data.isel(prompt=slice(5)))
     claim = few.claims()[0]
     assert claim.verdict == "cannot be said"
     assert "3 of 3 treatments ended half of the norm, but not beyond chance" in claim.why

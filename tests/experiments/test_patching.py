@@ -13,7 +13,7 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
-from mcr_lens.hooks.context import is_running
+from mcr_lens.hooks import BatchContext, current_context
 from mcr_lens.models.backend import as_module
 from mcr_lens.result_files import read_dataset, write_dataset
 
@@ -132,7 +132,7 @@ def test_key_value_heads_are_those_that_there_are(model: Any) -> None:
 def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
     """The state that an ablated write leaves behind is all there is between the two runs."""
     same = pairs_of(CLEAN, CLEAN)
-    off = mcr.ablate_mlp_write([0], position=0)
+    off = mcr.ablate_mlp_write([0], positions=0)
     options: dict[str, Any] = {"positions": [0], "corrupt_interventions": off, "progress": False}
     back = mcr.activation_patching(model, same, **options)
     assert back.recovered.dims == ("prompt", "layer", "position")
@@ -156,7 +156,7 @@ def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
 def test_an_intervention_keeps_to_its_prompt_in_ragged_batches(model: Any) -> None:
     """A position a prompt, and prompts that the batches reorder."""
     clean = [[1, 4, 5], *CLEAN]
-    off = mcr.ablate_mlp_write([1], position=[2, 5, 3])
+    off = mcr.ablate_mlp_write([1], positions=[[2], [5], [3]])
     data = mcr.activation_patching(
         model, pairs_of(clean, clean), corrupt_interventions=off, layers=[2], progress=False
     )
@@ -208,7 +208,7 @@ def test_nothing_is_left_behind_after_an_exception(model: Any) -> None:
         assert all(part.training for part in module.modules())
     finally:
         module.eval()
-    assert not is_running()
+    assert current_context() == BatchContext()
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
@@ -260,10 +260,10 @@ def test_bad_pairs_are_refused(model: Any) -> None:
         ({"over": ("layer", "head")}, "'resid_pre' has no heads"),
         ({"hook": "k6"}, "'blocks.6.attn.hook_k'"),
         ({"hook": "k1"}, "names its layer"),
-        ({"positions": [6]}, r"position 6: the longest prompt has 6 tokens, use 0\.\.5"),
-        ({"positions": [-7]}, "position -7"),
-        ({"positions": [1, 1]}, "give each once"),
-        ({"positions": []}, "at least one"),
+        ({"positions": [6]}, r"positions \[6\]: use one or several of 0\.\.5, or -1 for the last"),
+        ({"positions": [-7]}, r"positions \[-7\]"),
+        ({"positions": [1, 1]}, "each once"),
+        ({"positions": []}, "one or several"),
         ({"direction": "both"}, "use 'denoise'"),
         ({"metric": 3}, "metric 3: give a function"),
         ({"metric": lambda logits, pairs: logits.mean()}, r"gave \(\) for 2 prompts"),
@@ -298,15 +298,15 @@ def test_mean_and_resample_ablation_are_what_numpy_gives(model: Any) -> None:
     by_position = [np.mean([rows[i, p] for i in range(3) if lengths[i] > p], axis=0) for p in range(7)]
     by_token = np.concatenate([rows[i, : lengths[i]] for i in range(3)]).mean(0)
     cases: list[tuple[Any, Any]] = [
-        (mcr.mean_ablate(name, recorded), lambda p: by_position[p]),
-        (mcr.mean_ablate(name, recorded, over="tokens"), lambda p: by_token),
+        (mcr.hooks.mean_ablate(name, recorded), lambda p: by_position[p]),
+        (mcr.hooks.mean_ablate(name, recorded, over="tokens"), lambda p: by_token),
     ]
     for hooks, expected in cases:
         found = mcr.record(model, prompts, [name], hooks, batch_size=2)[name].numpy()
         for prompt, length in enumerate(prompts.lengths):
             for position in range(length):
                 np.testing.assert_allclose(found[prompt, position], expected(position), atol=1e-6)
-    draws = mcr.resample_ablate(name, recorded, seed=4)
+    draws = mcr.hooks.resample_ablate(name, recorded, seed=4)
     found = mcr.record(model, prompts, [name], draws, batch_size=1)[name]
     again = mcr.record(model, prompts, [name], draws, batch_size=3)[name]
     assert torch.equal(found, again)

@@ -76,7 +76,7 @@ def test_without_phases_all_depths_stand_together() -> None:
 
 
 def test_the_bundled_model_on_three_kinds(bundled_model: Any) -> None:
-    texts = {"maths": mcr.word_problems(30), "code": mcr.library_code(12)}
+    texts = {"maths": mcr.prompts.word_problems(30), "code": mcr.prompts.library_code(12)}
     prompts = {name: mcr.load_prompts(found, bundled_model).cut(24)[:8] for name, found in texts.items()}
     profiles = {name: mcr.profile(bundled_model, found, progress=False) for name, found in prompts.items()}
     table = input_dependence(profiles, n_resamples=50)

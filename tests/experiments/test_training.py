@@ -20,7 +20,7 @@ STEPS = [0, 1, 10, 100, 1000]
 
 @pytest.fixture(scope="module")
 def prompts(bundled_model: Any) -> mcr.Prompts:
-    return mcr.load_prompts(mcr.word_problems(6), bundled_model)
+    return mcr.load_prompts(mcr.prompts.word_problems(6), bundled_model)
 
 
 def test_every_step_is_the_profile_of_its_model(prompts: mcr.Prompts) -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_breaks_keeps_what_is_finished(
 
 def test_files_of_another_run_are_refused(prompts: mcr.Prompts, bundled_model: Any, tmp_path: Path) -> None:
     profile_training("tiny", prompts, [0], out=tmp_path, progress=False)
-    others = mcr.load_prompts(mcr.word_problems(3, seed=5), bundled_model)
+    others = mcr.load_prompts(mcr.prompts.word_problems(3, seed=5), bundled_model)
     with pytest.raises(InputError, match=r"of another run \(prompts differ\)"):
         profile_training("tiny", others, [0], out=tmp_path, progress=False)
     with pytest.raises(InputError, match=r"\(checkpoint differ\)"):

@@ -177,7 +177,7 @@ def attributes_of_studies(draw: Draw, folder: Path, model: Any) -> None:
     path = tampered(draw, folder, study_data)
     if path is None:
         return
-    loaded = mcr.AblationStudy.load(path)
+    loaded = mcr.experiments.AblationStudy.load(path)
     assert loaded.outcomes().sizes["prompt"] == 3
     if draw(st.integers(0, 24)) == 0:  # four thousand resamples take their time
         assert loaded.headline in repr(loaded)

@@ -37,7 +37,7 @@ def _found(name: str, state: dict[str, Any]) -> str:
 def test_the_last_bundled_checkpoint_is_nearly_the_model(bundled_model: Any) -> None:
     """It was stored at one byte a parameter."""
     last = mcr.load_model("tiny", revision=f"step{checkpoint_steps()[-1]}")
-    prompts = mcr.load_prompts(mcr.word_problems(4), bundled_model)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(4), bundled_model)
     ours, final = (mcr.profile(model, prompts, progress=False) for model in (last, bundled_model))
     np.testing.assert_allclose(ours["norm_ratio"], final["norm_ratio"], rtol=0.05)
 

@@ -14,7 +14,7 @@ import torch
 from backends import BACKENDS
 from families import FAMILIES, eager, save_tokenizer
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, T5Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BertConfig, T5Config
 
 import mcr_lens as mcr
 from mcr_lens.models import backend_of, model_facts
@@ -228,7 +228,7 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, "T5ForConditionalGeneration is not a decoder language model")
 
 
-def test_a_folder_without_a_tokenizer(folder_copy: Path) -> None:
+def test_a_folder_without_a_tokenizer(folder_copy: Path, llama_folder: Path) -> None:
     """A HookedTransformer takes token lists; the bridge needs a tokenizer and says so."""
     for path in folder_copy.glob("tokenizer*"):
         path.unlink()
@@ -238,7 +238,9 @@ def test_a_folder_without_a_tokenizer(folder_copy: Path) -> None:
             mcr.Prompts.from_texts(["a b"], model)
         profile = mcr.profile(model, mcr.Prompts.from_tokens([[1, 5, 6]]), progress=False)
         assert profile.data.sizes["prompt"] == 1
-    refused(folder_copy, "tokenizer")
+    refused(folder_copy, "the folder has no tokenizer", "tokenizer=...")
+    tokenizer = AutoTokenizer.from_pretrained(llama_folder)
+    assert mcr.load_model(folder_copy, tokenizer=tokenizer).tokenizer.bos_token == "<bos>"
 
 
 @pytest.mark.parametrize("backend", ["bridge", "hooked_transformer"])

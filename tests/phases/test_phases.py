@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from profiles import made_profile
@@ -9,6 +13,20 @@ from profiles import made_profile
 import mcr_lens as mcr
 from mcr_lens import phases
 from mcr_lens.phases.compression import compression_span
+
+
+def test_a_dataset_gives_its_phases_without_torch() -> None:
+    code = """
+import sys
+from populations import POPULATIONS
+from mcr_lens.phases import change_points, constancy, correlations, find_phases
+data = POPULATIONS["abrupt"].mean
+print(find_phases(data).compress, change_points(data).depths, len(constancy(data)))
+print([name for name in ("torch", "transformers", "transformer_lens") if name in sys.modules])
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert run.stderr == "" and run.stdout == "(2, 6) [2, 7] 4\n[]\n"
 
 
 def test_mix_compress_refine() -> None:

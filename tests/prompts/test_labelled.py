@@ -142,7 +142,7 @@ def test_a_tokenizer_without_a_bos_of_its_own(family_folder: Callable[[str], Pat
         ("a.csv", "text,label\nw1,1\n", {"n": 0}, "n = 0"),
         ("a.csv", "text,label\nw1,1\n", {"group": "by"}, "no column 'by'"),
         ("a.jsonl", '{"text": "w1", "label": 1, "by": null}', {"group": "by"}, "a text, a label or a group"),
-        ("a.jsonl", '{"text": "w1", "label": [1]}', {}, "the label of row 0 is a list"),
+        ("a.jsonl", '{"text": "w1", "label": [1]}', {}, "a label or group of row 0 is a list"),
         ("a.csv", "text,label\n", {}, "no text of"),
     ],
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mcr_lens as mcr
 from mcr_lens.prompts import read_texts
+from mcr_lens.prompts.files import read_table
 
 TEXTS = ["w1 w2 w3", "zażółć gęślą jaźń ∑ 🙂", 'comma, "quoted", 3.5']
 
@@ -115,6 +116,32 @@ def test_a_ragged_csv_is_refused_not_shifted(
     refused(write("p.csv", content), "p.csv", *parts)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_csv_is_recognised(delimiter: str, write: Callable[..., Path]) -> None:
+    rows = [["q", "a"], ["w1, w2", "1"], ["w3; w4", "2"]]
+    text = "\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows)
+    assert read_texts(write("p.csv", text), "q") == ["w1, w2", "w3; w4"]
+    bare = write("p.csv", f"q{delimiter}a\nw1 w2{delimiter}1\n")
+    assert read_texts(bare, "q") == ["w1 w2"]
+
+
+def test_signs_in_the_texts_are_not_taken_for_the_delimiter(write: Callable[..., Path]) -> None:
+    path = write("p.csv", "so good, yes;1\nbad;0\nwell, well, well;1\n")
+    assert read_table(path, header=False)[1].tolist() == ["1", "0", "1"]
+    path = write("p.csv", "good; or bad,1\nbad,0\nbad; worse; worst,0\n")
+    assert read_table(path, header=False)[1].tolist() == ["1", "0", "0"]
+
+
+def test_one_column_with_other_signs_stays_one_column(write: Callable[..., Path]) -> None:
+    assert read_texts(write("p.csv", "q\nfirst; second | third\n")) == ["first; second | third"]
+
+
+def test_tab_separated_texts_and_endings_in_capitals(write: Callable[..., Path]) -> None:
+    assert read_texts(write("p.tsv", 'q\ta\n"w1\t1\nw2\t2\n'), "q") == ['"w1', "w2"]
+    assert read_texts(write("p.JSONL", '{"q": "w1"}\n')) == ["w1"]
+    assert read_texts(write("p.TXT", "w1\n")) == ["w1"]
+
+
 def test_a_missing_cell_of_a_csv_is_an_empty_text(write: Callable[..., Path]) -> None:
     """So it is dropped and counted with the other empty texts."""
     assert read_texts(write("p.csv", "a,q\n1,2\n1\n"), "q") == ["2", ""]
@@ -161,15 +188,15 @@ def test_invalid_json_names_the_line(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        ([{"q": "a"}, {"p": "b"}], ["row 1", "'q'", "p"]),
+        ([{"q": "a"}, {"p": "b"}], ["choose a field", "q, p"]),
         ([{"q": "a"}, {"q": 3}], ["row 1", "int"]),
-        ([{"q": None}], ["row 0", "NoneType"]),
+        ([{"q": None}], ["row 0", "missing"]),
         ([{"q": ["a"]}], ["row 0", "list"]),
         ([{"q": "a"}, 3], ["row 1", "int"]),
-        ([{"q": "a"}, "b"], ["row 1", "mixed"]),
-        (["a", {"q": "b"}], ["row 1", "mixed"]),
+        ([{"q": "a"}, "b"], ["row 1", "str", "alone"]),
+        (["a", {"q": "b"}], ["row 0", "str", "alone"]),
         ([[1, 2]], ["row 0", "list"]),
-        ([{}], ["row 0", "no field"]),
+        ([{}], ["choose a field"]),
     ],
 )
 def test_rows_that_hold_no_text(rows: list[Any], parts: list[str], write: Callable[..., Path]) -> None:
@@ -220,6 +247,13 @@ def test_load_prompts_takes_the_first_or_a_sample(write: Callable[..., Path], ll
     assert sample.tokens != everything.tokens[:5]
     assert set(sample.tokens) <= set(everything.tokens)
     assert len(set(sample.tokens)) == 5
+
+
+def test_blank_texts_are_not_among_the_n_and_are_counted(llama: Any) -> None:
+    prompts = mcr.load_prompts(["", "w1", " ", "w2", "w3", ""], llama, n=2)
+    assert prompts.tokens == ((1, 4), (1, 5))
+    assert prompts.dropped == 2
+    assert mcr.load_prompts(["", "w1"], llama).dropped == 1
 
 
 def test_load_prompts_of_a_list(llama: Any) -> None:

@@ -4,13 +4,13 @@ import mcr_lens as mcr
 
 
 def test_the_same_seed_gives_the_same_problems() -> None:
-    assert mcr.word_problems(20, seed=3) == mcr.word_problems(20, seed=3)
-    assert mcr.word_problems(20, seed=3) != mcr.word_problems(20, seed=4)
-    assert mcr.word_problems(20)[:5] == mcr.word_problems(5)
+    assert mcr.prompts.word_problems(20, seed=3) == mcr.prompts.word_problems(20, seed=3)
+    assert mcr.prompts.word_problems(20, seed=3) != mcr.prompts.word_problems(20, seed=4)
+    assert mcr.prompts.word_problems(20)[:5] == mcr.prompts.word_problems(5)
 
 
 def test_each_is_one_question_without_its_answer() -> None:
-    problems = mcr.word_problems(50)
+    problems = mcr.prompts.word_problems(50)
     assert len(problems) == 50
     assert len(set(problems)) > 40
     for problem in problems:
@@ -21,4 +21,4 @@ def test_each_is_one_question_without_its_answer() -> None:
 
 
 def test_none_is_a_list_of_nothing() -> None:
-    assert mcr.word_problems(0) == []
+    assert mcr.prompts.word_problems(0) == []

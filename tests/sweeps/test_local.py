@@ -46,11 +46,11 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
         SweepArm("block_attention_to", layers="after emergence"),
         SweepArm("clamp_norm", layers=(1,), max_ratio=2.0, rest_norm="baseline"),
         SweepArm("zero_dimensions", layers="emergence", dimensions="massive"),
-        SweepArm("ablate_attention_write", layers=2, position=3),
+        SweepArm("ablate_attention_write", layers=2, positions=3),
     ]
     grid = Grid([SweepModel("tiny", batch_size=2)], [MADE_UP], arms)
     assert set(sweep(grid, tmp_path, progress=False).state) == {"done"}
-    prompts = mcr.Prompts.from_texts(mcr.word_problems(4, 0), bundled_model)
+    prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4, 0), bundled_model)
     baseline, *found = (ResultFolder(tmp_path).result(cell) for cell in cells(grid))
 
     def profile(interventions: Any) -> mcr.Profile:
@@ -68,7 +68,7 @@ def test_cells_hold_the_profiles_that_a_user_would_have_made(bundled_model: Any,
         mcr.block_attention_to(0, range(layers[0] + 1, n_layers)),
         mcr.clamp_norm([1], max_ratio=2.0, rest_norm=rest),
         mcr.zero_dimensions(layers, sorted(set(massive.tolist()))),
-        mcr.ablate_attention_write(2, position=3),
+        mcr.ablate_attention_write(2, positions=3),
     ]
     for measured, interventions in zip(found, expected, strict=True):
         same(measured, profile(interventions))

@@ -161,7 +161,7 @@ def test_a_worker_that_is_killed_is_replaced_and_a_cell_that_kills_is_given_up(
     assert table.error[0].startswith("WorkerDied: 2 workers died of it")
     expected = mcr.profile(
         bundled_model,
-        mcr.Prompts.from_texts(mcr.word_problems(32, 0), bundled_model),
+        mcr.Prompts.from_texts(mcr.prompts.word_problems(32, 0), bundled_model),
         interventions=mcr.ablate_mlp_write([1]),
         progress=False,
     )

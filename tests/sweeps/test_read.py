@@ -73,7 +73,7 @@ def test_every_setting_reaches_the_cells(tmp_path: Path) -> None:
         str(tmp_path / "data" / "p.jsonl"), field="q", n=5, seed=2, max_tokens=9, prepend_bos=False
     )
     assert cell.arm == SweepArm()
-    assert (cell.sink_position, cell.estimator) == (1, mcr.Estimator(unit_rows=True))
+    assert (cell.sink_position, cell.estimator) == (1, mcr.metrics.Estimator(unit_rows=True))
     assert cell.name.startswith("mine--p--baseline--")
 
 
@@ -198,7 +198,7 @@ def test_every_setting_changes_the_name_of_a_cell() -> None:
         name({}, {}, {"layers": (2,)}),
         name({}, {}, {"dimensions": (3,)}),
         name({}, {}, {}, sink_position=1),
-        name({}, {}, {}, estimator=mcr.Estimator(alpha=2.0)),
+        name({}, {}, {}, estimator=mcr.metrics.Estimator(alpha=2.0)),
     ]
     assert len(set(names)) == len(names)
     assert name({}, {}, {}) == names[0]

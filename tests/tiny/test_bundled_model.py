@@ -23,7 +23,7 @@ def reference() -> Any:
 def test_every_variable_equals_the_oracle(backend: str, reference: Any) -> None:
     model = mcr.load_model("tiny", backend=backend)  # type: ignore[arg-type]
     assert mcr.models.model_facts(model).failed_checks == {}
-    texts = [*mcr.word_problems(5), "So:", " ".join(mcr.word_problems(6, seed=1))]
+    texts = [*mcr.prompts.word_problems(5), "So:", " ".join(mcr.prompts.word_problems(6, seed=1))]
     prompts = mcr.Prompts.from_texts(texts, model, max_tokens=200)
     assert len(set(prompts.lengths)) > 4
     data = mcr.profile(model, prompts, batch_size=4, progress=False).data
@@ -38,14 +38,14 @@ def test_every_variable_equals_the_oracle(backend: str, reference: Any) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_logits_are_those_of_hugging_face(backend: str, reference: Any) -> None:
     model = mcr.load_model("tiny", backend=backend)  # type: ignore[arg-type]
-    tokens = torch.tensor(mcr.Prompts.from_texts(mcr.word_problems(1), model).tokens)
+    tokens = torch.tensor(mcr.Prompts.from_texts(mcr.prompts.word_problems(1), model).tokens)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), reference(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_bos_stands_first_exactly_once() -> None:
     model = mcr.load_model("tiny")
-    text = mcr.word_problems(1)[0]
+    text = mcr.prompts.word_problems(1)[0]
     (tokens,) = mcr.Prompts.from_texts([text], model).tokens
     assert tokens[0] == model.tokenizer.bos_token_id
     assert tokens.count(model.tokenizer.bos_token_id) == 1

@@ -16,11 +16,11 @@ ARMS = {"write, layer 1": "treatment", "norm clamp": "treatment", "control: othe
 
 
 @pytest.fixture(scope="module")
-def study() -> mcr.AblationStudy:
+def study() -> mcr.experiments.AblationStudy:
     return made(ARMS)
 
 
-def made(arms: dict[str, str]) -> mcr.AblationStudy:
+def made(arms: dict[str, str]) -> mcr.experiments.AblationStudy:
     rng = np.random.default_rng(0)
     sizes = {"arm": len(arms), "dose": 3, "prompt": 5, "depth": 4}
     names = ("norm_ratio", "normalized_entropy", "normalized_entropy_without_sink", "lens_loss")
@@ -29,15 +29,15 @@ def made(arms: dict[str, str]) -> mcr.AblationStudy:
     data["sink_score"] = (("arm", "dose", "prompt", "layer", "head"), score)
     coords = {"arm": list(arms), "dose": [0.0, 0.5, 1.0], "depth": range(4), "layer": range(3)}
     dataset = xr.Dataset(data, coords=coords, attrs={"compressed_depths": [1, 2], "before_depth": 1})
-    return mcr.AblationStudy(dataset.assign_coords(kind=("arm", list(arms.values()))))
+    return mcr.experiments.AblationStudy(dataset.assign_coords(kind=("arm", list(arms.values()))))
 
 
-def drawn(study: mcr.AblationStudy) -> Any:
+def drawn(study: mcr.experiments.AblationStudy) -> Any:
     """The figure; plotly's own types do not know what it holds."""
     return dose_response(study)
 
 
-def test_every_curve_is_the_studys(study: mcr.AblationStudy) -> None:
+def test_every_curve_is_the_studys(study: mcr.experiments.AblationStudy) -> None:
     curves, figure = study.dose_curves(), drawn(study)
     for axis, outcome in PANELS.items():
         traces = [trace for trace in figure.data if (trace.xaxis or "x") == axis]
@@ -50,7 +50,7 @@ def test_every_curve_is_the_studys(study: mcr.AblationStudy) -> None:
     assert [trace.name for trace in figure.data if trace.showlegend] == list(ARMS)
 
 
-def test_controls_are_grey_and_treatments_are_not(study: mcr.AblationStudy) -> None:
+def test_controls_are_grey_and_treatments_are_not(study: mcr.experiments.AblationStudy) -> None:
     lines = {trace.name: trace.line for trace in drawn(study).data if trace.name}
     assert lines["control: other token"].color == "#808080"
     assert lines["control: other token"].dash == "dot"
@@ -68,7 +68,7 @@ def test_no_two_arms_look_the_same() -> None:
     assert len(looks) == len(arms)
 
 
-def test_what_lies_between_0_and_1_is_drawn_on_the_whole_scale(study: mcr.AblationStudy) -> None:
+def test_what_lies_between_0_and_1_is_drawn_on_the_whole_scale(study: mcr.experiments.AblationStudy) -> None:
     layout = drawn(study).layout
     assert layout.yaxis.type == "log"
     assert layout.yaxis2.range == layout.yaxis3.range == (-0.02, 1.02)

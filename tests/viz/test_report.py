@@ -31,8 +31,8 @@ def valley(**attributes: Any) -> mcr.Profile:
 
 
 @pytest.fixture(scope="module")
-def study(bundled_model: Any) -> mcr.AblationStudy:
-    prompts = mcr.Prompts.from_texts(mcr.word_problems(8), bundled_model)
+def study(bundled_model: Any) -> mcr.experiments.AblationStudy:
+    prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(8), bundled_model)
     return mcr.ablation_study(bundled_model, prompts, doses=[0.0, 1.0])
 
 
@@ -131,7 +131,7 @@ def test_numbers_in_figures_are_not_prompts_by_prompts(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_shows_its_heads(bundled_model: Any, tmp_path: Path) -> None:
-    prompts = mcr.Prompts.from_texts(mcr.word_problems(4), bundled_model)
+    prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4), bundled_model)
     measured = mcr.profile(bundled_model, prompts, progress=False)
     path = report(measured.save(tmp_path / "tiny.nc"), tmp_path / "tiny.html")
     assert path.stat().st_size < 8_000_000
@@ -200,7 +200,7 @@ def test_a_stack_of_models_is_taken_apart(tmp_path: Path) -> None:
     assert lengths["one"] != lengths["two"]
 
 
-def test_an_ablation_study_tells_its_claims(study: mcr.AblationStudy, tmp_path: Path) -> None:
+def test_an_ablation_study_tells_its_claims(study: mcr.experiments.AblationStudy, tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     study.save(tmp_path / "study" / "study.nc")
     page = written(tmp_path / "study", tmp_path)
@@ -213,26 +213,26 @@ def test_an_ablation_study_tells_its_claims(study: mcr.AblationStudy, tmp_path: 
 
 
 def test_a_lens_and_a_training_folder(bundled_model: Any, tmp_path: Path) -> None:
-    prompts = mcr.Prompts.from_texts(mcr.word_problems(4), bundled_model)
+    prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4), bundled_model)
     lens = mcr.write_dataset(mcr.logit_lens(bundled_model, prompts, progress=False), tmp_path / "lens.nc")
-    run = mcr.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
+    run = mcr.experiments.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
     page = written([lens, tmp_path / "run"], tmp_path)
     assert "the loss on the next token is" in page.text
-    for sentence in str(mcr.appearance(run)).split("\n"):
+    for sentence in str(mcr.experiments.appearance(run)).split("\n"):
         assert sentence in page.text
 
 
 def test_tasks_stand_over_the_phases_of_the_same_model(bundled_model: Any, tmp_path: Path) -> None:
-    texts = mcr.word_problems(6)
-    data = mcr.lens_perplexity(bundled_model, texts, progress=False)
+    texts = mcr.prompts.word_problems(6)
+    data = mcr.tasks.lens_perplexity(bundled_model, texts, progress=False)
     prompts = mcr.Prompts.from_texts(texts, bundled_model)
     measured = mcr.profile(bundled_model, prompts, progress=False)
-    uses = [mcr.perplexity_use(data)]
+    uses = [mcr.tasks.perplexity_use(data)]
     folder = tmp_path / "tasks"
     folder.mkdir()
     mcr.write_dataset(data, folder / "perplexity.nc")
-    mcr.quality_by_depth(uses).to_csv(folder / "quality.csv", index=False)
-    best = mcr.best_depth(uses)
+    mcr.tasks.quality_by_depth(uses).to_csv(folder / "quality.csv", index=False)
+    best = mcr.tasks.best_depth(uses)
     best.to_csv(folder / "best_depth.csv")
     alone = written(folder, tmp_path)
     row = best.iloc[0]
@@ -289,7 +289,9 @@ def test_what_to_mind_is_said(tmp_path: Path) -> None:
     assert "the bound is met" not in page.text
 
 
-def test_strings_of_a_file_are_text(study: mcr.AblationStudy, sweep: xr.Dataset, tmp_path: Path) -> None:
+def test_strings_of_a_file_are_text(
+    study: mcr.experiments.AblationStudy, sweep: xr.Dataset, tmp_path: Path
+) -> None:
     """Wherever a file can put a string: the name, the prompts, attributes and their keys, arms, labels."""
     attributes = {
         "model": ATTACK,

@@ -11,8 +11,8 @@ from mcr_lens.errors import InputError
 
 @pytest.fixture(scope="module")
 def run(bundled_model: Any) -> mcr.Profile:
-    prompts = mcr.load_prompts(mcr.word_problems(3), bundled_model)
-    return mcr.profile_training("tiny", prompts, [0, 512, 20000], progress=False)
+    prompts = mcr.load_prompts(mcr.prompts.word_problems(3), bundled_model)
+    return mcr.experiments.profile_training("tiny", prompts, [0, 512, 20000], progress=False)
 
 
 def test_every_cell_is_a_mean_of_the_run(run: mcr.Profile) -> None:

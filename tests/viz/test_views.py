@@ -12,7 +12,7 @@ from backends import BACKENDS
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.metrics.roles import ROLES, head_roles
 from mcr_lens.viz import View, _view, attention_sinks, lens_tokens, sink_tokens
 from mcr_lens.viz._tokens import token_texts, visible
@@ -95,7 +95,7 @@ def test_an_intervention_is_seen_and_said(bundled_model: Any) -> None:
     text = "Natalia sold clips to 48 of her friends."
     edit = mcr.block_attention_to(0, layers=[4])
     assert (
-        "Under block_attention_to(position=0"
+        "Under block_attention_to(positions=0"
         in attention_sinks(bundled_model, text, 4, interventions=edit).html()
     )
     before, after = (rows(attention_sinks(bundled_model, text, 4, interventions=e)) for e in ([], edit))

@@ -136,7 +136,7 @@ def build_arms(
                 "control: other token",
                 "control",
                 f"the same {_writes(writes)} removed at a random other token of each prompt",
-                lambda dose: remove_writes(writes, tokens, dose),
+                lambda dose: remove_writes(writes, [[token] for token in tokens], dose),
             )
         )
     if refuse and "other layer" in names and not others:
@@ -154,12 +154,14 @@ def build_arms(
     return arms
 
 
-def remove_writes(writes: Mapping[int, Write], position: int | Sequence[int], dose: float) -> list[Hook]:
-    """Hooks that take ``dose`` of each layer's named write at a position."""
+def remove_writes(
+    writes: Mapping[int, Write], positions: int | Sequence[Sequence[int]], dose: float
+) -> list[Hook]:
+    """Hooks that take ``dose`` of each layer's named write at positions."""
     hooks: list[Hook] = []
     for kind, ablate in (("mlp", ablate_mlp_write), ("attention", ablate_attention_write)):
         if layers := [layer for layer, write in writes.items() if write == kind]:
-            hooks += ablate(layers, position, dose)
+            hooks += ablate(layers, positions, dose)
     return hooks
 
 
@@ -180,8 +182,8 @@ def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
 
 def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> list[int]:
     """A position of each prompt that is not the sink's."""
-    drawn = [int(rng.integers(length - 1)) for length in lengths]
-    return [position + (position >= sink) for position in drawn]
+    positions = [int(rng.integers(length - 1)) for length in lengths]
+    return [position + (position >= sink) for position in positions]
 
 
 def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Generator) -> list[int]:

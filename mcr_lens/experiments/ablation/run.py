@@ -12,7 +12,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.ablation.arms import ARMS, Arm, Write, build_arms, writes_of
 from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, ResidualObserver
-from mcr_lens.hooks.lens import LogitLens
+from mcr_lens.hooks.lenses.logit import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile
@@ -147,7 +147,7 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
 
 def _doses(doses: Sequence[float]) -> list[float]:
     """Doses above 0 in rising order."""
-    listed = list(doses) if isinstance(doses, Iterable) else []
-    if not all(is_number(dose) and 0 <= dose <= 1 for dose in listed) or not any(listed):
+    numbers = list(doses) if isinstance(doses, Iterable) else []
+    if not all(is_number(dose) and 0 <= dose <= 1 for dose in numbers) or not any(numbers):
         raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
-    return sorted({float(dose) for dose in listed if dose > 0})
+    return sorted({float(dose) for dose in numbers if dose > 0})

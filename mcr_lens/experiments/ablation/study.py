@@ -58,12 +58,12 @@ class AblationStudy:
         at_depths, at_layers = self.data.sel(depth=depths), self.data.sel(layer=layers)
         score = at_layers["sink_score"]
         rate = (score > SINK_THRESHOLD).where(score.notnull())
-        found = {name: at_depths[name].mean("depth") for name in OUTCOMES[:3]}
-        found |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
-        found["loss"] = self.data["lens_loss"].isel(depth=-1, drop=True)
+        outcomes = {name: at_depths[name].mean("depth") for name in OUTCOMES[:3]}
+        outcomes |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
+        outcomes["loss"] = self.data["lens_loss"].isel(depth=-1, drop=True)
         begins = self.data.coords.get("not_finite_depth")
-        outcomes = xr.Dataset(found)
-        return outcomes if begins is None else outcomes.where((begins < 0) | (begins > depths[-1]))
+        data = xr.Dataset(outcomes)
+        return data if begins is None else data.where((begins < 0) | (begins > depths[-1]))
 
     def not_finite_note(self) -> str | None:
         """Which prompts hold Inf or NaN, in which arm and at which dose first; ``None`` without any."""

@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from torch import Tensor
 from transformer_lens.utilities.components_utils import get_act_name
 
 from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.intervene import check_hooks, indices
+from mcr_lens.hooks.interventions import check_hooks
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
-from mcr_lens.validate import is_whole
+from mcr_lens.validate import check_indices
 
 __all__ = ["SweepAxes", "sweep_axes"]
 
@@ -63,27 +62,23 @@ def sweep_axes(
     known = ("layer", "position", "head")
     if isinstance(over, str) or tuple(over[:1]) != ("layer",) or sorted({*over} & {*known}) != sorted(over):
         raise InputError(f"over={over!r}: use ('layer', 'position'), ('layer', 'head'), or all three")
-    every = range(model_facts(model).n_layers)
-    listed = tuple(every) if layers is None else indices(layers, "layer", "activation_patching")
-    at = _positions(positions, max(prompts.lengths))
-    names = _hook_names(model, hook, listed)
-    # One prompt tells whether the hooks fire, and how many heads each has.
+    n_layers, longest = model_facts(model).n_layers, max(prompts.lengths)
+    blocks = check_indices("layers", range(n_layers) if layers is None else layers, n_layers)
+    at = None if positions is None else check_indices("positions", positions, longest, from_end=True)
+    names = _hook_names(model, hook, blocks)
+    # One prompt shows whether the hooks fire, and how many heads each has.
     probe = record(model, prompts[:1], list(names.values()))
     heads = {layer: _n_heads(name, probe[name]) for layer, name in names.items()}
     if "head" in over and not all(heads.values()):
         raise InputError(f"hook {hook!r} has no heads: sweep over ('layer', 'position')")
-    labels = {
-        "layer": listed,
-        "head": range(max(heads.values())),
-        "position": range(max(prompts.lengths)) if at is None else at,
-    }
+    labels = {"layer": blocks, "head": range(max(heads.values())), "position": at or range(longest)}
     return SweepAxes(tuple(over), names, labels, {k: n or 1 for k, n in heads.items()}, at)
 
 
 def _hook_names(model: Model, hook: str, layers: Sequence[int]) -> dict[int, str]:
     """The hook point of each layer."""
     names = {layer: _hook_name(hook, layer) for layer in layers}
-    check_hooks(model, [(name, _nothing) for name in names.values()])
+    check_hooks(model, [(name, lambda activation, hook: None) for name in names.values()])
     if len(set(names.values())) < len(names):
         raise InputError(
             f"hook {hook!r} names its layer: give the name without it, or a template with "
@@ -103,22 +98,3 @@ def _hook_name(hook: str, layer: int) -> str:
 def _n_heads(name: str, activation: Tensor) -> int:
     """Heads of an activation of one prompt; 0 where it has none."""
     return activation.shape[1 if is_pattern(name) else 2] if activation.ndim == 4 else 0
-
-
-def _nothing(activation: Tensor, hook: Any) -> None:
-    """A hook to check a name with."""
-
-
-def _positions(positions: int | Iterable[int] | None, longest: int) -> tuple[int, ...] | None:
-    if positions is None:
-        return None
-    listed = tuple(positions) if isinstance(positions, Iterable) else (positions,)
-    if not listed or len(set(listed)) < len(listed):
-        raise InputError(f"positions {list(listed)}: give each once, and at least one")
-    for position in listed:
-        if not is_whole(position, -longest, longest):
-            raise InputError(
-                f"position {position!r}: the longest prompt has {longest} tokens, use 0..{longest - 1}, or "
-                "-1 for the last"
-            )
-    return tuple(int(position) for position in listed)

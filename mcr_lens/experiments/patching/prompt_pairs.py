@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.prompts import BatchCost, Prompts
+from mcr_lens.validate import is_whole
 
 __all__ = ["PairBatch", "PromptPairs"]
 
@@ -60,6 +60,7 @@ class PromptPairs:
     Example:
         >>> clean, corrupt = [[0, 5, 7, 9]], [[0, 5, 8, 9]]
         >>> from mcr_lens.prompts import Prompts
+    from mcr_lens.validate import is_whole
         >>> pairs = PromptPairs(Prompts.from_tokens(clean), Prompts.from_tokens(corrupt), answers=(7,))
         >>> len(pairs), pairs.lengths
         (1, (4,))
@@ -113,19 +114,19 @@ class PromptPairs:
             InputError: for pairs of unequal length, answers of more than one token, and as
                 ``Prompts.from_texts``.
         """
-        made: dict[str, Prompts] = {}
+        sides: list[Prompts] = []
         for name, texts in (("clean", clean), ("corrupt", corrupt)):
-            made[name] = Prompts.from_texts(texts, model, prepend_bos=prepend_bos, source=f"{name} texts")
-            if made[name].dropped:
+            prompts = Prompts.from_texts(texts, model, prepend_bos=prepend_bos, source=f"{name} texts")
+            if prompts.dropped:
                 raise InputError(
-                    f"{made[name].dropped} of the {name} texts have fewer than 2 tokens: "
-                    "leave their pairs out"
+                    f"{prompts.dropped} of the {name} texts have fewer than 2 tokens: leave their pairs out"
                 )
+            sides.append(prompts)
         right, wrong = (
             None if texts is None else _single_tokens(texts, model.tokenizer, name)
             for name, texts in (("answers", answers), ("wrong_answers", wrong_answers))
         )
-        return cls(made["clean"], made["corrupt"], right, wrong)
+        return cls(sides[0], sides[1], right, wrong)
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -159,18 +160,14 @@ class PromptPairs:
             yield PairBatch(clean.tokens, corrupt.tokens, clean.lengths, clean.prompts, *ids)
 
 
-def _token_ids(given: Sequence[int] | None, n_pairs: int, name: str) -> tuple[int, ...] | None:
-    if given is None:
+def _token_ids(tokens: Sequence[int] | None, n_pairs: int, name: str) -> tuple[int, ...] | None:
+    if tokens is None:
         return None
-    try:
-        ids = tuple(operator.index(token) for token in given)
-    except TypeError as error:
-        raise InputError(
-            f"{name}: give one token id a pair, or texts to PromptPairs.from_texts ({error})"
-        ) from error
-    if len(ids) != n_pairs:
-        raise InputError(f"{len(ids)} {name} for {n_pairs} pairs: give one token id a pair")
-    return ids
+    if isinstance(tokens, str) or not all(map(is_whole, tokens)):
+        raise InputError(f"{name}: give one token id a pair, or texts to PromptPairs.from_texts")
+    if len(tokens) != n_pairs:
+        raise InputError(f"{len(tokens)} {name} for {n_pairs} pairs: give one token id a pair")
+    return tuple(int(token) for token in tokens)
 
 
 def _single_tokens(texts: Sequence[str], tokenizer: Any, name: str) -> tuple[int, ...]:
@@ -178,12 +175,12 @@ def _single_tokens(texts: Sequence[str], tokenizer: Any, name: str) -> tuple[int
         raise InputError(f"{name} is a single string: give a list, one a pair")
     ids = []
     for pair, text in enumerate(texts):
-        found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(found) != 1:
+        tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if len(tokens) != 1:
             raise InputError(
-                f"{name}, pair {pair}: {text!r} is {len(found)} tokens, "
-                f"{tokenizer.convert_ids_to_tokens(found)}: give one that is a single token (is a space in "
+                f"{name}, pair {pair}: {text!r} is {len(tokens)} tokens, "
+                f"{tokenizer.convert_ids_to_tokens(tokens)}: give one that is a single token (is a space in "
                 f"front missing, or one too many?), or token ids, PromptPairs(clean, corrupt, {name}=[...])"
             )
-        ids.append(int(found[0]))
+        ids.append(int(tokens[0]))
     return tuple(ids)

@@ -13,12 +13,14 @@ from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
 from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
 from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
-from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.patch import patch_activation
+from mcr_lens.hooks.interventions import described, patch_activation
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode
 
 __all__ = ["activation_patching"]
+
+# Which run activations are taken from, and which they are put into.
+_DIRECTIONS: dict[str, tuple[Side, Side]] = {"denoise": ("clean", "corrupt"), "noise": ("corrupt", "clean")}
 
 
 def activation_patching(
@@ -90,7 +92,9 @@ def activation_patching(
         >>> bool(result.recovered.sel(layer=0)[0, -1] == 1)  # the number is all they differ in
         True
     """
-    source, base = _sides(direction)
+    if direction not in _DIRECTIONS:
+        raise InputError(f"direction {direction!r}: use 'denoise' (clean into corrupt) or 'noise'")
+    source, base = _DIRECTIONS[direction]
     interventions: dict[Side, Sequence[Hook]] = {
         "clean": list(clean_interventions),
         "corrupt": list(corrupt_interventions),
@@ -130,19 +134,20 @@ def _dataset(
     direction: str,
 ) -> xr.Dataset:
     coords = {axis: list(axes.labels[axis]) for axis in axes.over}
-    of_prompts = {
-        "n_tokens": ("prompt", list(pairs.lengths)),
-        "first_token": ("prompt", list(pairs.corrupt.first_tokens)),
-    }
     data = xr.Dataset(
         {"patched": (("prompt", *axes.over), patched), **{k: ("prompt", v) for k, v in values.items()}},
-        coords={"prompt": range(len(pairs)), **coords, **of_prompts},
+        coords={
+            "prompt": range(len(pairs)),
+            **coords,
+            "n_tokens": ("prompt", list(pairs.lengths)),
+            "first_token": ("prompt", list(pairs.corrupt.first_tokens)),
+        },
     )
-    between = (data.clean - data.corrupt).where(data.clean != data.corrupt)
-    if direction == "denoise":
-        data["recovered"] = ((data.patched - data.corrupt) / between).transpose(*data.patched.dims)
-    else:
-        data["lost"] = ((data.clean - data.patched) / between).transpose(*data.patched.dims)
+    whole = (data.clean - data.corrupt).where(data.clean != data.corrupt)
+    name, done = "recovered", data.patched - data.corrupt
+    if direction == "noise":
+        name, done = "lost", data.clean - data.patched
+    data[name] = (done / whole).transpose(*data.patched.dims)
     if "position" in coords:
         data = data.assign_coords(_tokens(model, pairs, coords["position"]))
     data.attrs = model_facts(model).attributes() | {"prompts": pairs.attributes()}
@@ -162,12 +167,3 @@ def _tokens(model: Model, pairs: PromptPairs, positions: Sequence[int]) -> dict[
             known = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
             coords[f"{prefix}text"] = (dims, np.vectorize(known.get, otypes=[object])(ids))
     return coords
-
-
-def _sides(direction: str) -> tuple[Side, Side]:
-    """Which run activations are taken from, and which they are put into."""
-    if direction == "denoise":
-        return "clean", "corrupt"
-    if direction == "noise":
-        return "corrupt", "clean"
-    raise InputError(f"direction {direction!r}: use 'denoise' (clean into corrupt) or 'noise'")

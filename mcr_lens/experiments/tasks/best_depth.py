@@ -20,7 +20,7 @@ _DEPTHS = ("best_low", "best_high", "exit_depth", "exit_low", "exit_high", "bloc
 def quality_by_depth(
     uses: Sequence[Use], *, confidence: float = 0.95, n_resamples: int = 999, seed: int = 0
 ) -> pd.DataFrame:
-    """Every use at every depth, a row each: ``quality`` in its own metric, interval, and what is ``kept``.
+    """Every use at every depth, one row each: ``quality`` in its own metric, interval, and what is ``kept``.
 
     ``kept`` is the share of the last depth's quality above chance: 0 as good as chance, 1 as good as the last
     depth; NaN where chance is not known or the last depth is no better. The interval resamples units.
@@ -65,14 +65,9 @@ def best_depth(
     and is judged by those that it did not. ``exit_depth`` is the first depth whose quality keeps at least
     ``keep`` of the last depth's above chance; it saves the blocks behind it.
 
-    Intervals run between expanded percentiles (``bootstrap_interval``); where depths tie in a resample, as
-    they often do with few right-or-wrong answers, ``best_low`` counts the first of them and ``best_high``
-    the last. In 400 simulated sets of 5, 8, 20 and 100 such answers over nine depths, with the best at the
-    end of a slow rise, on a broad peak and on a sharp one, ``best_low`` to ``best_high`` covered it in 0.97
-    to 1.00 of the sets at 0.95 stated, mostly by being wide: with 8 answers it spans nearly all depths but
-    for the sharp peak. Where all depths are equal, any of them may lie outside (depth 0 in 0.23 with 20).
-    ``gain`` speaks of the depth that so few units would choose, which is not always the best one: it fell
-    short of the gain of the truly best depth of the broad peak in 0.31 of the sets of 8, 0.05 of 20.
+    Intervals run between expanded percentiles (``bootstrap_interval``). Where depths tie in a resample,
+    ``best_low`` counts the first of them and ``best_high`` the last. How often they cover the truth stands in
+    docs/how-to/tasks.md.
 
     Args:
         uses: from ``choice_uses``, ``perplexity_use``, ``probe_uses``.
@@ -80,7 +75,7 @@ def best_depth(
         confidence, n_resamples, seed: of the bootstrap over units.
 
     Returns:
-        A row a use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
+        One row per use: ``best_depth`` with interval ``best_low``, ``best_high`` and ``best_quality``;
         ``last_depth``, ``last_quality``; ``gain``, ``gain_low``, ``gain_high`` in the unit of the metric,
         above 0 where the best depth is better; ``exit_depth``, ``exit_low``, ``exit_high``, ``exit_kept``
         and ``blocks_saved`` with its share ``saved``. Exits are missing where chance is not known or the last
@@ -101,42 +96,51 @@ def best_depth(
 
 
 def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) -> dict[str, object]:
+    def ends(resampled: Float[np.ndarray, "resample"]) -> tuple[float, float]:
+        """Expanded percentiles, resamples without a value left out."""
+        low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
+        return float(low), float(high)
+
     curve = use.curve().to_numpy()
     drawn, left_out = _resampled(use, n_resamples, seed)
-    best = int((use.sign * curve).argmax())
-    chosen = (use.sign * drawn).argmax(1)
-    gains = use.sign * (left_out[np.arange(len(chosen)), chosen] - left_out[:, -1])
-    gain_low, gain_high = _interval(gains, use, confidence)
-    best_low, best_high = _depths(use, *_tied(use.sign * drawn), confidence)
-    exits = np.array([_exit(_kept(one, use), keep) for one in drawn])
-    # A last depth that may be no better than chance has nothing that could be kept.
-    above_chance = _interval(use.sign * (drawn[:, -1] - use.chance), use, confidence)[0] > 0
-    exit_at = _exit(_kept(curve, use), keep) if above_chance else float("nan")
-    there = not np.isnan(exit_at)
-    exit_low, exit_high = _depths(use, exits, exits, confidence) if there else (float("nan"),) * 2
-    exit_depth = float(use.depths[int(exit_at)]) if there else float("nan")
-    last = int(use.depths[-1])
-    return {
+    best, last = int((use.sign * curve).argmax()), int(use.depths[-1])
+    winners = (use.sign * drawn).argmax(1)
+    gains = use.sign * (left_out[np.arange(n_resamples), winners] - left_out[:, -1])
+    gain_low, gain_high = ends(gains)
+    firsts, lasts = _tied(use.sign * drawn)
+    kept = _kept(curve, use)
+    row = {
         "use": use.name,
         "kind": use.kind,
         "metric": use.metric,
         "best_depth": int(use.depths[best]),
-        "best_low": best_low,
-        "best_high": best_high,
+        "best_low": use.depths[int(ends(firsts)[0])],
+        "best_high": use.depths[int(ends(lasts)[1])],
         "best_quality": float(curve[best]),
         "last_depth": last,
         "last_quality": float(curve[-1]),
         "gain": float(np.nanmean(gains)),
         "gain_low": gain_low,
         "gain_high": gain_high,
-        "exit_depth": exit_depth,
-        "exit_low": exit_low,
-        "exit_high": exit_high,
-        "exit_kept": float(_kept(curve, use)[int(exit_at)]) if there else float("nan"),
-        "blocks_saved": last - exit_depth,
-        "saved": (last - exit_depth) / last,
+        **dict.fromkeys(
+            ("exit_depth", "exit_low", "exit_high", "exit_kept", "blocks_saved", "saved"), np.nan
+        ),
         "units": len(use.weights),
     }
+    exit_at = _exit(kept, keep)
+    # A last depth that may be no better than chance has nothing that could be kept.
+    if not np.isnan(exit_at) and ends(use.sign * (drawn[:, -1] - use.chance))[0] > 0:
+        low, high = ends(np.array([_exit(_kept(one, use), keep) for one in drawn]))
+        saved = last - use.depths[int(exit_at)]
+        row |= {
+            "exit_depth": use.depths[int(exit_at)],
+            "exit_low": use.depths[int(low)],
+            "exit_high": use.depths[int(high)],
+            "exit_kept": float(kept[int(exit_at)]),
+            "blocks_saved": saved,
+            "saved": saved / last,
+        }
+    return row
 
 
 def _resampled(
@@ -171,18 +175,6 @@ def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.
     top = quality.max(1, keepdims=True)
     tied = top - quality <= 1e-9 * np.abs(quality).max(1, keepdims=True)
     return tied.argmax(1).astype(float), quality.shape[1] - 1.0 - tied[:, ::-1].argmax(1)
-
-
-def _depths(use: Use, firsts: np.ndarray, lasts: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Interval of places, as depths that were measured."""
-    low, high = _interval(firsts, use, confidence)[0], _interval(lasts, use, confidence)[1]
-    return float(use.depths[int(low)]), float(use.depths[int(high)])
-
-
-def _interval(resampled: Float[np.ndarray, "resample"], use: Use, confidence: float) -> tuple[float, float]:
-    """Expanded percentiles, resamples without a value left out."""
-    low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
-    return float(low), float(high)
 
 
 def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int) -> Sequence[Use]:

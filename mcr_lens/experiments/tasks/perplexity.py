@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts, read_texts
 from mcr_lens.prompts.files import read_text
@@ -71,7 +71,7 @@ def lens_perplexity(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> data = lens_perplexity(model, mcr.word_problems(8), progress=False)
+        >>> data = lens_perplexity(model, mcr.prompts.word_problems(8), progress=False)
         >>> bool(data.perplexity[-1] < data.perplexity[0])
         True
     """
@@ -129,7 +129,7 @@ def text_windows(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts, documents = text_windows(mcr.word_problems(3), model, max_tokens=16)
+        >>> prompts, documents = text_windows(mcr.prompts.word_problems(3), model, max_tokens=16)
         >>> max(prompts.lengths), len(set(prompts.first_tokens)), documents[0], documents[-1]
         (16, 1, 0, 2)
     """

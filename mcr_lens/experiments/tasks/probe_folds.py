@@ -1,4 +1,4 @@
-"""Which prompts a probe is trained and tested on: the same folds for every depth and pooling."""
+"""Probes on given states: which prompts each is trained and tested on, and the regressions themselves."""
 
 import warnings
 from collections.abc import Hashable, Sequence
@@ -6,15 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Fold", "clusters", "cross_validation", "fixed_split", "majority_correct", "shuffled_labels"]
+__all__ = [
+    "Fold",
+    "clusters",
+    "cross_validation",
+    "fit_probes",
+    "fixed_split",
+    "majority_correct",
+    "shuffled_labels",
+]
 
 _INNER_FOLDS = 3
+_MAX_ITERATIONS = 2000
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,44 @@ def majority_correct(labels: Int[np.ndarray, "prompt"], split: Sequence[Fold]) -
     for fold in split:
         correct[fold.test] = labels[fold.test] == np.bincount(labels[fold.train]).argmax()
     return correct
+
+
+def fit_probes(
+    states: Float[np.ndarray, "pooling depth prompt dimension"],
+    labels: Int[np.ndarray, "prompt"],
+    split: Sequence[Fold],
+    penalties: Sequence[float],
+    progress: bool,
+) -> tuple[Int[np.ndarray, "pooling depth prompt"], Float[np.ndarray, "pooling depth fold"]]:
+    """What each probe says of the prompts it was not trained on, and its C.
+
+    Prompts that no fold tests are -1. Where several C are equally good, the strongest penalty is taken.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    poolings, depths, prompts, _ = states.shape
+    predicted = np.full((poolings, depths, prompts), -1, dtype=np.int32)
+    best_C = np.full((poolings, depths, len(split)), penalties[0])
+    regression = LogisticRegression(C=penalties[0], max_iter=_MAX_ITERATIONS)
+    pipeline = make_pipeline(StandardScaler(), regression)
+    grid = {"logisticregression__C": list(penalties)}
+    bar = tqdm(total=poolings * depths, unit="probe", desc="probes", disable=None if progress else True)
+    with bar:
+        for place in np.ndindex(poolings, depths):
+            features = states[place].astype(np.float64)
+            for number, fold in enumerate(split):
+                probe: Any = pipeline
+                if len(penalties) > 1:
+                    probe = GridSearchCV(pipeline, grid, cv=fold.inner, scoring="accuracy")
+                probe.fit(features[fold.train], labels[fold.train])
+                predicted[(*place, fold.test)] = probe.predict(features[fold.test])
+                if len(penalties) > 1:
+                    best_C[(*place, number)] = probe.best_params_["logisticregression__C"]
+            bar.update()
+    return predicted, best_C
 
 
 def _fold(

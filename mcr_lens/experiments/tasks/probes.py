@@ -6,8 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
-from tqdm.auto import tqdm
+from jaxtyping import Int
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, require_extra
@@ -15,20 +14,19 @@ from mcr_lens.experiments.tasks.probe_folds import (
     Fold,
     clusters,
     cross_validation,
+    fit_probes,
     fixed_split,
     majority_correct,
     shuffled_labels,
 )
-from mcr_lens.hooks.intervene import described
-from mcr_lens.hooks.pool import POOLINGS, PooledStates
+from mcr_lens.hooks.interventions import described
+from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
 from mcr_lens.prompts import Prompts
 from mcr_lens.stats.bootstrap import bootstrap_ratio
 from mcr_lens.validate import is_number, is_whole
 
-__all__ = ["fit_probes", "linear_probes", "probe_summary"]
-
-_MAX_ITERATIONS = 2000
+__all__ = ["linear_probes", "probe_summary"]
 
 
 def linear_probes(
@@ -263,41 +261,3 @@ def _results(
     coords |= {name: ("prompt", states[name].values) for name in ("n_tokens", "first_token")}
     coords |= {"fold": range(len(split)), "fold_tested": ("prompt", fold_tested)}
     return xr.Dataset(variables, coords)
-
-
-def fit_probes(
-    states: Float[np.ndarray, "pooling depth prompt dimension"],
-    labels: Int[np.ndarray, "prompt"],
-    split: Sequence[Fold],
-    penalties: Sequence[float],
-    progress: bool,
-) -> tuple[Int[np.ndarray, "pooling depth prompt"], Float[np.ndarray, "pooling depth fold"]]:
-    """What each probe says of the prompts it was not trained on, and its C.
-
-    Prompts that no fold tests are -1. Where several C are equally good, the strongest penalty is taken.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    poolings, depths, prompts, _ = states.shape
-    predicted = np.full((poolings, depths, prompts), -1, dtype=np.int32)
-    best_C = np.full((poolings, depths, len(split)), penalties[0])
-    regression = LogisticRegression(C=penalties[0], max_iter=_MAX_ITERATIONS)
-    pipeline = make_pipeline(StandardScaler(), regression)
-    grid = {"logisticregression__C": list(penalties)}
-    bar = tqdm(total=poolings * depths, unit="probe", desc="probes", disable=None if progress else True)
-    with bar:
-        for place in np.ndindex(poolings, depths):
-            features = states[place].astype(np.float64)
-            for number, fold in enumerate(split):
-                probe: Any = pipeline
-                if len(penalties) > 1:
-                    probe = GridSearchCV(pipeline, grid, cv=fold.inner, scoring="accuracy")
-                probe.fit(features[fold.train], labels[fold.train])
-                predicted[(*place, fold.test)] = probe.predict(features[fold.test])
-                if len(penalties) > 1:
-                    best_C[(*place, number)] = probe.best_params_["logisticregression__C"]
-            bar.update()
-    return predicted, best_C

@@ -69,7 +69,7 @@ def report(
     Example:
         >>> import tempfile, mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.word_problems(4), model)
+        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(4), model)
         >>> measured = mcr.profile(model, prompts, progress=False)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = report(measured, f"{folder}/report.html", model)

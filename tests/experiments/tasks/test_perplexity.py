@@ -115,8 +115,8 @@ def test_one_document_has_no_interval(llama: Any) -> None:
 
 def test_tuned_lenses_and_interventions_are_used(llama: Any) -> None:
     several = texts(12, 15)
-    nothing = mcr.Translators(torch.zeros(3, 32, 32), torch.zeros(3, 32))
-    something = mcr.Translators(torch.zeros(3, 32, 32), torch.ones(3, 32))
+    nothing = mcr.hooks.Translators(torch.zeros(3, 32, 32), torch.zeros(3, 32))
+    something = mcr.hooks.Translators(torch.zeros(3, 32, 32), torch.ones(3, 32))
     plain = lens_perplexity(llama, several, **QUICK)
     zero = lens_perplexity(llama, several, translators=nothing, **QUICK)
     tuned = lens_perplexity(llama, several, translators=something, **QUICK)

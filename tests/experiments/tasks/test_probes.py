@@ -10,9 +10,15 @@ import xarray as xr
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.tasks.probe_folds import Fold, clusters, cross_validation, fixed_split
-from mcr_lens.experiments.tasks.probes import fit_probes, linear_probes, probe_summary
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.experiments.tasks.probe_folds import (
+    Fold,
+    clusters,
+    cross_validation,
+    fit_probes,
+    fixed_split,
+)
+from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 from mcr_lens.prompts.labelled import load_labelled
 
 try:

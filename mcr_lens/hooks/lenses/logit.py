@@ -1,0 +1,228 @@
+"""The logit lens: what every depth would predict, if it were the last.
+
+An observer like any other: its hooks compose with any list, and it shares a pass with a profile.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mcr_lens.errors import InputError, one_line
+from mcr_lens.hooks.context import BatchContext
+from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hooks
+from mcr_lens.hooks.observers.nonfinite import without
+from mcr_lens.hooks.observers.rows import Rows
+from mcr_lens.metrics.prediction import (
+    all_finite,
+    distribution_entropy,
+    kl_divergence,
+    log_distribution,
+    target_rank,
+)
+from mcr_lens.metrics.rows import real_rows
+from mcr_lens.models import Hook, Model, model_facts, require
+from mcr_lens.models.unembed import read_out, rows_at_a_time
+from mcr_lens.validate import check_count
+
+__all__ = ["LogitLens"]
+
+# What is known only of a token that has a next one.
+_OF_TARGETS = ("lens_loss", "target_rank", "target_probability")
+
+
+class LogitLens:
+    """Reads every depth 0..L out through the model's own final norm, unembedding and softcap.
+
+    With p_l the distribution over the next token that depth l gives, and t the token that came:
+
+    - ``lens_loss`` = -ln p_l(t) (nats), ``target_probability`` = p_l(t), ``target_rank`` = number of tokens
+      with strictly larger logits than t: means over the T - 1 tokens of a prompt that have a next one;
+    - ``lens_entropy`` = H(p_l), ``lens_kl`` = KL(p_L || p_l) (nats): means over all T tokens.
+
+    At the last depth the loss is the model's own and the KL is 0. Each is a number a (prompt, depth). The
+    residuals of the block of rows that is running are kept until the last depth has fired; then they are
+    read out some rows at a time, so that neither (depth, T, vocabulary) nor (T, vocabulary) ever exists.
+
+    Hooks on the final norm and the unembedding themselves are not seen: the lens reads out with the
+    model's own weights. Source: nostalgebraist 2020; Belrose et al. 2023 (arXiv 2303.08112).
+
+    Logits may overflow where the state they are read out of is finite. Such a token has no number, nor has
+    its prompt at that depth: NaN.
+
+    Args:
+        model: from ``load_model``.
+        tokens: ``[batch, pos]`` ids that the model will be run on. Needed only outside the engine, where
+            nobody else knows what came next; without them the three variables of the target are absent.
+        top_k: also ``top_token`` and ``top_probability``, (prompt, depth, position, k), best first.
+        per_token: also every variable before its mean, as ``<name>_by_token`` (prompt, depth, position).
+        token_block: rows read out at a time; by default as many as give 2**24 logits.
+
+    Shorter prompts are padded with NaN, and ``top_token`` with -1.
+
+    Raises:
+        InputError: for options out of range, or where the self-check found that the last depth, read out,
+            is not the model's logits.
+
+    Example:
+        >>> import mcr_lens as mcr
+        >>> model = mcr.load_model("tiny")
+        >>> tokens = model.to_tokens("Natalia sold clips to 48 friends.")
+        >>> lens = LogitLens(model, tokens)
+        >>> loss = model.run_with_hooks(tokens, fwd_hooks=lens.hooks(), return_type="loss")
+        >>> bool(abs(lens.result().lens_loss.isel(prompt=0, depth=-1) - loss.item()) < 1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokens: Int[Tensor, "batch pos"] | Sequence[Sequence[int]] | None = None,
+        *,
+        top_k: int = 0,
+        per_token: bool = False,
+        token_block: int | None = None,
+    ) -> None:
+        require(model, "final_readout", type(self).__name__)
+        facts = model_facts(model)
+        check_count("top_k", top_k, 0, facts.d_vocab)
+        if token_block is not None:
+            check_count("token_block", token_block)
+        self._model = model
+        self._n_layers = facts.n_layers
+        self._tokens = None if tokens is None else _checked_tokens(tokens, facts.d_vocab)
+        self._top_k = top_k
+        self._per_token = per_token
+        self._token_block = token_block or rows_at_a_time(model)
+        self.begin(model)
+
+    def begin(self, model: Model) -> None:
+        """A new measurement begins: what was read before is forgotten."""
+        self._table = PromptTable("depth", self._n_layers + 1, trailing=("position", "k"))
+        self._states: list[Tensor] = []
+        self._pieces: dict[str, list[Tensor]] = defaultdict(list)
+
+    def hooks(self) -> list[Hook]:
+        """One hook a depth."""
+        return depth_hooks(self._read, range(self._n_layers + 1), self._n_layers)
+
+    def result(self) -> xr.Dataset:
+        """The variables above, as far as they were asked for and could be known."""
+        data = self._table.dataset()
+        numbered = [dim for dim in ("position", "k") if dim in data.dims]
+        return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
+
+    def _read(self, residual: Tensor, hook: Any, place: int) -> None:
+        # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
+        stands_for = getattr(hook, "_target", None)
+        if stands_for is not None and hook.name == stands_for.name:
+            return
+        context = block_context(hook)
+        batch, rows, _ = residual.shape
+        if place == 0:
+            self._states, self._rows = [], Rows(residual, context)
+            tokens = self._whole_tokens(context, batch, rows)
+            self._targets = None if tokens is None else self._rows.next_tokens(tokens)
+            if context.offset == 0:
+                self._pieces = defaultdict(list)
+        if place != len(self._states):
+            raise InputError(
+                f"a lens reads whole passes: depth {place} fired after {len(self._states)} others"
+            )
+        self._states.append(self._rows.pack(residual))
+        if place == self._n_layers:
+            for name, values in self._read_out().items():
+                self._pieces[name].append(self._rows.spread(values))
+            self._states = []
+            if context.ends_with(rows):
+                self._finish(context, batch, rows)
+
+    def _whole_tokens(self, context: BatchContext, batch: int, rows: int) -> Tensor | None:
+        """The ids of the whole prompts that are running."""
+        if context.tokens is not None or self._tokens is None:
+            return context.tokens
+        if tuple(self._tokens.shape) != (batch, context.offset + rows):
+            raise InputError(
+                f"the lens was given tokens of shape {tuple(self._tokens.shape)}, the model runs on "
+                f"{(batch, context.offset + rows)}: give it the tokens that the model is run on"
+            )
+        return self._tokens
+
+    def _translated(self, state: Tensor, depth: int) -> Tensor:
+        """What is read out for a depth: the state as it is."""
+        return state
+
+    def _read_out(self) -> dict[str, Float[Tensor, "depth real *k"]]:
+        """Every variable of every real row, some rows at a time."""
+        blocks: list[dict[str, Tensor]] = []
+        known = self._targets
+        for start in range(0, len(self._states[-1]), self._token_block):
+            rows = slice(start, start + self._token_block)
+            last = read_out(self._model, self._states[-1][rows][None])[0]
+            log_last = log_distribution(last).masked_fill_(~all_finite(last)[:, None], torch.nan)
+            targets = None if known is None else known[rows].to(last.device)
+            depths = []
+            for depth, state in enumerate(self._states[:-1]):
+                logits = read_out(self._model, self._translated(state[rows], depth)[None])[0]
+                depths.append(self._measured(logits, log_last, targets))
+                del logits  # before the next ones are made
+            depths.append(self._measured(last, log_last, targets))
+            blocks.append({name: torch.stack([depth[name] for depth in depths]) for name in depths[0]})
+        return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
+
+    def _measured(self, logits: Tensor, log_last: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+        """One depth of a block of rows, each NaN (-1 for integers) where its logits are not all finite."""
+        log_p = log_distribution(logits)
+        values = {"lens_entropy": distribution_entropy(log_p), "lens_kl": kl_divergence(log_last, log_p)}
+        if targets is not None:
+            valid = targets.clamp(min=0)
+            log_target = log_p.gather(-1, valid[:, None])[:, 0]
+            known = {"lens_loss": -log_target, "target_probability": log_target.exp()}
+            known["target_rank"] = target_rank(logits, valid)
+            values |= {name: value.masked_fill(targets < 0, torch.nan) for name, value in known.items()}
+        if self._top_k:
+            top = log_p.topk(self._top_k)
+            values |= {"top_token": top.indices, "top_probability": top.values.exp()}
+        return without(~all_finite(logits), values)
+
+    def _finish(self, context: BatchContext, batch: int, rows: int) -> None:
+        """The batch is over: means over each prompt's tokens."""
+        lengths = context.prompt_lengths(batch, rows).cpu()
+        wholes = {name: torch.cat(pieces, dim=2) for name, pieces in self._pieces.items()}
+        real = real_rows(lengths, wholes["lens_entropy"].shape[2], 0, lengths.device)
+        # Also where the loss, which leaves the last token out, has all its terms.
+        lost = (wholes["lens_entropy"].isnan() & real).any(-1)
+        results: dict[str, Tensor] = {}
+        for name, whole in wholes.items():
+            if name.startswith("top_"):
+                results[name] = whole
+                continue
+            counts = lengths - 1 if name in _OF_TARGETS else lengths
+            counted = real_rows(counts, whole.shape[2], 0, whole.device)
+            mean = whole.double().where(counted, 0.0).sum(-1) / counts
+            results[name] = mean.masked_fill(lost, torch.nan)
+            if self._per_token:
+                results[f"{name}_by_token"] = whole
+        self._pieces = defaultdict(list)
+        for depth in range(self._n_layers + 1):
+            self._table.add(depth, {name: value[depth] for name, value in results.items()}, context.prompts)
+
+
+def _checked_tokens(tokens: Tensor | Sequence[Sequence[int]], d_vocab: int) -> Int[Tensor, "batch pos"]:
+    try:
+        ids = torch.as_tensor(tokens).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, no numbers
+        raise InputError(
+            f"tokens: {one_line(error, 120)}; give ids (batch, pos), all rows of one length"
+        ) from error
+    if ids.ndim != 2 or ids.is_floating_point() or not ids.numel():
+        raise InputError(f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: give ids (batch, pos)")
+    if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
+        raise InputError(f"tokens {int(ids.min())}..{int(ids.max())}: the vocabulary is 0..{d_vocab - 1}")
+    return ids.long()

@@ -1,0 +1,123 @@
+"""Where a forward pass stands in its sequence, as its KV cache and its attention mask say.
+
+A hook sees a block of rows and nothing else. ``follow`` leaves PyTorch hooks on a model that read, when a
+pass begins, how many tokens its cache holds and which tokens are padding. On a bridge that is one hook on the
+Hugging Face model. ``HookedTransformer`` calls its own ``forward`` past any hook of PyTorch's, so there it is
+one on every block, and hook points outside the blocks are not followed.
+"""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mcr_lens.models.backend import Model, backend_of
+
+__all__ = ["Pass", "current_pass", "failed_checks", "follow"]
+
+# Marks the hook points of a model that is followed: a pass of another model says nothing about them. It holds
+# what the self-check found wrong with the model.
+_MARK = "_mcr_lens_failed_checks"
+
+
+class Pass(NamedTuple):
+    """A forward pass.
+
+    Attributes:
+        shape: prompts, and rows of each.
+        offset: tokens that came before its first row.
+        mask: ``(batch, tokens so far)``, 0 where a token is padding; ``None`` where the pass has none.
+    """
+
+    shape: tuple[int, int]
+    offset: int
+    mask: Tensor | None
+
+
+# Innermost last: a hook may run another model.
+_PASSES: ContextVar[tuple[Pass | None, ...]] = ContextVar("mcr_lens_passes", default=())
+
+
+def current_pass(hook_point: Any) -> Pass | None:
+    """The pass that a hook point fires in; ``None`` where its model is not followed."""
+    passes = _PASSES.get()
+    return passes[-1] if passes and hasattr(_own(hook_point), _MARK) else None
+
+
+def failed_checks(hook_point: Any) -> Mapping[str, str]:
+    """What the self-check found wrong with the model of a hook point, as far as ``follow`` was told."""
+    return getattr(_own(hook_point), _MARK, {})
+
+
+def _own(hook_point: Any) -> Any:
+    # In compatibility mode the bridge hands its hooks a stand-in with another name.
+    return getattr(hook_point, "_target", hook_point)
+
+
+def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle]:
+    """Follow the passes of a model from now on.
+
+    Args:
+        failed: its failed checks.
+
+    Returns:
+        What ends it; empty if the model is followed already.
+    """
+    on_bridge = backend_of(model) == "bridge"
+    enter = _enter_bridge if on_bridge else _enter_block
+    parts: list[nn.Module] = [model.original_model] if on_bridge else list(model.blocks)
+    if enter in parts[0]._forward_pre_hooks.values():
+        return []
+    failed = dict(failed or {})
+    if "blocks.0.hook_mlp_out" not in model.hook_dict:
+        failed.pop("residual_sum", None)  # there is no sum of two to fail
+    for name, point in model.hook_dict.items():
+        if on_bridge or name.startswith("blocks."):
+            setattr(_own(point), _MARK, failed)
+    handles: list[RemovableHandle] = []
+    for part in parts:
+        handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(part.register_forward_hook(_leave, always_call=True))
+    return handles
+
+
+def _enter_bridge(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    given = args[0] if args else kwargs.get("input_ids")
+    given = kwargs.get("inputs_embeds") if given is None else given
+    before = _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position"))
+    _enter(None if given is None or before is None else _pass(given, before, kwargs))
+
+
+def _enter_block(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    entry = kwargs.get("past_kv_cache_entry")
+    before = 0 if entry is None else entry.past_keys.shape[1]
+    _enter(_pass(args[0], before, kwargs))
+
+
+def _pass(given: Tensor, before: int, kwargs: dict[str, Any]) -> Pass:
+    # A mask of queries and keys says nothing of padding that could be read off.
+    mask = kwargs.get("attention_mask")
+    tokens_only = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    return Pass((given.shape[0], given.shape[1]), before, tokens_only)
+
+
+def _enter(this: Pass | None) -> None:
+    _PASSES.set((*_PASSES.get(), this))
+
+
+def _leave(module: nn.Module, args: Any, output: Any) -> None:
+    _PASSES.set(_PASSES.get()[:-1])
+
+
+def _tokens_in(cache: Any, cache_position: Tensor | None) -> int | None:
+    """Tokens that a Hugging Face cache has seen, also those that a sliding window forgot."""
+    if cache_position is not None:
+        return int(cache_position[0])
+    if cache is None:
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except (AttributeError, ValueError):  # a cache of its own kind, or one without attention layers
+        return None
