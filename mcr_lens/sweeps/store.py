@@ -25,8 +25,7 @@ from mcr_lens.sweeps.shards import merged
 __all__ = ["ResultFolder"]
 
 _RESULT, _ERROR = ".nc", ".error.json"
-# Where shards wait for each other, and what a writer's own folder is called.
-_SHARDS = ".mcr-lens-shards"
+# What a writer's own folder is called.
 _WRITER = f".mcr-lens-sweep.{socket.gethostname()}."
 
 
@@ -70,10 +69,8 @@ class ResultFolder:
             if process.isdecimal() and not _is_alive(int(process)):
                 shutil.rmtree(path, ignore_errors=True)
         for cell in cells:
-            for path in (self.place / _SHARDS).glob(f"{cell.name}.*"):
+            for path in self.place.glob(f".{cell.name}.*"):
                 path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not there, or another sweep's shards are in it
-            (self.place / _SHARDS).rmdir()
 
     def result_path(self, cell: Cell) -> Path:
         """Of the cell's or shard's profile, there or not."""
@@ -87,7 +84,7 @@ class ResultFolder:
         if cell.shard is None:
             return self.place / f"{cell.name}{suffix}"
         index, count = cell.shard
-        return self.place / _SHARDS / f"{cell.name}.{index}-of-{count}{suffix}"
+        return self.place / f".{cell.name}.{index}-of-{count}{suffix}"
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the profile of the cell, or that of the shard, is there."""
@@ -190,7 +187,6 @@ class ResultFolder:
         The hidden folder around it names machine and process, so that the next sweep knows whether its
         writer is alive.
         """
-        path.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{_WRITER}{os.getpid()}.", dir=self.place) as folder:
             temporary = Path(folder) / path.name
             yield temporary

@@ -152,7 +152,7 @@ def test_a_task_counts_with_its_part_of_the_memory_and_hands_warnings_on(
         asked.append(memory._SHARING.get())
         warnings.warn("slow", RuntimeWarning, stacklevel=1)
 
-    monkeypatch.setattr("mcr_lens.engine.auto_chunk", chunk)
+    monkeypatch.setattr("mcr_lens.models.memory.auto_chunk", chunk)
     grid = Grid([SweepModel("tiny", chunk="auto")], [SweepPrompts("made-up", n=2)])
     (cell,), store = cells(grid), ResultFolder(tmp_path)
     store.prepare([cell])
