@@ -30,7 +30,7 @@ def training(
 ) -> None:
     """Profile every checkpoint of a training run; MODEL is 'tiny', a Pythia name or a folder of checkpoints.
 
-    A run that was stopped goes on where it was: steps whose file is in the folder are not profiles again.
+    A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
@@ -45,11 +45,9 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     sources = checkpoints(model.model, wanted, **options)
     # All checkpoints share one tokenizer.
-    tokens, settings = prompts.load(sources[-1].load()), run.settings() | options
+    texts, settings = prompts.load(sources[-1].load()), run.settings() | options
     try:
-        profiles = mcr.experiments.profile_training(
-            model.model, tokens, wanted, out=out, **run.settings(), **options
-        )
+        profiles = mcr.experiments.profile_training(model.model, texts, wanted, out=out, **settings)
     except KeyboardInterrupt as error:
         there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(
