@@ -169,7 +169,7 @@ def where_the_time_goes(
 ) -> dict[str, float]:
     """Seconds of parts of (b) above (a): medians over rounds of the same pass with fewer observers."""
     import mcr_lens as mcr
-    from mcr_lens.hooks.observe import AttentionObserver, ResidualObserver, WriteObserver
+    from mcr_lens.hooks import AttentionObserver, ResidualObserver, WriteObserver
     from mcr_lens.metrics import eigenproblems
     from mcr_lens.models.backend import run
 

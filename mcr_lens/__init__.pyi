@@ -20,6 +20,7 @@ from .hooks import (
     clamp_norm,
     generating,
     intervention,
+    observe,
     patch_activation,
     zero_dimensions,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "measure",
     "metrics",
     "models",
+    "observe",
     "patch_activation",
     "phases",
     "profile",

@@ -9,16 +9,18 @@ from tqdm.auto import tqdm
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, warn_of_chunks
-from mcr_lens.hooks.observe import AttentionObserver, Observer, ResidualObserver, WriteObserver
+from mcr_lens.hooks.observers.attention import AttentionObserver
+from mcr_lens.hooks.observers.base import Observer
+from mcr_lens.hooks.observers.nonfinite import NonFinite
+from mcr_lens.hooks.observers.residual import ResidualObserver
+from mcr_lens.hooks.observers.writes import WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
-from mcr_lens.hooks.watch import Watch
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.info import require_cache
-from mcr_lens.models.memory import auto_chunk
 from mcr_lens.models.user_hooks import attached_hooks
-from mcr_lens.not_finite import without_broken
+from mcr_lens.not_finite import warn_not_finite, without_broken
 from mcr_lens.prompts import Batch, Prompts
 from mcr_lens.result import Profile
 from mcr_lens.validate import is_whole
@@ -105,34 +107,36 @@ def measure(
 
     Interventions come first in the list of hooks, observers after them, in the order given; so
     observers see what the interventions left. The model's weights, hooks and mode are as they were
-    afterwards, whatever happens.
+    afterwards, whatever happens. What an observer of this package read before is forgotten.
 
     ``chunk="auto"`` counts the memory of a profile; what observers of your own hold is not in it.
 
     Returns:
         The observers' results merged, with ``n_tokens`` and ``first_token`` of every prompt, and model and
         prompts described in ``attrs``. A prompt whose residual stream holds Inf or NaN is NaN (-1 for
-        integers) from that depth on, and in the layers that read it; ``not_finite_depth`` and
-        ``not_finite_position`` of the prompt say where that begins (-1: nowhere), and so does a
-        ``RuntimeWarning``.
+        integers) from that depth on, and in the layers that read it; ``not_finite_depth`` of the prompt says
+        where that begins (-1: nowhere), and a ``RuntimeWarning`` says how many there are.
 
     Raises:
-        InputError: for prompts, hooks or chunks that do not fit the model; when an observer names a variable
-            ``n_tokens`` or ``first_token``.
+        InputError: for prompts, hooks or chunks that do not fit the model; when two observers have a
+            variable of the same name, or one has ``n_tokens`` or ``first_token``.
     """
     check_prompts(model, prompts, batch_size, chunk)
-    interventions = list(interventions)
-    check_hooks(model, interventions, min(prompts.lengths))
-    attached, facts = attached_hooks(model), model_facts(model)
-    watch = Watch.over(model, observers, interventions, attached)
-    if watch.reads_attention:
+    interventions, facts = list(interventions), model_facts(model)
+    if any(isinstance(observer, AttentionObserver) for observer in observers):
         _refuse_attention_in_chunks(facts, max(prompts.lengths))
-    reading = [hook for observer in watch.observers for hook in observer.hooks()]
-    check_hooks(model, reading, min(prompts.lengths))
-    hooks = [*keep_shapes(interventions), *reading]
+    for observer in observers:
+        if begin := getattr(observer, "begin", None):
+            begin(model)
+    reading = [hook for observer in observers for hook in observer.hooks()]
+    check_hooks(model, [*interventions, *reading], min(prompts.lengths))
+    nonfinite, attached = NonFinite(model), attached_hooks(model)
+    hooks = [*nonfinite.around(keep_shapes(interventions)), *reading]
     blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
     size = None if batch_size == "auto" else batch_size
     if chunk == "auto":
+        from mcr_lens.models.memory import auto_chunk  # few calls need it
+
         chunk = auto_chunk(model, prompts.lengths, batch_size)
     if chunk is not None and chunk < max(prompts.lengths):
         warn_of_chunks(interventions)
@@ -142,16 +146,28 @@ def measure(
         for batch in prompts.batches(size, batch_cost(model)):
             _run_batch(model, batch, hooks, chunk, blocks_only)
             bar.update(len(batch.prompts))
-    data = without_broken(watch.result())
-    told = {"n_tokens": list(prompts.lengths), "first_token": list(prompts.first_tokens)}
-    if taken := sorted(told.keys() & set(data.variables)):
-        raise InputError(f"an observer returns a variable {taken[0]!r}: the prompts have it, rename yours")
-    data = data.assign_coords({name: ("prompt", values) for name, values in told.items()})
+    of_prompts = xr.Dataset(
+        coords={
+            "n_tokens": ("prompt", list(prompts.lengths)),
+            "first_token": ("prompt", list(prompts.first_tokens)),
+        }
+    )
+    data = _merged([of_prompts, nonfinite.result(), *(observer.result() for observer in observers)])
+    data = without_broken(data)
+    warn_not_finite(data, facts.dtype)
     data.attrs = facts.attributes() | {
         "prompts": prompts.attributes(),
         "attached_hooks": attached,
     }
     return data
+
+
+def _merged(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Results as one, each variable from one of them alone."""
+    names = [str(name) for part in parts for name in {*part.data_vars} | {*part.coords} - {*part.dims}]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"an observer returns a variable {twice[0]!r}: rename it, others have it")
+    return xr.merge(parts, join="outer")
 
 
 def _refuse_attention_in_chunks(facts: ModelFacts, longest: int) -> None:

@@ -36,7 +36,7 @@ class Profile:
         data: an ``xarray.Dataset`` with dimensions ``prompt``, ``depth`` (L + 1), ``layer`` (L) and ``head``,
             coordinates ``n_tokens`` and ``first_token``, and how it was made in ``attrs``. Rates at a
             threshold are methods, never stored. A prompt whose residual stream holds Inf or NaN is NaN from
-            there on; ``not_finite_depth`` and ``not_finite_position`` say where that begins (-1: nowhere).
+            there on; ``not_finite_depth`` says where that begins (-1: nowhere).
     """
 
     def __init__(self, data: xr.Dataset) -> None:

@@ -326,5 +326,5 @@ def test_an_observer_cannot_take_the_names_of_the_prompts(llama: Any) -> None:
         def result(self) -> xr.Dataset:
             return xr.Dataset({"first_token": ("prompt", [1.0])})
 
-    with pytest.raises(InputError, match="returns a variable 'first_token': the prompts have it"):
+    with pytest.raises(InputError, match="returns a variable 'first_token': rename it, others have it"):
         mcr.measure(llama, mcr.Prompts.from_tokens([[1, 2, 3]]), [Taking()], progress=False)

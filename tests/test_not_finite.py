@@ -1,4 +1,4 @@
-"""Inf and NaN are named by prompt, depth and position; they touch no other prompt and no mean."""
+"""Inf and NaN are named by prompt and depth; they touch no other prompt and no mean."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.caveats import caveats
-from mcr_lens.hooks import current_context
-from mcr_lens.hooks.observe import AttentionObserver
+from mcr_lens.hooks import AttentionObserver, current_context
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.sinks import locate_sink
 
@@ -54,7 +53,6 @@ def test_the_others_are_right_and_the_broken_one_is_named(
     with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 2 .which layer 1"):
         broken = mcr.profile(model, PROMPTS, interventions=plant(value), progress=False, **options).data
     assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
-    assert broken.not_finite_position.values.tolist() == [-1, -1, POSITION]
     assert set(broken.data_vars) == set(sound.data_vars)
     for name in sound.data_vars:
         for prompt in (0, 1):
@@ -81,7 +79,7 @@ def test_means_leave_the_broken_prompt_out_and_say_so(model: Any) -> None:
     rest = sound.data.norm_ratio.isel(prompt=[0, 1]).mean("prompt")
     np.testing.assert_allclose(broken.summary().norm_ratio[LAYER + 1 :], rest[LAYER + 1 :], rtol=1e-5)
     (note,) = [sentence for sentence in caveats(broken) if "Inf or NaN" in sentence]
-    assert "prompt 2 at depth 2 (which layer 1 leaves behind), position 7" in note
+    assert "prompt 2 at depth 2 (which layer 1 leaves behind)" in note
     assert note in broken._repr_html_()
     broken.phases()
     assert (locate_sink(broken, 0.0, min_prompts=0.0).prompts <= 1).all()
@@ -92,7 +90,6 @@ def test_the_first_of_several_is_named(model: Any) -> None:
     with pytest.warns(RuntimeWarning, match="3 of 3 prompts, first in prompt 2 at depth 2 "):
         data = mcr.profile(model, PROMPTS, interventions=plant(float("inf")) + later, progress=False).data
     assert data.not_finite_depth.values.tolist() == [3, 3, 2]
-    assert data.not_finite_position.values.tolist() == [0, 0, POSITION]
 
 
 def test_an_embedding_can_be_broken(model: Any) -> None:
@@ -112,14 +109,14 @@ def test_a_sound_run_says_nothing(model: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = mcr.profile(model, PROMPTS, progress=False).data
-    assert (data.not_finite_depth == -1).all() and (data.not_finite_position == -1).all()
+    assert (data.not_finite_depth == -1).all()
     assert not_finite_note(data) is None
 
 
 def test_attention_alone_leaves_a_broken_prompt_out(model: Any) -> None:
     """Also where a model makes rows of NaN into rows of zeros, which look like padding."""
     edit = [("blocks.1.hook_resid_pre", plant(float("inf"))[0][1])]
-    with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 1 .*, position 7"):
+    with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 1 "):
         data = mcr.measure(model, PROMPTS, [AttentionObserver(model)], edit, progress=False)
     assert data.sink_score.sel(prompt=BROKEN, layer=1).isnull().all()
     assert data.sink_score.sel(prompt=[0, 1]).notnull().all()
@@ -144,14 +141,13 @@ def test_a_broken_attention_score_is_named_too(model: Any, value: float, options
     with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 2 .which layer 1"):
         broken = mcr.profile(model, PROMPTS, interventions=hooks, progress=False, **options).data
     assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
-    assert broken.not_finite_position.values.tolist() == [-1, -1, POSITION]
     assert set(broken.data_vars) == set(sound.data_vars)
     for name in sound.data_vars:
         kept = {"prompt": [0, 1]}
         np.testing.assert_allclose(broken[name].sel(kept), sound[name].sel(kept), 1e-5, 1e-6)
     assert broken.norm_ratio.sel(prompt=BROKEN, depth=slice(LAYER + 1, None)).isnull().all()
     assert broken.norm_ratio.sel(prompt=BROKEN, depth=slice(None, LAYER)).notnull().all()
-    assert broken.mlp_write_norm.sel(prompt=BROKEN, layer=slice(LAYER, None)).isnull().all()
+    assert broken.mlp_write_norm.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
     assert broken.sink_score.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
 
 
@@ -273,7 +269,7 @@ def test_a_real_overflow_of_float16(tmp_path: Path, dtype: str, overflows: bool)
         assert float(profile["top_activation"].max()) == pytest.approx(1e5, rel=0.02)
         return
     assert len(said) == 1
-    assert "1 of 3 prompts, first in prompt 1 at depth 4 (which layer 3 leaves behind), position 3" in said[0]
+    assert "1 of 3 prompts, first in prompt 1 at depth 4 (which layer 3 leaves behind)" in said[0]
     assert "float16 ends at 65,504: load the model in bfloat16 or float32" in said[0]
     assert profile.data.not_finite_depth.values.tolist() == [-1, 4, -1]
     assert float(profile["top_activation"].sel(depth=3).max()) == pytest.approx(5e4, rel=0.02)

@@ -10,11 +10,11 @@ import xarray as xr
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.interventions import described
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.translators import Translators
-from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.hooks.lenses.logit import LogitLens
+from mcr_lens.hooks.lenses.translators import Translators
+from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.models import Hook, Model
-from mcr_lens.not_finite import is_sound, not_finite_note
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import Prompts
 
 __all__ = ["lens_summary", "logit_lens"]
@@ -113,6 +113,7 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
             with np.errstate(over="ignore"):
                 table["perplexity"] = np.exp(table[column])
     if note := not_finite_note(data, data.attrs.get("dtype")):
-        table["prompts"] = is_sound(data).sum("prompt").to_series()
+        known = data[next(name for name in ("lens_entropy", *present) if name in data)]
+        table["prompts"] = known.notnull().sum("prompt").to_series()
         table.attrs["not_finite"] = note
     return table

@@ -1,7 +1,6 @@
 """Fitting a tuned lens: affine translators that bring every depth's prediction near the last one's."""
 
 import random
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
@@ -15,15 +14,14 @@ from tqdm.auto import tqdm
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import lens_summary
+from mcr_lens.hooks import depth_hook_name
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.interventions import shapes_attention
-from mcr_lens.hooks.observe import depth_hook_name
-from mcr_lens.hooks.observe_finite import FiniteObserver
-from mcr_lens.hooks.packed_rows import PackedRows
-from mcr_lens.hooks.translators import Translators, translate
-from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.hooks.lenses.translators import Translators, translate
+from mcr_lens.hooks.lenses.tuned import TunedLens
+from mcr_lens.hooks.observers.nonfinite import NonFinite
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
-from mcr_lens.models import Model, attached_hooks, model_facts, require
+from mcr_lens.models import Model, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
@@ -113,7 +111,6 @@ class _Fit:
 
     def __init__(self, model: Model, learning_rate: float, steps: int) -> None:
         self._model = model
-        self._finite = FiniteObserver(model, patterns=not any(map(shapes_attention, attached_hooks(model))))
         cfg = model.cfg
         shapes = ((cfg.d_model, cfg.d_model), (cfg.d_model,))
         self._pairs = [
@@ -126,7 +123,7 @@ class _Fit:
 
     def step(self, batch: Batch) -> None:
         """One Adam step on a batch."""
-        states = _states(self._model, batch, self._finite)
+        states = _states(self._model, batch)
         self._optimizer.zero_grad()
         size = rows_at_a_time(self._model)
         count = len(states[-1])
@@ -172,23 +169,21 @@ class _Best:
         self.kl[better], self.step[better] = kl[better], step
 
 
-def _states(model: Model, batch: Batch, finite: FiniteObserver) -> list[Float[Tensor, "real d_model"]]:
+def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
     """The real tokens' states at every depth 0..L, without a graph."""
     context = BatchContext(0, batch.lengths, batch.prompts)
-    rows = PackedRows.of(context, batch.tokens.shape[0], batch.tokens.shape[1])
+    nonfinite = NonFinite(model)
     states: list[Tensor] = []
 
     def read(residual: Tensor, hook: Any) -> None:
-        states.append(rows.pack(residual))
+        states.append(Rows(residual, context).pack(residual))
 
     n_layers = model.cfg.n_layers
     hooks = [(depth_hook_name(depth, n_layers), read) for depth in range(n_layers + 1)]
     with running(context):
-        run(model, batch.tokens.to(model.cfg.device), [*hooks, *finite.hooks()], blocks_only=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is an error here
-        if bool((finite.result().not_finite_depth >= 0).any()):
-            raise _nothing_to_fit(model, "states")
+        run(model, batch.tokens.to(model.cfg.device), [*nonfinite.around(), *hooks], blocks_only=True)
+    if bool((nonfinite.result().not_finite_depth >= 0).any()):
+        raise _nothing_to_fit(model, "states")
     return states
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import current_context
-from mcr_lens.models.backend import Hook
+from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["ActivationRecorder", "Activations", "is_pattern"]
 
@@ -53,11 +53,14 @@ class ActivationRecorder:
         if isinstance(hook_names, str):
             raise InputError(f"hook_names is a single string: give a list, [{hook_names!r}]")
         self._names = tuple(dict.fromkeys(hook_names))
-        self._rows: dict[str, dict[int, Tensor]] = {}
+        self._rows: dict[str, dict[int, Tensor]] = {name: {} for name in self._names}
+
+    def begin(self, model: Model) -> None:
+        """A new measurement begins: what was recorded before is forgotten."""
+        self._rows = {name: {} for name in self._names}
 
     def hooks(self) -> list[Hook]:
-        """A hook a name; what was recorded before is forgotten."""
-        self._rows = {name: {} for name in self._names}
+        """A hook for each name."""
         return [(name, partial(self._keep, name=name)) for name in self._names]
 
     def result(self) -> xr.Dataset:

@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def load_prompts(
             or ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
         model: whose tokenizer is used.
         field: the column that holds the text; may be left out where there is only one.
-        n: how many prompts to take: the first ones, or a random sample when ``seed`` is given.
+        n: how many prompts to take, blank texts not counted: the first ones, or a random sample when
+            ``seed`` is given.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: ``None``: the tokenizer's BOS first, where it has one.
 
@@ -51,14 +53,18 @@ def load_prompts(
         if not is_whole(seed):
             raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
         random.Random(seed).shuffle(texts)
-    return Prompts.from_texts(
-        texts[:n],
+    # Blank rows are no prompts: they do not count among the n, and are counted as dropped.
+    places = range(len(texts)) if n is None else [i for i, text in enumerate(texts) if text.strip()][:n]
+    n_blank = places[-1] + 1 - len(places) if places else 0
+    prompts = Prompts.from_texts(
+        [texts[i] for i in places],
         model,
         max_tokens=max_tokens,
         prepend_bos=prepend_bos,
         source=name,
         options={"field": field, "n": n, "seed": seed, "config": config, "split": split},
     )
+    return replace(prompts, dropped=prompts.dropped + n_blank)
 
 
 def read_texts(

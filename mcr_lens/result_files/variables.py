@@ -4,14 +4,11 @@ import numpy as np
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.not_finite import LOST_LOGITS
 
 __all__ = ["check_variables"]
 
 # Along these everything is a number, and their own coordinates are.
 _AXES = ("depth", "layer", "head", "dose")
-# Read one by one; dimensions that the first one lacks the second may not have.
-_PLACES = ("not_finite_depth", "not_finite_position")
 
 
 def check_variables(data: xr.Dataset, path: object) -> None:
@@ -25,19 +22,9 @@ def check_variables(data: xr.Dataset, path: object) -> None:
     for name in {"depth", "layer"} & set(data.coords):
         if data[name].dtype.kind == "b" or len(np.unique(data[name].values)) < data[name].size:
             raise _wrong(path, name, "names one of its places twice")
-    for name in ("n_tokens", *_PLACES):
+    for name in ("n_tokens", "not_finite_depth"):
         if name in data.variables and not _whole(data[name].values):
             raise _wrong(path, name, "holds no whole numbers")
-    if LOST_LOGITS in data.variables:
-        if np.isinf(data[LOST_LOGITS].values).any() or not set(_PLACES) <= set(data.variables):
-            raise _wrong(path, LOST_LOGITS, f"holds Inf, or has no {_PLACES[0]} beside it")
-        if "depth" not in data.coords:
-            raise _wrong(path, LOST_LOGITS, "has no depths beside it")
-    depths, positions = (data.variables.get(name) for name in _PLACES)
-    if depths is None and positions is not None:
-        raise _wrong(path, _PLACES[1], f"has no {_PLACES[0]} beside it")
-    if depths is not None and positions is not None and not set(positions.dims) <= set(depths.dims):
-        raise _wrong(path, _PLACES[1], f"has other dimensions than {_PLACES[0]}")
 
 
 def _whole(values: np.ndarray) -> bool:

@@ -76,7 +76,7 @@ def attention_sinks(
         View('tiny, layer 4: attention heads'): the value of a notebook cell, or .save('view.html')
     """
     from mcr_lens.engine import measure
-    from mcr_lens.hooks.look import PatternObserver
+    from mcr_lens.hooks.observers.patterns import PatternObserver
     from mcr_lens.models import model_facts
 
     check_count("max_tokens", max_tokens, 2)

@@ -13,8 +13,8 @@ import torch
 
 import mcr_lens as mcr
 from mcr_lens.experiments.tasks import multiple_choice
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.models import plan
 from mcr_lens.prompts import read_texts
 from mcr_lens.sweeps import read_grid
@@ -37,8 +37,8 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "host memory": (of_plan(host_memory=80.0), ["host memory 80.0", "80.0GB"]),
     "backend": (of_plan(backend="best"), ["backend 'best'", "'auto'"]),
     "chunk": (of_plan(chunk=True), ["chunk True"]),
-    "no prompts": (lambda _: plan("tiny", None), ["lengths", "number of tokens"]),
-    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "number of tokens"]),
+    "no prompts": (lambda _: plan("tiny", None), ["lengths", "tokens of each prompt"]),
+    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "tokens of each prompt"]),
     "no model": (lambda _: plan(None, [16]), ["NoneType", "folder"]),
     "no grid": (lambda _: read_grid(None), ["NoneType", "path"]),
     "no texts": (lambda _: read_texts(None), ["NoneType", "path"]),

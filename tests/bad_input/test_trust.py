@@ -170,7 +170,7 @@ def test_a_tuned_lens_runs_nothing(tmp_path: Path) -> None:
     config = {"num_hidden_layers": 1, "d_model": 2, "lens_type": "linear_tuned_lens"}
     (tmp_path / "lens" / "config.json").write_text(json.dumps(config))
     torch.save({"0.weight": Trap(proof), "0.bias": torch.zeros(2)}, tmp_path / "lens" / "params.pt")
-    from mcr_lens.hooks.translators import Translators
+    from mcr_lens.hooks.lenses.translators import Translators
 
     with pytest.raises(mcr.InputError, match="not a plain file of tensors"):
         Translators.load(tmp_path / "lens", allow_pickle=True)

@@ -13,7 +13,7 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
-from mcr_lens.hooks.context import BatchContext, current_context
+from mcr_lens.hooks import BatchContext, current_context
 from mcr_lens.models.backend import as_module
 from mcr_lens.result_files import read_dataset, write_dataset
 

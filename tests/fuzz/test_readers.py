@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import mcr_lens as mcr
 from mcr_lens.experiments.tasks import read_documents
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import checkpoints
 from mcr_lens.prompts import load_labelled, read_texts
 from mcr_lens.sweeps import cells, read_grid, sweep_status

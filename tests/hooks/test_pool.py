@@ -15,7 +15,7 @@ from hugging_face_oracle import record
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.pool import POOLINGS, PooledStates
+from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 
 LOADED = [
     *[pytest.param(family, "bridge", id=f"{family}-bridge") for family in ("llama", "gpt2", "gpt_neox")],

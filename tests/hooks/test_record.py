@@ -67,7 +67,7 @@ def test_plain_runs_follow_one_another(model: Any, see: Any) -> None:
         see(model, hooks, [], row)
     two = recorder.activations()[NAMES[0]]
     torch.testing.assert_close(two, see(model, [], NAMES[:1], torch.cat([tokens, tokens + 1]))[NAMES[0]])
-    recorder.hooks()
+    recorder.begin(model)
     with pytest.raises(InputError, match="did not fire"):
         recorder.activations()
 

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import mcr_lens as mcr
 from mcr_lens.caveats import caveats
-from mcr_lens.hooks.observe import AttentionObserver, WriteObserver
+from mcr_lens.hooks import AttentionObserver, WriteObserver
 from mcr_lens.models import info, model_facts, require
 from mcr_lens.models.self_check import self_check
 from mcr_lens.models.user_hooks import attached_hooks

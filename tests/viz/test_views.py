@@ -12,7 +12,7 @@ from backends import BACKENDS
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.look import PatternObserver
+from mcr_lens.hooks.observers.patterns import PatternObserver
 from mcr_lens.metrics.roles import ROLES, head_roles
 from mcr_lens.viz import View, _view, attention_sinks, lens_tokens, sink_tokens
 from mcr_lens.viz._tokens import token_texts, visible

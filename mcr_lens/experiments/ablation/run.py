@@ -12,7 +12,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.ablation.arms import ARMS, Arm, Write, build_arms, writes_of
 from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, ResidualObserver
-from mcr_lens.hooks.lens import LogitLens
+from mcr_lens.hooks.lenses.logit import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
 from mcr_lens.result import Profile

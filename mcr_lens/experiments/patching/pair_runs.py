@@ -16,8 +16,8 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logits_at
 from mcr_lens.experiments.patching.prompt_pairs import PairBatch, PromptPairs
 from mcr_lens.hooks.context import BatchContext, running
-from mcr_lens.hooks.interventions import check_hooks, edits_a_pattern, keep_shapes
-from mcr_lens.hooks.observe_finite import FiniteObserver
+from mcr_lens.hooks.interventions import check_hooks, keep_shapes
+from mcr_lens.hooks.observers.nonfinite import NonFinite
 from mcr_lens.models import Hook, Model, batch_cost, model_facts
 from mcr_lens.models.backend import run
 from mcr_lens.not_finite import NotFiniteWarning, remedy
@@ -92,8 +92,8 @@ class PairRuns:
     def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
         tokens = getattr(batch, side)
         edits = [*self.interventions[side], *patch]
-        finite = FiniteObserver(self.model, patterns=not edits_a_pattern(edits))
-        hooks = [*keep_shapes(edits), *finite.hooks()]
+        nonfinite = NonFinite(self.model)
+        hooks = nonfinite.around(keep_shapes(edits))
         # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
         with running(BatchContext(0, batch.lengths, batch.pairs, tokens, grows=bool(patch))):
             logits = run(self.model, tokens.to(self.model.cfg.device), hooks)
@@ -108,9 +108,7 @@ class PairRuns:
                 f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
             )
         values = found.detach().cpu().double().numpy()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotFiniteWarning)  # the metric is named instead, once a sweep
-            begins = finite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
+        begins = nonfinite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
         return np.where(begins >= 0, np.nan, values)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, require_extra
 from mcr_lens.hooks.interventions import described
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts
 from mcr_lens.prompts.labelled import too_short

@@ -11,11 +11,11 @@ from transformers import AutoTokenizer
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError, one_line, require_extra
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.pool import chosen_depths
-from mcr_lens.hooks.translators import Translators
-from mcr_lens.hooks.tuned_lens import TunedLens
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
+from mcr_lens.hooks.lenses.logit import LogitLens
+from mcr_lens.hooks.lenses.translators import Translators
+from mcr_lens.hooks.lenses.tuned import TunedLens
+from mcr_lens.hooks.observers.pooled_states import chosen_depths
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts
 

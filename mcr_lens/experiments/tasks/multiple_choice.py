@@ -13,7 +13,7 @@ from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.experiments.tasks.uses import check_metric
 from mcr_lens.hooks.interventions import described
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.stats.bootstrap import bootstrap_interval
 from mcr_lens.validate import is_number, is_whole

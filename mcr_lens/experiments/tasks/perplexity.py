@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
-from mcr_lens.hooks.translators import Translators
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts, read_texts
 from mcr_lens.prompts.files import read_text

@@ -20,7 +20,7 @@ from mcr_lens.experiments.tasks.probe_folds import (
     shuffled_labels,
 )
 from mcr_lens.hooks.interventions import described
-from mcr_lens.hooks.pool import POOLINGS, PooledStates
+from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
 from mcr_lens.prompts import Prompts
 from mcr_lens.stats.bootstrap import bootstrap_ratio

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,7 @@ from mcr_lens.models.info import model_facts
 __all__ = [
     "check_hooks",
     "described",
-    "edits_a_pattern",
     "keep_shapes",
-    "shapes_attention",
     "warn_of_chunks",
 ]
 
@@ -87,20 +85,6 @@ def warn_of_chunks(hooks: Sequence[Hook]) -> None:
             "position 0: mcr_lens.intervention(at, function, positions) edits a prompt's positions once",
             stacklevel=3,
         )
-
-
-def edits_a_pattern(hooks: Iterable[Hook]) -> bool:
-    """Whether a list may empty a row of attention: ours say so, of others the name of the point tells."""
-    return any(
-        shapes_attention(str(name)) if intervention is None else intervention.edits_pattern
-        for name, function in hooks
-        for intervention in [_intervention_of(function)]
-    )
-
-
-def shapes_attention(hook_name: str) -> bool:
-    """Whether an edit at a hook point may take a head's attention to some keys, or to all of them."""
-    return "pattern" in hook_name or "attn_scores" in hook_name
 
 
 def described(hooks: Sequence[Hook]) -> list[str]:

@@ -14,7 +14,7 @@ from hugging_face_oracle import record
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks import DepthEncoder, TextStates, embedding_tasks
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 
 mteb = pytest.importorskip("mteb", reason="needs mteb, of the extra [tasks]")
 

@@ -22,7 +22,7 @@ from mcr_lens.experiments.tasks import lens_language_model
 from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
 from mcr_lens.experiments.tasks.multiple_choice import choice_summary, multiple_choice
 from mcr_lens.experiments.tasks.uses import choice_uses
-from mcr_lens.hooks.answer_lens import Answer, AnswerLens
+from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
 from mcr_lens.prompts.word_problems import word_problem
 from mcr_lens.tiny import weights_folder
 
@@ -437,16 +437,16 @@ def test_the_summary_has_intervals_over_documents(task_folder: Any, llama: Any) 
 
 
 def test_only_the_rows_that_are_asked_for_are_read_out(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mcr_lens.hooks import answer_lens
+    from mcr_lens.hooks.lenses import continuation
 
     seen: list[int] = []
-    read_out = answer_lens.read_out
+    read_out = continuation.read_out
 
     def counted(model: Any, residual: torch.Tensor) -> torch.Tensor:
         seen.append(residual.shape[1])
         return read_out(model, residual)
 
-    monkeypatch.setattr(answer_lens, "read_out", counted)
+    monkeypatch.setattr(continuation, "read_out", counted)
     prompts = mcr.Prompts.from_tokens([[1, *range(3, 40)], [1, *range(3, 30)]])
     answers = [Answer(0, 36, (8, 9)), Answer(0, 37, (8,)), Answer(1, 27, (5,)), Answer(0, 37, (9,))]
     lens = AnswerLens(llama, 2, answers, range(4))
@@ -454,7 +454,7 @@ def test_only_the_rows_that_are_asked_for_are_read_out(llama: Any, monkeypatch: 
     assert sum(seen) == 3 * 4
     chunked = mcr.measure(llama, prompts, [lens], chunk=5, batch_size=1, progress=False)
     np.testing.assert_allclose(chunked.log_likelihood, whole.log_likelihood, rtol=1e-5)
-    monkeypatch.setattr(answer_lens, "rows_at_a_time", lambda model: 1)
+    monkeypatch.setattr(continuation, "rows_at_a_time", lambda model: 1)
     single = mcr.measure(llama, prompts, [lens], progress=False)
     np.testing.assert_allclose(single.log_likelihood, whole.log_likelihood, rtol=1e-5)
 

@@ -18,7 +18,7 @@ from mcr_lens.experiments.tasks.probe_folds import (
     fixed_split,
 )
 from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
-from mcr_lens.hooks.pool import PooledStates
+from mcr_lens.hooks.observers.pooled_states import PooledStates
 from mcr_lens.prompts.labelled import load_labelled
 
 try:

@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.lens import LogitLens
-from mcr_lens.hooks.translators import Translators, translate
+from mcr_lens.hooks.lenses.logit import LogitLens
+from mcr_lens.hooks.lenses.translators import Translators, translate
 from mcr_lens.models import Model, model_facts
 
 __all__ = ["TunedLens"]
@@ -44,11 +44,11 @@ class TunedLens(LogitLens):
     ) -> None:
         super().__init__(model, tokens, **options)
         facts = model_facts(model)
-        given, own = (translators.n_layers, translators.d_model), (facts.n_layers, facts.d_model)
-        if given != own:
+        if (translators.n_layers, translators.d_model) != (facts.n_layers, facts.d_model):
+            made_for = translators.record.get("base_model")
             raise InputError(
-                f"translators of {given[0]} layers and width {given[1]}, made for "
-                f"{translators.record.get('base_model')}; {facts.name} has {own[0]} and {own[1]}"
+                f"translators of {translators.n_layers} layers and width {translators.d_model}, made for "
+                f"{made_for}; {facts.name} has {facts.n_layers} and {facts.d_model}"
             )
         self.translators = translators
         self._weights = translators.weights.to(model.cfg.device)

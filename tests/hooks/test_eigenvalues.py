@@ -13,7 +13,7 @@ import torch
 from backends import BACKENDS
 
 import mcr_lens as mcr
-from mcr_lens.hooks.solve_later import SolveLater
+from mcr_lens.hooks.observers.residual import LaterEigenvalues
 from mcr_lens.metrics import eigenproblems
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
@@ -74,7 +74,7 @@ class State:
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize("on_host", [True, False])
 def test_results_are_given_out_once_and_in_order(on_host: bool) -> None:
-    later, taken = SolveLater(), []
+    later, taken = LaterEigenvalues(), []
     for name in range(7):
         later.add(State(name, on_host), taken.append)  # type: ignore[arg-type]
         # Two states of two prompts fill four threads; at most two such lots are under way.
@@ -87,7 +87,7 @@ def test_results_are_given_out_once_and_in_order(on_host: bool) -> None:
 
 @pytest.mark.parametrize("on_host", [True, False])
 def test_what_fails_fails_the_run(on_host: bool) -> None:
-    later = SolveLater()
+    later = LaterEigenvalues()
 
     def run() -> None:
         later.add(State(-1, on_host), lambda values: None)  # type: ignore[arg-type]

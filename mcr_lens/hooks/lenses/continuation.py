@@ -1,22 +1,18 @@
 """``AnswerLens``: how likely every depth finds given continuations, read out at their rows alone."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.observe import depth_hook_name
-from mcr_lens.hooks.translators import Translators, translate
+from mcr_lens.hooks.lenses.translators import Translators, translate
+from mcr_lens.hooks.observers.base import block_context, depth_hooks
 from mcr_lens.metrics.prediction import all_finite, log_distribution
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
 from mcr_lens.models.unembed import read_out, rows_at_a_time
-from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
 from mcr_lens.validate import is_whole
 
 __all__ = ["Answer", "AnswerLens"]
@@ -87,50 +83,43 @@ class AnswerLens:
             asked[answers[answer].prompt].append(token)
         self._asked = [torch.tensor(tokens, dtype=torch.int64) for tokens in asked]
         self._n_answers = len(answers)
-        self._clear()
+        self._prompts = [answer.prompt for answer in answers]
+        self.begin(model)
+
+    def begin(self, model: Model) -> None:
+        """A new measurement begins: what was read before is forgotten."""
+        shape = (len(self._depths), len(self._of))
+        self._log_p = torch.full(shape, torch.nan)
+        self._greedy = torch.zeros(shape, dtype=torch.bool)
 
     def hooks(self) -> list[Hook]:
-        """One hook a depth; what was read before is forgotten."""
-        self._clear()
-        n_layers = self._model.cfg.n_layers
-        return [
-            (depth_hook_name(depth, n_layers), partial(self._read, place=place))
-            for place, depth in enumerate(self._depths)
-        ]
+        """One hook a depth."""
+        return depth_hooks(self._read, self._depths, self._model.cfg.n_layers)
 
     def result(self) -> xr.Dataset:
-        """``log_likelihood`` (answer, depth) in nats: the sum over the answer's tokens; NaN if never run.
+        """``log_likelihood`` (answer, depth) in nats: the sum over the answer's tokens.
 
+        NaN where it was never run, and where logits that predict one of its tokens are not finite.
         ``is_greedy``: whether each token of the answer is the likeliest of the vocabulary in its place.
-        ``not_finite_logits``: the first position that predicts a token of the answer and whose logits
-        overflow though its state is finite (-1: none); the likelihood is NaN there.
         """
         sums = torch.zeros(len(self._depths), self._n_answers, dtype=torch.float64)
         missed = torch.zeros_like(sums)
         sums.index_add_(1, self._of, self._log_p.double())
-        missed.index_add_(1, self._of, (~self._first).double())
-        data = xr.Dataset(
+        missed.index_add_(1, self._of, (~self._greedy).double())
+        return xr.Dataset(
             {
                 "log_likelihood": (("answer", "depth"), sums.T.numpy()),
                 "is_greedy": (("answer", "depth"), (missed == 0).T.numpy()),
             },
             coords={
                 "answer": range(self._n_answers),
+                "prompt_of_answer": ("answer", self._prompts),
                 "depth": self._depths,
-                LOST_LOGITS: (("answer", "depth"), self._first_lost()),
             },
         )
-        warn_not_finite(data, model_facts(self._model).dtype)
-        return data
-
-    def _clear(self) -> None:
-        shape = (len(self._depths), len(self._of))
-        self._log_p = torch.full(shape, torch.nan)
-        self._first = torch.zeros(shape, dtype=torch.bool)
-        self._lost = torch.zeros(shape, dtype=torch.bool)
 
     def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        context = current_context()
+        context = block_context(hook)
         batch, rows, _ = residual.shape
         prompts = range(batch) if context.prompts is None else context.prompts
         tokens = torch.cat([self._asked[prompt] for prompt in prompts])
@@ -142,27 +131,17 @@ class AnswerLens:
         # Several answers may ask the same row.
         distinct, asks = at.unique(return_inverse=True)
         states = residual.detach().flatten(0, 1)[distinct.to(residual.device)]
-        size = rows_at_a_time(self._model)
+        size, depth = rows_at_a_time(self._model), self._depths.index(place)
         for start in range(0, len(distinct), size):
             inside = (asks >= start) & (asks < start + size)
-            block = states[start : start + size]
-            logits = self._logits(block, self._depths[place])
+            logits = self._logits(states[start : start + size], place)
             which = (asks[inside] - start).to(logits.device)
             targets = self._targets[tokens[inside]].to(logits.device)
             finite = all_finite(logits)
             log_p = log_distribution(logits).masked_fill_(~finite[:, None], torch.nan)
-            lost = ~finite & all_finite(block).to(finite.device)
-            self._lost[place, tokens[inside]] = lost[which].cpu()
-            self._log_p[place, tokens[inside]] = log_p[which, targets].float().cpu()
-            self._first[place, tokens[inside]] = ((log_p.argmax(-1)[which] == targets) & finite[which]).cpu()
-
-    def _first_lost(self) -> np.ndarray:
-        """(answer, depth): the first of an answer's positions with broken logits, -1 for none."""
-        beyond = np.iinfo(np.int64).max
-        first = np.full((self._n_answers, len(self._depths)), beyond)
-        positions = np.where(self._lost.numpy(), self._rows.numpy(), beyond)
-        np.minimum.at(first, self._of.numpy(), positions.T)
-        return np.where(first < beyond, first, -1)
+            greedy = (log_p.argmax(-1)[which] == targets) & finite[which]
+            self._log_p[depth, tokens[inside]] = log_p[which, targets].float().cpu()
+            self._greedy[depth, tokens[inside]] = greedy.cpu()
 
     def _logits(self, states: Tensor, depth: int) -> Tensor:
         if self._affine and depth < self._model.cfg.n_layers:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hooks.context import BatchContext, current_context
-from mcr_lens.hooks.finite import without
-from mcr_lens.hooks.observe import depth_hook_name
-from mcr_lens.hooks.packed_rows import PackedRows
-from mcr_lens.hooks.prompt_table import PromptTable
+from mcr_lens.hooks.context import BatchContext
+from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hooks
+from mcr_lens.hooks.observers.nonfinite import without
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import (
     all_finite,
     distribution_entropy,
@@ -31,7 +29,6 @@ from mcr_lens.metrics.prediction import (
 from mcr_lens.metrics.rows import real_rows
 from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.models.unembed import read_out, rows_at_a_time
-from mcr_lens.not_finite import LOST_LOGITS, warn_not_finite
 from mcr_lens.validate import check_count
 
 __all__ = ["LogitLens"]
@@ -57,7 +54,7 @@ class LogitLens:
     model's own weights. Source: nostalgebraist 2020; Belrose et al. 2023 (arXiv 2303.08112).
 
     Logits may overflow where the state they are read out of is finite. Such a token has no number, nor has
-    its prompt at that depth; ``not_finite_logits`` (prompt, depth) is the first such position (-1: none).
+    its prompt at that depth: NaN.
 
     Args:
         model: from ``load_model``.
@@ -103,47 +100,43 @@ class LogitLens:
         self._top_k = top_k
         self._per_token = per_token
         self._token_block = token_block or rows_at_a_time(model)
-        self._clear()
+        self.begin(model)
 
-    def hooks(self) -> list[Hook]:
-        """One hook a depth; what was read before is forgotten."""
-        self._clear()
-        depths = range(self._n_layers + 1)
-        return [(depth_hook_name(d, self._n_layers), partial(self._read, depth=d)) for d in depths]
-
-    def result(self) -> xr.Dataset:
-        """The variables above, as far as they were asked for and could be known."""
-        data = self._table.dataset()
-        if LOST_LOGITS in data:
-            data = data.set_coords(LOST_LOGITS)
-            warn_not_finite(data, model_facts(self._model).dtype)
-        numbered = [dim for dim in ("position", "k") if dim in data.dims]
-        return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
-
-    def _clear(self) -> None:
+    def begin(self, model: Model) -> None:
+        """A new measurement begins: what was read before is forgotten."""
         self._table = PromptTable("depth", self._n_layers + 1, trailing=("position", "k"))
         self._states: list[Tensor] = []
         self._pieces: dict[str, list[Tensor]] = defaultdict(list)
 
-    def _read(self, residual: Tensor, hook: Any, depth: int) -> None:
+    def hooks(self) -> list[Hook]:
+        """One hook a depth."""
+        return depth_hooks(self._read, range(self._n_layers + 1), self._n_layers)
+
+    def result(self) -> xr.Dataset:
+        """The variables above, as far as they were asked for and could be known."""
+        data = self._table.dataset()
+        numbered = [dim for dim in ("position", "k") if dim in data.dims]
+        return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
+
+    def _read(self, residual: Tensor, hook: Any, place: int) -> None:
         # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
         stands_for = getattr(hook, "_target", None)
         if stands_for is not None and hook.name == stands_for.name:
             return
-        context = current_context()
+        context = block_context(hook)
         batch, rows, _ = residual.shape
-        if depth == 0:
-            self._states = []
+        if place == 0:
+            self._states, self._rows = [], Rows(residual, context)
             tokens = self._whole_tokens(context, batch, rows)
-            self._rows = PackedRows.of(context, batch, rows, tokens)
+            self._targets = None if tokens is None else self._rows.next_tokens(tokens)
             if context.offset == 0:
                 self._pieces = defaultdict(list)
-        if depth != len(self._states):
+        if place != len(self._states):
             raise InputError(
-                f"a lens reads whole passes: depth {depth} fired after {len(self._states)} others"
+                f"a lens reads whole passes: depth {place} fired after {len(self._states)} others"
             )
         self._states.append(self._rows.pack(residual))
-        if depth == self._n_layers:
+        if place == self._n_layers:
             for name, values in self._read_out().items():
                 self._pieces[name].append(self._rows.spread(values))
             self._states = []
@@ -168,8 +161,8 @@ class LogitLens:
     def _read_out(self) -> dict[str, Float[Tensor, "depth real *k"]]:
         """Every variable of every real row, some rows at a time."""
         blocks: list[dict[str, Tensor]] = []
-        known = self._rows.targets
-        for start in range(0, len(self._rows), self._token_block):
+        known = self._targets
+        for start in range(0, len(self._states[-1]), self._token_block):
             rows = slice(start, start + self._token_block)
             last = read_out(self._model, self._states[-1][rows][None])[0]
             log_last = log_distribution(last).masked_fill_(~all_finite(last)[:, None], torch.nan)
@@ -177,15 +170,13 @@ class LogitLens:
             depths = []
             for depth, state in enumerate(self._states[:-1]):
                 logits = read_out(self._model, self._translated(state[rows], depth)[None])[0]
-                depths.append(self._measured(logits, log_last, targets, state[rows]))
+                depths.append(self._measured(logits, log_last, targets))
                 del logits  # before the next ones are made
-            depths.append(self._measured(last, log_last, targets, self._states[-1][rows]))
+            depths.append(self._measured(last, log_last, targets))
             blocks.append({name: torch.stack([depth[name] for depth in depths]) for name in depths[0]})
         return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
 
-    def _measured(
-        self, logits: Tensor, log_last: Tensor, targets: Tensor | None, state: Tensor
-    ) -> dict[str, Tensor]:
+    def _measured(self, logits: Tensor, log_last: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """One depth of a block of rows, each NaN (-1 for integers) where its logits are not all finite."""
         log_p = log_distribution(logits)
         values = {"lens_entropy": distribution_entropy(log_p), "lens_kl": kl_divergence(log_last, log_p)}
@@ -198,18 +189,16 @@ class LogitLens:
         if self._top_k:
             top = log_p.topk(self._top_k)
             values |= {"top_token": top.indices, "top_probability": top.values.exp()}
-        lost = ~all_finite(logits)
-        # A broken state is told by those who look at states.
-        of_finite = lost & all_finite(state).to(lost.device)
-        return without(lost, values) | {LOST_LOGITS: of_finite.to(torch.int8)}
+        return without(~all_finite(logits), values)
 
     def _finish(self, context: BatchContext, batch: int, rows: int) -> None:
         """The batch is over: means over each prompt's tokens."""
         lengths = context.prompt_lengths(batch, rows).cpu()
         wholes = {name: torch.cat(pieces, dim=2) for name, pieces in self._pieces.items()}
-        lost = wholes.pop(LOST_LOGITS) > 0
-        lost_of_prompt = lost.any(-1)
-        results: dict[str, Tensor] = {LOST_LOGITS: lost.int().argmax(-1).where(lost_of_prompt, -1)}
+        real = real_rows(lengths, wholes["lens_entropy"].shape[2], 0, lengths.device)
+        # Also where the loss, which leaves the last token out, has all its terms.
+        lost = (wholes["lens_entropy"].isnan() & real).any(-1)
+        results: dict[str, Tensor] = {}
         for name, whole in wholes.items():
             if name.startswith("top_"):
                 results[name] = whole
@@ -217,8 +206,7 @@ class LogitLens:
             counts = lengths - 1 if name in _OF_TARGETS else lengths
             counted = real_rows(counts, whole.shape[2], 0, whole.device)
             mean = whole.double().where(counted, 0.0).sum(-1) / counts
-            # Also where the loss, which leaves the last token out, has all its terms.
-            results[name] = mean.masked_fill(lost_of_prompt, torch.nan)
+            results[name] = mean.masked_fill(lost, torch.nan)
             if self._per_token:
                 results[f"{name}_by_token"] = whole
         self._pieces = defaultdict(list)

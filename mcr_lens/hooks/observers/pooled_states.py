@@ -1,18 +1,15 @@
 """One vector a prompt and depth: what a probe or an embedding task reads of the residual stream."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.observe import depth_hook_name
-from mcr_lens.hooks.prompt_table import PromptTable
+from mcr_lens.hooks.context import BatchContext
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hooks
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.validate import is_whole
@@ -22,7 +19,16 @@ __all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 POOLINGS = ("mean", "last", "mean_without_sink")
 
 
-class PooledStates:
+class _Sums:
+    """Sum and number of the rows that each pooling takes, ``(batch, pooling, d_model)``."""
+
+    def __init__(self, lengths: Int[Tensor, "batch"]) -> None:
+        self.lengths = lengths
+        self.sums: Tensor | float = 0.0
+        self.counts: Tensor | int = 0
+
+
+class PooledStates(BlockObserver[_Sums]):
     """The residual stream at every depth 0..L, pooled over the real tokens of each prompt.
 
     With x_1 .. x_T the states of a prompt's tokens at one depth and s the sink position:
@@ -67,38 +73,30 @@ class PooledStates:
         self.poolings = chosen_poolings(pooling)
         self.depths = chosen_depths(depths, self._n_layers)
         self._sink_position = sink_position
-        self._clear()
+        super().__init__(PromptTable("depth", self.depths, trailing=("pooling", "dimension")))
 
     def hooks(self) -> list[Hook]:
-        """One hook a depth; what was read before is forgotten."""
-        self._clear()
-        return [
-            (depth_hook_name(depth, self._n_layers), partial(self._read, place=place))
-            for place, depth in enumerate(self.depths)
-        ]
+        """One hook a depth."""
+        return depth_hooks(self._read, self.depths, self._n_layers)
 
     def result(self) -> xr.Dataset:
         """``pooled_state`` (prompt, depth, pooling, dimension), in float32."""
-        data = self._table.dataset().assign_coords(depth=list(self.depths))
+        data = super().result()
         return data.assign_coords(pooling=list(self.poolings)) if data.data_vars else data
 
-    def _clear(self) -> None:
-        self._table = PromptTable("depth", len(self.depths), trailing=("pooling", "dimension"))
-        self._sums: dict[int, Float[Tensor, "batch pooling d_model"]] = {}
-        self._counts: dict[int, Int[Tensor, "batch pooling"]] = {}
+    def _new_state(self, place: int, lengths: Int[Tensor, "batch"]) -> _Sums:
+        return _Sums(full_lengths(len(lengths), int(lengths.max()), lengths, self._sink_position))
 
-    def _read(self, residual: Float[Tensor, "batch rows d_model"], hook: Any, place: int) -> None:
-        context = current_context()
-        batch, rows, _ = residual.shape
-        lengths = context.prompt_lengths(batch, rows)
-        lengths = full_lengths(batch, int(lengths.max()), lengths, self._sink_position)
-        pooled = self._rows_of(lengths, rows, context.offset, residual.device)
+    def _update(self, state: _Sums, block: Tensor, offset: int) -> None:
+        rows = self._rows_of(state.lengths, block.shape[1], offset, block.device)
         # Every pooling is a mean over some of the rows; rows outside it, padding above all, are not touched.
-        sums = [torch.where(kept[..., None], residual, 0.0).sum(1, dtype=torch.float64) for kept in pooled]
-        self._add(place, torch.stack(sums, 1), torch.stack([kept.sum(1) for kept in pooled], 1))
-        if context.ends_with(rows):
-            mean = self._sums.pop(place) / self._counts.pop(place)[..., None]
-            self._table.add(place, {"pooled_state": mean.float().cpu()}, context.prompts)
+        sums = [torch.where(own[..., None], block, 0.0).sum(1, dtype=torch.float64) for own in rows]
+        state.sums = state.sums + torch.stack(sums, 1)
+        state.counts = state.counts + torch.stack([own.sum(1) for own in rows], 1)
+
+    def _finish(self, place: int, state: _Sums, context: BatchContext) -> None:
+        mean = state.sums / torch.as_tensor(state.counts)[..., None]
+        self._table.add(place, {"pooled_state": mean.float().cpu()}, context.prompts)
 
     def _rows_of(
         self, lengths: Int[Tensor, "batch"], rows: int, offset: int, device: torch.device
@@ -110,12 +108,6 @@ class PooledStates:
             "mean_without_sink": lambda: rest_rows(lengths, rows, offset, self._sink_position, device),
         }
         return [which[pooling]() for pooling in self.poolings]
-
-    def _add(self, place: int, sums: Tensor, counts: Tensor) -> None:
-        """Add a block to those before it; the first block of a batch starts anew."""
-        if current_context().offset > 0:
-            sums, counts = sums + self._sums[place], counts + self._counts[place]
-        self._sums[place], self._counts[place] = sums, counts
 
 
 def chosen_poolings(pooling: str | Sequence[str]) -> tuple[str, ...]:
@@ -139,9 +131,8 @@ def chosen_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...
     if depths is None:
         return tuple(range(n_layers + 1))
     places = range(n_layers + 1)
-    listed = list(depths) if isinstance(depths, Iterable) else [depths]
-    wrong = [x for x in listed if not is_whole(x, -len(places), len(places))]
-    if not listed or wrong or not isinstance(depths, Iterable):
+    listed = list(depths) if isinstance(depths, Iterable) else []
+    if not listed or not all(is_whole(depth, -len(places), len(places)) for depth in listed):
         raise InputError(
             f"depths {depths}: use several whole numbers from 0 to {n_layers}, or from -1 down for the last"
         )

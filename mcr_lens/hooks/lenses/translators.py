@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,23 +93,21 @@ class Translators:
         folder = plain_path(folder)
         if os.path.exists(folder) and not (folder.is_dir() and _names(folder) in (set(), {_CONFIG, _PARAMS})):
             raise InputError(f"{folder}: something else stands there; choose another folder")
-        temporary = None
+        tensors = {"weights": self.weights.cpu().contiguous(), "biases": self.biases.cpu().contiguous()}
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".", suffix=".part"))
-            made = temporary / "new"
-            made.mkdir()  # as readable as any other folder, which what mkdtemp makes is not
-            tensors = {"weights": self.weights.cpu().contiguous(), "biases": self.biases.cpu().contiguous()}
-            save_file(tensors, made / _PARAMS)
-            (made / _CONFIG).write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
-            _put(made, folder, aside=temporary / "old")
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as temporary:
+                new, old = Path(temporary) / "new", Path(temporary) / "old"
+                new.mkdir()  # as readable as any other folder, which the temporary one is not
+                save_file(tensors, new / _PARAMS)
+                (new / _CONFIG).write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
+                if folder.exists():
+                    os.rename(folder, old)
+                os.rename(new, folder)
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"{folder}: cannot be written ({one_line(error)}); choose another place"
             ) from error
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     @classmethod
@@ -171,18 +168,6 @@ class Translators:
         }
 
 
-def _put(made: Path, folder: Path, aside: Path) -> None:
-    """Rename into place what is complete; what stood there is put back if that fails."""
-    if folder.exists():
-        os.rename(folder, aside)
-    try:
-        os.rename(made, folder)
-    except OSError:
-        if aside.exists():
-            os.rename(aside, folder)
-        raise
-
-
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -220,19 +205,16 @@ def _read_published(path: Path, config: Mapping[str, Any]) -> tuple[Tensor, Tens
     layers, width = config.get("num_hidden_layers"), config.get("d_model")
     if not isinstance(layers, int) or not isinstance(width, int) or min(layers, width) < 1:
         raise InputError(f"{path.parent / _CONFIG}: num_hidden_layers {layers}, d_model {width}: no lens")
-    expected = {f"{i}.{kind}" for i in range(layers) for kind in kinds}
-    found = set(state) if isinstance(state, dict) else set()
-    if found != expected:
-        odd = sorted(map(str, found ^ expected))
-        raise InputError(
-            f"{path}: expected 0.weight, 0.bias .. {layers - 1}.bias for {layers} layers; missing or "
-            f"unknown: {', '.join(odd[:4])}{' ...' if len(odd) > 4 else ''}"
-        )
     shapes = {"weight": (width, width), "bias": (width,)}
-    for name, tensor in state.items():
-        shape = shapes[name.split(".")[1]]
-        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            raise InputError(f"{path}: {name} is not a tensor of shape {shape}")
+    expected = {f"{i}.{kind}": shapes[kind] for i in range(layers) for kind in kinds}
+    found = state if isinstance(state, dict) else {}
+    there = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in found.items()}
+    odd = [str(name) for name in {**expected, **there} if expected.get(name) != there.get(name)]
+    if odd:
+        raise InputError(
+            f"{path}: expected 0.weight, 0.bias .. {layers - 1}.bias for {layers} layers of width {width}; "
+            f"missing, unknown or of another shape: {', '.join(odd[:4])}{' ...' if len(odd) > 4 else ''}"
+        )
     weights = torch.stack([state[f"{i}.weight"] for i in range(layers)])
     if "bias" not in kinds:
         return weights, torch.zeros(layers, width)

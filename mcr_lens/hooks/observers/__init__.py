@@ -1,0 +1,1 @@
+"""Observers: hooks that only read, and reduce inside the hook."""
