@@ -45,11 +45,9 @@ def training(
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
     sources = checkpoints(model.model, wanted, **options)
     # All checkpoints share one tokenizer.
-    tokens = prompts.load(sources[-1].load())
+    texts, settings = prompts.load(sources[-1].load()), run.settings() | options
     try:
-        profiles = mcr.experiments.profile_training(
-            model.model, tokens, wanted, out=out, **run.settings(), **options
-        )
+        profiles = mcr.experiments.profile_training(model.model, texts, wanted, out=out, **settings)
     except KeyboardInterrupt as error:
         there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(
