@@ -150,12 +150,12 @@ PADDED = torch.tensor([[1, 5, 6, 7, 9], [0, 0, 1, 9, 4], [0, 1, 3, 8, 2]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1]])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_left_padding_moves_no_position(load: Callable[..., Any], family: str, backend: str) -> None:
-    if family == "gpt2" and backend == "hooked_transformer":
-        pytest.skip("no folder of this family loads there")
-    model = load(family, backend)
+ABSOLUTE = pytest.param(("gpt2", "bridge"), id="gpt2-bridge")  # learned positions
+
+
+@pytest.mark.parametrize("case", [ON_BACKENDS[0], ABSOLUTE, *ON_BACKENDS[-2:]])
+def test_left_padding_moves_no_position(load: Callable[..., Any], case: tuple[str, str]) -> None:
+    model = load(*case)
     kinds = lists(model, 1, 9) | {
         "each": mcr.ablate_mlp_write([1], [[4], [0, 2], []]),
         "last": mcr.ablate_mlp_write([1], -1),
