@@ -77,7 +77,8 @@ def test_demo_ends_with_a_report(bundled_model: Any, tmp_path: Path, monkeypatch
     assert "tiny, layer" in page and "attention heads" in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.html", "demo.nc"]
     assert (tmp_path / "demo.html").stat().st_size < 8_000_000
-    assert run("demo", "--n", 8).exit_code == 0
+    assert_refused(run("demo", "--n", 8), 2, "demo.nc", "--overwrite")
+    assert run("demo", "--n", 8, "--overwrite").exit_code == 0
 
 
 def test_demo_leaves_somebodys_page_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
