@@ -49,6 +49,7 @@ def warnings_about(name: str) -> Iterator[None]:
     finally:
         for each in caught:
             # Other kinds may be made of more than a text.
-            is_text = issubclass(each.category, RuntimeWarning | UserWarning) and len(each.message.args) == 1
+            is_text = each.message.args == (str(each.message),)  # pyright: ignore[reportAttributeAccessIssue]
+            is_text &= issubclass(each.category, RuntimeWarning | UserWarning)
             message = f"{name}: {each.message}" if is_text else each.message
             warnings.warn_explicit(message, each.category, each.filename, each.lineno)
