@@ -48,6 +48,8 @@ def warnings_about(name: str) -> Iterator[None]:
             yield
     finally:
         for each in caught:
-            is_text = issubclass(each.category, RuntimeWarning | UserWarning)
+            # Other kinds may be made of more than a text.
+            is_text = each.message.args == (str(each.message),)  # pyright: ignore[reportAttributeAccessIssue]
+            is_text &= issubclass(each.category, RuntimeWarning | UserWarning)
             message = f"{name}: {each.message}" if is_text else each.message
             warnings.warn_explicit(message, each.category, each.filename, each.lineno)

@@ -19,6 +19,7 @@ from mcr_lens.models import Hook, Model
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.prompts import PromptsLike
 from mcr_lens.results import Result, describe
+from mcr_lens.results.tables import count
 
 __all__ = ["LensResult", "lens_summary", "logit_lens"]
 
@@ -43,8 +44,8 @@ class LensResult(Result):
         """Which lens of which model, in one line."""
         sizes, lens = self.data.sizes, self.data.attrs.get("lens", {}).get("kind", "a")
         return (
-            f"{lens.capitalize()} lens of {self.model_name}, {sizes['prompt']} prompts, "
-            f"{sizes['depth'] - 1} layers"
+            f"{lens.capitalize()} lens of {self.model_name}, {count(sizes['prompt'], 'prompt')}, "
+            f"{count(sizes['depth'] - 1, 'layer')}"
         )
 
     def summary(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from mcr_lens.results import describe
 from mcr_lens.results.concat import Dimension, concat_datasets
 from mcr_lens.results.html import result_html
 from mcr_lens.results.result import Result
+from mcr_lens.results.tables import count
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 __all__ = ["STACKED", "Profile"]
@@ -188,12 +189,12 @@ class Profile(Result):
     def headline(self) -> str:
         """Model, prompts and size, in one line."""
         sizes = self.data.sizes
-        stacked = [f"{sizes[dim]} {dim}s" for dim in STACKED if dim in sizes]
+        stacked = [count(sizes[dim], dim) for dim in STACKED if dim in sizes]
         return ", ".join(
             [
                 f"Profile of {self.model_name}",
                 *stacked,
-                f"{sizes['prompt']} prompts of up to {int(self.data.n_tokens.max())} tokens",
+                f"{count(sizes['prompt'], 'prompt')} of up to {int(self.data.n_tokens.max())} tokens",
                 f"{sizes['depth'] - 1} layers x {sizes.get('head', 0)} heads",
             ]
         )

@@ -49,7 +49,7 @@ class Result:
     @property
     def headline(self) -> str:
         """What was measured, in one line."""
-        sizes = ", ".join(f"{size} {dim}s" for dim, size in self.data.sizes.items())
+        sizes = ", ".join(tables.count(size, str(dim)) for dim, size in self.data.sizes.items())
         return f"{self.data.attrs.get('result', self.kind).capitalize()} of {self.model_name}: {sizes}"
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-__all__ = ["as_text", "number", "to_html", "to_markdown", "to_text"]
+__all__ = ["as_text", "count", "number", "to_html", "to_markdown", "to_text"]
 
 
 def number(value: float) -> str:
@@ -14,6 +14,11 @@ def number(value: float) -> str:
     if size == float("inf") or size < 1e3:
         return f"{value:.3f}"
     return f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things in words: "1 prompt", "1,319 prompts"."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.ablation.claims import Claim, claims_of
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import Result
+from mcr_lens.results.tables import count
 from mcr_lens.stats import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
@@ -162,8 +163,8 @@ class AblationStudy(Result):
         """What was studied, in one line."""
         sizes = self.data.sizes
         return (
-            f"Ablation study of {self.model_name}, {sizes['prompt']} prompts, "
-            f"{sizes['arm']} arms, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
+            f"Ablation study of {self.model_name}, {count(sizes['prompt'], 'prompt')}, "
+            f"{count(sizes['arm'], 'arm')}, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
 
     def _comparisons(self) -> list[tuple[str, str]]:
