@@ -5,6 +5,7 @@ from . import (
     models,
     phases,
     prompts,
+    results,
     sweeps,
     viz,
 )
@@ -26,8 +27,7 @@ from .hooks import (
 )
 from .models import load_model
 from .prompts import Prompts, load_prompts
-from .result import Profile
-from .result_files import read_dataset, write_dataset
+from .results import Profile, load
 from .sinks import locate_sink
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "generating",
     "hooks",
     "intervention",
+    "load",
     "load_model",
     "load_prompts",
     "locate_sink",
@@ -59,12 +60,11 @@ __all__ = [
     "phases",
     "profile",
     "prompts",
-    "read_dataset",
     "record",
+    "results",
     "sweeps",
     "tasks",
     "viz",
-    "write_dataset",
     "zero_dimensions",
 ]
 

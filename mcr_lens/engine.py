@@ -21,8 +21,8 @@ from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.info import require_cache
 from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import warn_not_finite, without_broken
-from mcr_lens.prompts import Batch, Prompts
-from mcr_lens.result import Profile
+from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
+from mcr_lens.results import Profile
 from mcr_lens.validate import is_whole
 
 __all__ = ["check_prompts", "measure", "profile", "record"]
@@ -30,7 +30,7 @@ __all__ = ["check_prompts", "measure", "profile", "record"]
 
 def profile(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     *,
     interventions: Sequence[Hook] = (),
     observers: Sequence[Observer] = (),
@@ -44,7 +44,7 @@ def profile(
 
     Args:
         model: from ``load_model``.
-        prompts: from ``load_prompts``, ``Prompts.from_texts`` or ``Prompts.from_tokens``.
+        prompts: ``Prompts`` (see ``load_prompts``), or a text, texts, or token ids of one prompt or several.
         interventions: a list of TransformerLens hooks that edit; they run before the observers.
         observers: more of them, such as a ``LogitLens``, to share the pass; their variables join the profile.
         batch_size: prompts a batch; ``"auto"`` cuts where padding and batches cost least.
@@ -59,7 +59,7 @@ def profile(
         InputError: for prompts the model cannot take, hook names it does not have, or an estimator
             that needs the whole prompt together with ``chunk``.
     """
-    interventions = list(interventions)
+    interventions, prompts = list(interventions), as_prompts(prompts, model)
     if sink_position < 0 or sink_position >= min(prompts.lengths):
         raise InputError(
             f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
@@ -95,7 +95,7 @@ def profile(
 
 def measure(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     observers: Sequence[Observer],
     interventions: Sequence[Hook] = (),
     *,
@@ -121,6 +121,7 @@ def measure(
         InputError: for prompts, hooks or chunks that do not fit the model; when two observers have a
             variable of the same name, or one has ``n_tokens`` or ``first_token``.
     """
+    prompts = as_prompts(prompts, model)
     check_prompts(model, prompts, batch_size, chunk)
     interventions, facts = list(interventions), model_facts(model)
     if any(isinstance(observer, AttentionObserver) for observer in observers):
@@ -182,7 +183,7 @@ def _refuse_attention_in_chunks(facts: ModelFacts, longest: int) -> None:
 
 def record(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     hook_names: Sequence[str],
     interventions: Sequence[Hook] = (),
     *,
@@ -235,10 +236,6 @@ def check_prompts(
 ) -> None:
     """Raise ``InputError`` unless the model can take these prompts in such batches and chunks."""
     facts = model_facts(model)
-    if not isinstance(prompts, Prompts):
-        raise InputError(
-            f"prompts is a {type(prompts).__name__}: use load_prompts, Prompts.from_texts or from_tokens"
-        )
     if batch_size != "auto" and not is_whole(batch_size, 1):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
     if chunk not in (None, "auto") and not is_whole(chunk, 1):

@@ -69,6 +69,7 @@ def number_of_bytes(text: str, name: str = "memory") -> int:
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?)b\s*", str(text), flags=re.IGNORECASE)
     size = 0 if parts is None else float(parts[1]) * (_BINARY_UNITS if parts[3] else _UNITS)[parts[2].lower()]
     if not 1 <= size < 1e18:
-        is_number = re.fullmatch(r"\s*\d+(\.\d+)?\s*", str(text))
-        raise InputError(f"{name} {text!r}: write the unit, such as {f'{text}GB' if is_number else '80GB'}")
+        has_no_unit = re.fullmatch(r"\d+(\.\d+)?", str(text).strip())
+        way_out = f"write the unit, such as {text}GB" if has_no_unit else "use a size such as 80GB or 512GiB"
+        raise InputError(f"{name} {text!r}: {way_out}")
     return int(size)

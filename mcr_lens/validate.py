@@ -80,24 +80,26 @@ def check_resampling(confidence: float, n_resamples: int, seed: int) -> None:
 
 
 def check_indices(
-    name: str, values: int | Iterable[int], size: int, *, from_end: bool = False
+    name: str, values: int | Iterable[int], size: int | None = None, *, from_end: bool = False
 ) -> tuple[int, ...]:
     """Layers, depths, heads or positions as a tuple, from one or several; each below ``size``, and once.
 
     Args:
         name: plural, such as ``"layers"``; the error message begins with it.
-        size: how many there are.
+        size: how many there are, where it is known.
         from_end: whether negative numbers count from the last one.
 
     Example:
         >>> check_indices("layers", 2, 6), check_indices("positions", [0, -1], 6, from_end=True)
         ((2,), (0, -1))
     """
-    single = isinstance(values, str | bytes) or not isinstance(values, Iterable)
-    listed: list[Any] = [values] if single else list(values)  # type: ignore[arg-type]
-    known = listed and all(is_whole(x, -size if from_end else 0, size) for x in listed)
-    indices = tuple(int(x) for x in listed) if known else ()
+    several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+    items: list[Any] = [*values] if several else [values]  # type: ignore[misc]
+    least = 0 if not from_end else None if size is None else -size
+    known = items and all(is_whole(x, least, size) for x in items)
+    indices = tuple(int(x) for x in items) if known else ()
     if not known or len({*indices}) < len(indices):
+        span = "whole numbers from 0" if size is None else f"0..{size - 1}"
         last = ", or -1 for the last" if from_end else ""
-        raise InputError(f"{name} {values!r}: use one or several of 0..{size - 1}{last}, each once")
+        raise InputError(f"{name} {values!r}: use one or several of {span}{last}, each once")
     return indices

@@ -63,6 +63,8 @@ def check_shell_line(line: str) -> None:
         _check_script(arguments, line)
     elif command == "ray":
         assert arguments[0] in ("start", "stop"), line
+    elif command == "cd":
+        assert (ROOT / arguments[0]).is_dir(), line
     else:
         assert command in _OF_THE_SHELL, line
 
@@ -89,7 +91,9 @@ def _check_script(arguments: list[str], line: str) -> None:
     """The script or module that is run exists."""
     if "-m" in arguments:
         module = arguments[arguments.index("-m") + 1].replace(".", "/")
-        assert (ROOT / f"{module}.py").is_file() or (ROOT / module).is_dir(), line
+        # Of the repository, or of its scripts, which are run from their folder.
+        places = [folder / end for folder in (ROOT, ROOT / "scripts") for end in (module, f"{module}.py")]
+        assert any(place.exists() for place in places), line
     else:
         script = next(argument for argument in arguments if not argument.startswith("-"))
         assert (ROOT / script).is_file(), line

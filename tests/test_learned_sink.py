@@ -11,8 +11,8 @@ import torch
 from families import eager, save_tokenizer, tiny_folder
 
 import mcr_lens as mcr
-from mcr_lens.caveats import caveats
 from mcr_lens.models import model_facts
+from mcr_lens.results import caveats
 from mcr_lens.sinks import locate_sink
 from mcr_lens.viz import attention_sinks
 

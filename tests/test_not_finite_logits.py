@@ -88,7 +88,7 @@ def logits_by_depth(model: Any, tokens: list[int]) -> torch.Tensor:
 def test_a_lens_names_them_and_leaves_them_out(loud: Loud, options: dict[str, Any]) -> None:
     first = loud.first()
     with pytest.warns(RuntimeWarning, match="Inf or NaN in logits read out of finite states of") as told:
-        data = mcr.logit_lens(loud.model, PROMPTS, top_k=2, per_token=True, progress=False, **options)
+        data = mcr.logit_lens(loud.model, PROMPTS, top_k=2, per_token=True, progress=False, **options).data
     assert (data.not_finite_depth == -1).all()
     depth = int((first >= 0).any(0).argmax())
     prompt = int((first[:, depth] >= 0).argmax())
@@ -109,7 +109,7 @@ def test_a_lens_names_them_and_leaves_them_out(loud: Loud, options: dict[str, An
 
 @QUIET
 def test_the_summary_counts_the_prompts_that_are_left(loud: Loud) -> None:
-    data = mcr.logit_lens(loud.model, PROMPTS, progress=False)
+    data = mcr.logit_lens(loud.model, PROMPTS, progress=False).data
     summary = mcr.experiments.lens_summary(data)
     sound = loud.first() < 0
     assert summary.prompts.tolist() == sound.sum(0).tolist()

@@ -17,11 +17,11 @@ from planted import BOS, planted_folder, planted_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mcr_lens as mcr
+from mcr_lens.errors import warnings_about
 from mcr_lens.experiments import PromptPairs, activation_patching
 from mcr_lens.experiments.tasks import choice_summary
 from mcr_lens.hooks import PooledStates, current_context
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.told import warnings_about
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
 LAYER, POSITION, BROKEN = 1, 7, 2
@@ -53,9 +53,9 @@ def plant(is_broken: Callable[[int, Any], bool] = lambda prompt, _: prompt == BR
 @pytest.mark.parametrize("options", [{}, {"chunk": 4}, {"batch_size": 1}], ids=str)
 def test_a_lens_names_the_broken_prompt_and_leaves_it_out(model: Any, options: dict[str, Any]) -> None:
     settings = {"progress": False, "top_k": 2, "per_token": True, **options}
-    sound = mcr.logit_lens(model, PROMPTS, **settings)
+    sound = mcr.logit_lens(model, PROMPTS, **settings).data
     with pytest.warns(RuntimeWarning, match=NAMED):
-        broken = mcr.logit_lens(model, PROMPTS, plant(), **settings)
+        broken = mcr.logit_lens(model, PROMPTS, plant(), **settings).data
     assert sound.not_finite_depth.values.tolist() == [-1, -1, -1]
     assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
     for name, values in broken.data_vars.items():
@@ -83,7 +83,7 @@ def test_attention_that_a_hooked_transformer_loses_is_named_by_a_lens(model: Any
 
     hooks = [(f"blocks.{LAYER}.attn.hook_attn_scores", edit)]
     with pytest.warns(RuntimeWarning, match=NAMED):
-        data = mcr.logit_lens(model, PROMPTS, hooks, progress=False)
+        data = mcr.logit_lens(model, PROMPTS, hooks, progress=False).data
     assert data.lens_loss.sel(prompt=BROKEN, depth=slice(LAYER + 1, None)).isnull().all()
 
 
@@ -237,8 +237,8 @@ def test_a_report_names_them_all(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         profile = mcr.profile(model, PROMPTS, interventions=plant(), progress=False)
-        lens = mcr.logit_lens(model, PROMPTS, plant(), progress=False)
-        sound = mcr.logit_lens(model, PROMPTS, progress=False)
+        lens = mcr.logit_lens(model, PROMPTS, plant(), progress=False).data
+        sound = mcr.logit_lens(model, PROMPTS, progress=False).data
         text = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
     named = "1 of 3 prompts, first in prompt 2 at depth 2"
     results = {"profile": profile, "lens": lens, "tasks": text, "study": broken_study, "sound": sound}
@@ -304,7 +304,7 @@ def test_edits_of_something_else_hide_no_lost_attention(shouting: Any) -> None:
     edited = mcr.profile(shouting, prompts, interventions=idle, progress=False).data
     np.testing.assert_array_equal(edited.not_finite_depth, alone.not_finite_depth)
     np.testing.assert_array_equal(edited.norm_ratio, alone.norm_ratio)
-    lens = mcr.logit_lens(shouting, prompts, idle, progress=False)
+    lens = mcr.logit_lens(shouting, prompts, idle, progress=False).data
     np.testing.assert_array_equal(lens.not_finite_depth, alone.not_finite_depth)
     # Where an edit gives a whole pattern, nothing is left of what was lost; another layer's hides nothing.
     for layer, begins in ((1, [-1, -1, -1]), (2, [-1, 2, -1])):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers, words
-from mcr_lens.cli.show import number, show_list, show_table, show_text, showing
+from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["ablate"]
 
 # What is written, and what it is for.
 FILES = {
-    "study.nc": "every number (read it back with mcr_lens.experiments.AblationStudy.load)",
+    "study.nc": "every number (read it back with mcr_lens.load)",
     "effects.csv": "paired effects at the largest dose, with intervals and p-values",
     "claims.md": "what this model supports, in words",
     "dose_response.html": "the curves over the dose, for a browser",
@@ -123,6 +123,8 @@ def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
 
 def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> Iterator[str]:
     """The lines of claims.md."""
+    from mcr_lens.results.tables import to_markdown
+
     made, table, dose = study.data.attrs, study.outcome_table(), effects.attrs["dose"]
     depths, prompts = made["compressed_depths"], made["prompts"]
     yield f"# {study.headline}\n"
@@ -135,10 +137,7 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> Iterator[st
         yield f"\nBeware: {note}"
     yield f"\n{_about_p(study, effects)}\n"
     yield f"## Outcomes, at dose {dose:g}\n"
-    yield f"| arm | {' | '.join(str(name).replace('_', ' ') for name in table.columns)} |"
-    yield f"| --- |{' ---: |' * len(table.columns)}"
-    for arm, row in zip(table.index, table.values, strict=True):
-        yield f"| {arm} | {' | '.join(map(number, row))} |"
+    yield to_markdown(table)
     where = f"depths {depths[0]} to {depths[-1]}"
     yield f"\nMeans over prompts and over {where}; the loss (nats a token) is the model's own.\n"
     yield "## Arms, at dose 1\n"

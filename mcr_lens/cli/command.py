@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
@@ -32,13 +34,17 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @functools.wraps(function)
-    def run(**given: Any) -> None:
+    def run(**values: Any) -> None:
+        if not sys.stderr.isatty():
+            # Bars of the libraries that are imported from here on.
+            for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+                os.environ.setdefault(variable, "1")
         with exit_codes():
             grouped = {
-                name: group(**{field: given.pop(field) for field in fields[name]})
+                name: group(**{field: values.pop(field) for field in fields[name]})
                 for name, group in groups.items()
             }
-            function(**given, **grouped)
+            function(**values, **grouped)
 
     # Typer reads both.
     run.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]

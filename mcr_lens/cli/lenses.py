@@ -26,22 +26,21 @@ def lens(
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
     import mcr_lens as mcr
-    from mcr_lens.result_files import check_result_place, write_dataset
+    from mcr_lens.results import check_place
 
-    check_result_place(out)
+    check_place(out, is_result=True)
     tuned = None if translators is None else mcr.hooks.Translators.load(translators)
     loaded = model.load()
     texts = prompts.load(loaded)
-    data = mcr.logit_lens(
+    lens = mcr.logit_lens(
         loaded, texts, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
     )
-    path = write_dataset(data, out)
+    path = lens.save(out)
     with showing(path):
         title = (
-            f"{data.attrs['lens']['kind'].capitalize()} lens of {data.attrs['model']}, "
+            f"{lens.data.attrs['lens']['kind'].capitalize()} lens of {lens.model_name}, "
             f"{len(texts)} prompts, {sum(texts.lengths):,} tokens (loss, entropy and KL in nats)"
         )
-        summary = mcr.experiments.lens_summary(data)
-        show_table(title, summary)
-        show_list([f"Beware: {summary.attrs['not_finite']}"] if "not_finite" in summary.attrs else [])
-        typer.echo(f"saved {path} (read it back with mcr_lens.read_dataset)")
+        show_table(title, lens.summary())
+        show_list(f"Beware: {caveat}" for caveat in lens.caveats())
+        typer.echo(f"saved {path} (read it back with mcr_lens.load)")

@@ -101,9 +101,9 @@ class ResultFile:
 
     def __post_init__(self) -> None:
         # Before a model is loaded.
-        from mcr_lens.result_files import check_result_place
+        from mcr_lens.results import check_place
 
-        check_result_place(self.out)
+        check_place(self.out, is_result=True)
         if self.out.suffix != ".nc":
             raise InputError(f"--out {self.out}: a result is netCDF; name it {self.out.with_suffix('.nc')}")
         if self.out.expanduser().is_file() and not self.overwrite:

@@ -10,7 +10,7 @@ from mcr_lens.cli.report import report_beside, said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
 if TYPE_CHECKING:
-    from mcr_lens.result import Profile
+    from mcr_lens.results import Profile
 
 __all__ = ["demo", "profile"]
 
@@ -63,11 +63,11 @@ def profile(
 
 def _save_and_show(profile: "Profile", out: Path, *closing: str) -> Path:
     """Save first: a reader who closes the pipe early must not cost the run."""
-    from mcr_lens.findings import findings
+    from mcr_lens.results import findings
 
     path = profile.save(out)
     with showing(path):
         show_table(profile.headline, profile.summary())
         show_list([*findings(profile), *closing])
-        typer.echo(f"saved {path} (read it back with mcr_lens.Profile.load)")
+        typer.echo(f"saved {path} (read it back with mcr_lens.load)")
     return path

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["number", "show_list", "show_table", "show_text", "showing"]
+__all__ = ["show_list", "show_table", "show_text", "showing"]
 
 # A pipe has no width; tables get one, sentences are not folded there.
 _WIDTH_IN_A_PIPE = 120
@@ -37,13 +37,14 @@ def showing(saved: object) -> Iterator[None]:
 
 
 def show_table(title: str, table: "pd.DataFrame") -> None:
-    """A table under its title, the index first; numbers as ``number`` writes them."""
+    """A table under its title, the index first; numbers as everywhere (``results.tables``)."""
     from rich.console import Console
     from rich.table import Table
 
+    from mcr_lens.results.tables import as_text
+
     names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
-    cells = [_column(column) for _, column in table.items()]
-    rows = [[str(label), *row] for label, *row in zip(table.index, *cells, strict=True)]
+    rows = [[str(label), *row] for label, *row in as_text(table).itertuples(name=None)]
     widths, padding = _fit(names, rows, _terminal_width() or _WIDTH_IN_A_PIPE)
     drawn = Table(padding=(0, padding))
     for column, (name, width) in enumerate(zip(names, widths, strict=True)):
@@ -57,19 +58,6 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
         console.print(drawn)
     show_text(title)
     typer.echo(captured.get(), nl=False)
-
-
-def _column(values: "pd.Series") -> list[str]:
-    """The cells of a column; text and whole numbers as such, what is missing blank."""
-    if values.map(lambda value: isinstance(value, str)).all():
-        return list(values)
-    whole = values.dtype.kind in "iu"
-    return ["" if value != value else f"{value:,}" if whole else number(value) for value in _known(values)]
-
-
-def _known(values: "pd.Series") -> list[float]:
-    """Missing values of any kind as NaN."""
-    return [value if there else float("nan") for value, there in zip(values, values.notna(), strict=True)]
 
 
 def _fit(names: list[str], rows: list[list[str]], width: int) -> tuple[list[int], int]:
@@ -117,13 +105,3 @@ def show_text(text: str, bullet: str = "") -> None:
 def _terminal_width() -> int | None:
     """None where there is no terminal. A very narrow one is left to fold by itself."""
     return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
-
-
-def number(value: float) -> str:
-    """Three decimals; thousands marked where there are any, powers of ten from a million on; NaN is blank."""
-    if value != value:
-        return ""
-    size = abs(value)
-    if size == float("inf") or size < 1e3:
-        return f"{value:.3f}"
-    return f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"

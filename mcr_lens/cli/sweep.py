@@ -89,7 +89,7 @@ def sweep(
         raise typer.Exit(code if isinstance(code, int) else 1) from error
     with showing(out):
         _show(table)
-        show_text(f"{_counted(table)}; saved in {out}: a profile a cell (mcr_lens.Profile.load)")
+        show_text(f"{_counted(table)}; saved in {out}: a profile a cell (mcr_lens.load)")
     failed = table[table.state == "failed"]
     if len(failed):
         first = failed.iloc[0]

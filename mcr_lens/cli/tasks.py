@@ -111,10 +111,10 @@ def tasks(
 
 
 def _write(results: "dict[str, xr.Dataset]", folder: Path) -> None:
-    from mcr_lens.result_files import write_dataset
+    from mcr_lens.results import save_dataset
 
     for name, data in results.items():
-        write_dataset(data, folder / name)
+        save_dataset(data, folder / name)
 
 
 def _measure(

@@ -17,7 +17,7 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     Raises:
         InputError: when they cannot, or when some are there and are not to be replaced.
     """
-    from mcr_lens.result_files import check_place
+    from mcr_lens.results import check_place
 
     folder = folder.expanduser()
     for name in names:

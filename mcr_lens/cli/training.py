@@ -12,7 +12,7 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.result import Profile
+    from mcr_lens.results import Profile
 
 __all__ = ["training"]
 
@@ -30,11 +30,11 @@ def training(
 ) -> None:
     """Profile every checkpoint of a training run; MODEL is 'tiny', a Pythia name or a folder of checkpoints.
 
-    A run that was stopped goes on where it was: steps whose file is in the folder are not profiles again.
+    A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
     """
     import mcr_lens as mcr
     from mcr_lens.models import checkpoints
-    from mcr_lens.result_files import check_place
+    from mcr_lens.results import atomic_write, check_place
 
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
@@ -58,12 +58,13 @@ def training(
             err=True,
         )
         raise typer.Exit(130) from error
-    mcr.viz.training(profiles).write_html(out.expanduser() / FIGURE, include_plotlyjs=True)
+    with atomic_write(out / FIGURE) as partial:
+        mcr.viz.training(profiles).write_html(partial, include_plotlyjs=True)
     with showing(out):
         show_table(profiles.headline, _levels(profiles))
         if len(sources) > 1:
             show_list(str(mcr.experiments.appearance(profiles)).split("\n"))
-        show_text(f"saved in {out}: a profile a step (mcr_lens.Profile.load), {FIGURE}")
+        show_text(f"saved in {out}: a profile a step (mcr_lens.load), {FIGURE}")
 
 
 def _levels(profiles: "Profile") -> "pd.DataFrame":

@@ -2,7 +2,7 @@ from .ablation.claims import Claim
 from .ablation.run import ablation_study
 from .ablation.study import AblationStudy
 from .appearances import Appearance, appearance
-from .lenses import lens_summary, logit_lens
+from .lenses import LensResult, lens_summary, logit_lens
 from .patching.logit_metrics import answer_loss, kl_divergence, logit_difference, logits_at
 from .patching.prompt_pairs import PairBatch, PromptPairs
 from .patching.run import activation_patching
@@ -34,6 +34,7 @@ __all__ = [
     "Appearance",
     "Claim",
     "DepthEncoder",
+    "LensResult",
     "PairBatch",
     "PromptPairs",
     "TextStates",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO, entropy_fall
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.stats.bootstrap import bootstrap_interval, mean_of_prompts
 from mcr_lens.validate import check_fraction
 

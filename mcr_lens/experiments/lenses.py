@@ -1,5 +1,7 @@
 """A lens over a set of prompts: one dataset, with how it was made, and its curve over depth."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,9 +17,10 @@ from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.models import Hook, Model
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts import PromptsLike
+from mcr_lens.results import Result, describe
 
-__all__ = ["lens_summary", "logit_lens"]
+__all__ = ["LensResult", "lens_summary", "logit_lens"]
 
 # Column of the summary, and tokens of a prompt that its variable does not count.
 _COLUMNS = {
@@ -29,9 +32,38 @@ _COLUMNS = {
 }
 
 
+class LensResult(Result):
+    """A lens over a set of prompts: see ``logit_lens`` for what is in ``data``."""
+
+    kind = "lens"
+    dims = ("depth", "prompt")
+
+    @property
+    def headline(self) -> str:
+        """Which lens of which model, in one line."""
+        sizes, lens = self.data.sizes, self.data.attrs.get("lens", {}).get("kind", "a")
+        return (
+            f"{lens.capitalize()} lens of {self.model_name}, {sizes['prompt']} prompts, "
+            f"{sizes['depth'] - 1} layers"
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Means over all tokens of the corpus, a row a depth; see ``lens_summary``."""
+        return lens_summary(self.data)
+
+    def sentences(self) -> list[str]:
+        """Where the loss on the next token falls most."""
+        return [f"Depth by depth, {each}" for each in describe.lens(self.summary())]
+
+    def caveats(self) -> list[str]:
+        """Which prompts are left out, if any."""
+        note = not_finite_note(self.data, self.data.attrs.get("dtype"))
+        return [note] if note else []
+
+
 def logit_lens(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     interventions: Sequence[Hook] = (),
     *,
     translators: Translators | None = None,
@@ -40,7 +72,7 @@ def logit_lens(
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> LensResult:
     """What every depth would predict of every prompt, read out through the model's own last step.
 
     Args:
@@ -52,8 +84,8 @@ def logit_lens(
         chunk: feed prompts in chunks of this many tokens through the KV cache, as in ``profile``.
 
     Returns:
-        The variables of ``LogitLens`` with ``lens_perplexity`` = exp(``lens_loss``), (prompt, depth);
-        ``n_tokens`` and ``first_token`` of every prompt, and where its states stop to be finite (see
+        ``.data``: the variables of ``LogitLens`` with ``lens_perplexity`` = exp(``lens_loss``), (prompt,
+        depth); ``n_tokens`` and ``first_token`` of every prompt, and where its states stop to be finite (see
         ``measure``) or its logits are not (see ``LogitLens``). In ``attrs``: model, prompts, interventions,
         and under ``"lens"`` its kind (``"logit"`` or ``"tuned"``) and the translators' record.
 
@@ -64,9 +96,9 @@ def logit_lens(
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
         >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> data = logit_lens(model, prompts, progress=False)
-        >>> data.lens_loss.shape == (2, model.cfg.n_layers + 1), data.attrs["lens"]["kind"]
-        (True, 'logit')
+        >>> lens = logit_lens(model, prompts, progress=False)
+        >>> lens["lens_loss"].shape == (2, model.cfg.n_layers + 1), lens.headline
+        (True, 'Logit lens of tiny, 2 prompts, 10 layers')
     """
     options: dict[str, Any] = {"top_k": top_k, "per_token": per_token}
     lens = LogitLens(model, **options) if translators is None else TunedLens(model, translators, **options)
@@ -83,7 +115,7 @@ def logit_lens(
         },
         "interventions": described(interventions),
     }
-    return data
+    return LensResult(data)
 
 
 def lens_summary(data: xr.Dataset) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from scipy.special import ndtri, stdtrit
 
 from mcr_lens.errors import InputError
 from mcr_lens.phases import find_phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.stats.bootstrap import bootstrap_ends
 from mcr_lens.validate import check_resampling
 

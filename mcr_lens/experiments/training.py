@@ -9,13 +9,11 @@ import torch
 from tqdm.auto import tqdm
 
 from mcr_lens.engine import profile
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, warnings_about
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models.checkpoints import Checkpoint, Source, checkpoints
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
-from mcr_lens.result_files import check_result_place
-from mcr_lens.told import warnings_about
+from mcr_lens.results import Profile, check_place
 
 __all__ = ["profile_training"]
 
@@ -78,7 +76,7 @@ def profile_training(
             measured = _finished(path, wanted | _identity(checkpoint))
         else:
             if path is not None:
-                check_result_place(path)
+                check_place(path, is_result=True)
             measured = _measured(checkpoint, prompts, settings | {"batch_size": batch_size, "chunk": chunk})
             if path is not None:
                 measured.save(path)

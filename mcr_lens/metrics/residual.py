@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
+from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO
 
 __all__ = [
     "TopActivation",
@@ -99,7 +100,7 @@ def is_massive(top: Float[Tensor, "*batch"], median: Float[Tensor, "*batch"]) ->
 
     Source: Sun et al., Massive Activations in Large Language Models (COLM 2024).
     """
-    return (top > 100.0) & (top > 1000.0 * median)
+    return (top > MASSIVE) & (top > MASSIVE_RATIO * median)
 
 
 def write_along(

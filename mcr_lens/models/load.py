@@ -73,8 +73,7 @@ def load_model(
             raise InputError(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
-        model_facts(source)
-        follow(source)
+        follow(source, model_facts(source).failed_checks)
         return source
     check_device(device)
     options = {"dtype": _dtype(dtype), "device": device, **kwargs}
@@ -90,7 +89,7 @@ def load_model(
         model.cfg.device = "cpu"
     record_origin(model, name, revision, kwargs)
     require(model, "own_attention", "anything measured")
-    follow(model)
+    follow(model, model_facts(model).failed_checks)
     return model
 
 

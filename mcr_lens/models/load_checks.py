@@ -49,7 +49,8 @@ def model_folder(source: str, revision: str | None = None) -> Path | None:
     """The folder of a local model; ``None`` for a name on the hub.
 
     Raises:
-        InputError: for a path that is no model folder, and for a revision that a local model does not have.
+        InputError: for a path that is no model folder, an adapter, and a revision that a local model does
+            not have.
     """
     if not source.strip():
         raise InputError("the model's name is empty: use 'tiny', a model name or a Hugging Face folder")
@@ -65,11 +66,12 @@ def model_folder(source: str, revision: str | None = None) -> Path | None:
         raise InputError(f"{source[:80]!r}: no model name or folder ({reason}); try 'tiny'") from error
     if exists and revision is not None:
         raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
-    if (
-        is_folder
-        and not (folder / "config.json").is_file()
-        and not (folder / "adapter_config.json").is_file()
-    ):
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{source}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
+            "into its base model (peft's merge_and_unload), save that, and load the new folder"
+        )
+    if is_folder and not (folder / "config.json").is_file():
         raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
     if not is_folder and (exists or source.startswith((".", "/", "~"))):
         raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
@@ -92,14 +94,8 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
     """Refuse a folder by what its files say, before its weights are read.
 
     Raises:
-        InputError: for an adapter, too many layers, an encoder, pickled weights, or more weights than this
-            machine has memory for; other errors as transformers raises them for a broken ``config.json``.
+        InputError: for an encoder, pickled weights, or more weights than this machine has memory for.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{folder}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
-            "into its base model (peft's merge_and_unload), save that, and load the new folder"
-        )
     # Left out, transformers would ask on a terminal whether to run the folder's code.
     trust_remote_code = bool(options.get("trust_remote_code"))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)

@@ -6,6 +6,7 @@ Hugging Face model. ``HookedTransformer`` calls its own ``forward`` past any hoo
 one on every block, and hook points outside the blocks are not followed.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 
 from mcr_lens.models.backend import Model, backend_of
 
-__all__ = ["Pass", "current_pass", "follow"]
+__all__ = ["Pass", "current_pass", "failed_checks", "follow"]
 
-# What marks the hook points of a model that is followed: a pass of another model says nothing about them.
-_MARK = "_mcr_lens_follows"
+# Marks the hook points of a model that is followed: a pass of another model says nothing about them. It holds
+# what the self-check found wrong with the model.
+_MARK = "_mcr_lens_failed_checks"
 
 
 class Pass(NamedTuple):
@@ -40,22 +42,40 @@ _PASSES: ContextVar[tuple[Pass | None, ...]] = ContextVar("mcr_lens_passes", def
 
 def current_pass(hook_point: Any) -> Pass | None:
     """The pass that a hook point fires in; ``None`` where its model is not followed."""
-    # In compatibility mode the bridge hands its hooks a stand-in with another name.
-    point = getattr(hook_point, "_target", hook_point)
     passes = _PASSES.get()
-    return passes[-1] if passes and getattr(point, _MARK, False) else None
+    return passes[-1] if passes and hasattr(_own(hook_point), _MARK) else None
 
 
-def follow(model: Model) -> list[RemovableHandle]:
-    """Follow the passes of a model from now on; returns what ends it, empty if it is followed already."""
+def failed_checks(hook_point: Any) -> Mapping[str, str]:
+    """What the self-check found wrong with the model of a hook point, as far as ``follow`` was told."""
+    return getattr(_own(hook_point), _MARK, {})
+
+
+def _own(hook_point: Any) -> Any:
+    # In compatibility mode the bridge hands its hooks a stand-in with another name.
+    return getattr(hook_point, "_target", hook_point)
+
+
+def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle]:
+    """Follow the passes of a model from now on.
+
+    Args:
+        failed: its failed checks.
+
+    Returns:
+        What ends it; empty if the model is followed already.
+    """
     on_bridge = backend_of(model) == "bridge"
     enter = _enter_bridge if on_bridge else _enter_block
     parts: list[nn.Module] = [model.original_model] if on_bridge else list(model.blocks)
     if enter in parts[0]._forward_pre_hooks.values():
         return []
+    failed = dict(failed or {})
+    if "blocks.0.hook_mlp_out" not in model.hook_dict:
+        failed.pop("residual_sum", None)  # there is no sum of two to fail
     for name, point in model.hook_dict.items():
         if on_bridge or name.startswith("blocks."):
-            setattr(getattr(point, "_target", point), _MARK, True)
+            setattr(_own(point), _MARK, failed)
     handles: list[RemovableHandle] = []
     for part in parts:
         handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))

@@ -3,7 +3,7 @@
 from mcr_lens.prompts.batches import Batch, BatchCost, Prompts
 from mcr_lens.prompts.labelled import Labelled, load_labelled
 from mcr_lens.prompts.library_code import library_code
-from mcr_lens.prompts.read import load_prompts, read_texts
+from mcr_lens.prompts.read import PromptsLike, as_prompts, load_prompts, read_texts
 from mcr_lens.prompts.word_problems import word_problems
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "BatchCost",
     "Labelled",
     "Prompts",
+    "PromptsLike",
+    "as_prompts",
     "library_code",
     "load_labelled",
     "load_prompts",

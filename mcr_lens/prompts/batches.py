@@ -138,6 +138,14 @@ class Prompts:
             raise InputError(f"{source}: give lists of token ids, one a prompt ({error})") from error
         return cls(ids, source=source)
 
+    def __repr__(self) -> str:
+        shortest, longest = min(self._lengths), max(self._lengths)
+        return (
+            f"Prompts: {len(self)} of {shortest} to {longest} tokens, from {self.source}\n"
+            f"BOS {self.bos}; {self.truncated} truncated, {self.dropped} dropped; digest {self.digest}\n"
+            f"first: {list(self.tokens[0][:6])}{' ...' * (self._lengths[0] > 6)}"
+        )
+
     def __len__(self) -> int:
         return len(self.tokens)
 

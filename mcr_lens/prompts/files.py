@@ -64,7 +64,7 @@ def read_table(
     """A file or data set as a table, its cells as they are written.
 
     Texts without a name, such as a list of strings in a ``.json``, are the column ``text``. A ``.csv`` may be
-    delimited by commas, semicolons, tabs or bars, whichever its first line has; a ``.tsv`` has no quoting.
+    delimited by commas, semicolons, tabs or bars, as its first lines are; a ``.tsv`` has no quoting.
 
     Args:
         header: whether the first row of a ``.csv`` or ``.tsv`` names the columns; otherwise they are numbers.
@@ -130,13 +130,9 @@ def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
     """Every cell a text; cells that are missing at the end of a row are empty."""
     import pandas
 
-    first = read_text(path).split("\n", 1)[0]
-    style: dict[str, Any] = {"sep": ","}
+    style: dict[str, Any] = {"sep": _delimiter(read_text(path))}
     if kind == ".tsv":
         style = {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    else:
-        with contextlib.suppress(csv.Error):  # a single column has no delimiter
-            style["sep"] = csv.Sniffer().sniff(first, ",;\t|").delimiter
     try:
         # Without a header, a line with too many cells is an error; with one, pandas would take the first
         # cell for an index, or leave the last one out.
@@ -149,6 +145,17 @@ def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
     except Exception as error:  # pandas raises what it likes on a broken file
         raise _unreadable(path, one_line(error, 200)) from error
     return table
+
+
+def _delimiter(text: str) -> str:
+    """The one that the first line has; of several, the one that is as frequent in the lines that follow."""
+    first = text.split("\n", 1)[0]
+    candidates = [sign for sign in ",;\t|" if sign in first]
+    if len(candidates) == 1:
+        return candidates[0]
+    with contextlib.suppress(csv.Error):  # a single column has no delimiter, or the lines do not agree
+        return csv.Sniffer().sniff(text[:10_000], "".join(candidates)).delimiter
+    return ","
 
 
 def _parquet(path: Path) -> pandas.DataFrame:

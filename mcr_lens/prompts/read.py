@@ -3,15 +3,49 @@
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
 from mcr_lens.prompts.files import check_source, name_list, read_table, read_text
 from mcr_lens.validate import is_whole
 
-__all__ = ["load_prompts", "read_texts"]
+__all__ = ["PromptsLike", "as_prompts", "load_prompts", "read_texts"]
+
+
+# What stands for prompts wherever a model is at hand.
+PromptsLike = Prompts | str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+
+
+def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
+    """``Prompts`` of what stands for them: a text, several texts, the token ids of one prompt or of several.
+
+    Raises:
+        InputError: for anything else, and for what ``Prompts.from_texts`` and ``from_tokens`` refuse.
+    """
+    if isinstance(prompts, Prompts):
+        return prompts
+    texts_or_ids: Any = prompts
+    if isinstance(texts_or_ids, str):
+        return Prompts.from_texts([texts_or_ids], model, source="text")
+    if isinstance(texts_or_ids, Tensor | np.ndarray):
+        ids = texts_or_ids.tolist()
+        return Prompts.from_tokens(ids if texts_or_ids.ndim > 1 else [ids])
+    if isinstance(texts_or_ids, list | tuple) and texts_or_ids:
+        if isinstance(texts_or_ids[0], str):
+            return Prompts.from_texts(texts_or_ids, model)
+        if isinstance(texts_or_ids[0], list | tuple | Tensor | np.ndarray):
+            return Prompts.from_tokens(texts_or_ids)
+        if is_whole(texts_or_ids[0]):
+            return Prompts.from_tokens([texts_or_ids])
+    raise InputError(
+        f"prompts is a {type(prompts).__name__}: give a text, texts, token ids, or Prompts (see load_prompts)"
+    )
 
 
 def load_prompts(
@@ -34,7 +68,8 @@ def load_prompts(
             or ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
         model: whose tokenizer is used.
         field: the column that holds the text; may be left out where there is only one.
-        n: how many prompts to take: the first ones, or a random sample when ``seed`` is given.
+        n: how many prompts to take, blank texts not counted: the first ones, or a random sample when
+            ``seed`` is given.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: ``None``: the tokenizer's BOS first, where it has one.
 
@@ -51,14 +86,18 @@ def load_prompts(
         if not is_whole(seed):
             raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
         random.Random(seed).shuffle(texts)
-    return Prompts.from_texts(
-        texts[:n],
+    # Blank rows are no prompts: they do not count among the n, and are counted as dropped.
+    places = range(len(texts)) if n is None else [i for i, text in enumerate(texts) if text.strip()][:n]
+    n_blank = places[-1] + 1 - len(places) if places else 0
+    prompts = Prompts.from_texts(
+        [texts[i] for i in places],
         model,
         max_tokens=max_tokens,
         prepend_bos=prepend_bos,
         source=name,
         options={"field": field, "n": n, "seed": seed, "config": config, "split": split},
     )
+    return replace(prompts, dropped=prompts.dropped + n_blank)
 
 
 def read_texts(

@@ -182,6 +182,6 @@ def _generator(table: np.ndarray, confidence: float, n_resamples: int, seed: int
     if infinite := int(np.isinf(table).sum()):
         raise InputError(
             f"{infinite} values are infinite and have no interval: set them to NaN, or leave intervals out "
-            "(confidence=None) where a call can"
+            "with confidence=None where a call has it"
         )
     return np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from mcr_lens.hooks import (
     zero_dimensions,
 )
 from mcr_lens.models import Hook
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.sweeps.fields import STRICT, Several, Text, refusing
 
 __all__ = ["SweepArm"]

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["merged", "shard", "with_whole"]
 

@@ -18,7 +18,7 @@ import psutil
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
 from mcr_lens.paths import plain_path
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.shards import merged
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.thresholds import SINK_THRESHOLD
-from mcr_lens.validate import check_count
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
+from mcr_lens.validate import check_count, check_indices
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -83,11 +83,11 @@ def attention_sinks(
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
     facts = model_facts(model)
-    (layer,) = pick("layer", [layer], facts.n_layers)
-    (sink_position,) = pick("sink_position", [sink_position], length)
+    check_count("layer", layer, 0, facts.n_layers - 1)
+    check_count("sink_position", sink_position, 0, length - 1)
     if isinstance(heads, str) and heads not in ("top", "all"):
         raise InputError(f"heads {heads!r}: use 'top', 'all' or numbers from 0..{facts.n_heads - 1}")
-    named = pick("head", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
+    named = check_indices("heads", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
     most = _TOP if isinstance(heads, str) and heads == "top" else len(named)
     size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
     observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 import mcr_lens.viz._panels as panels
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["bounds"]
 

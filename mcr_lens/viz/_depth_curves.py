@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 import mcr_lens.viz._panels as panels
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["depth_curves"]
 
@@ -60,7 +60,6 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
                 depth = curve[along].values
                 x = depth / (profile.data.sizes["depth"] - 1) if relative else depth
                 at = "relative depth" if relative else str(along)
-                # Bands of many curves would drown them.
                 panels.add_curve(figure, x, curve, style, panels.place(panel), at, len(named))
     if not relative:
         first, profile = next(iter(named.items()))

@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz._panels import styled
 
 __all__ = ["head_map"]

@@ -8,7 +8,7 @@ import xarray as xr
 
 import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["lens_curves"]
 

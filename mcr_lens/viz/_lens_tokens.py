@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from mcr_lens.validate import check_count
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
+from mcr_lens.validate import check_count, check_indices
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -68,16 +68,16 @@ def lens_tokens(
     ids = prompts.tokens[0][:max_tokens]
     n_depths = model_facts(model).n_layers + 1
     spread = np.linspace(0, n_depths - 1, min(n_depths, _MOST_DEPTHS)).round().astype(int)
-    rows = sorted(pick("depth", spread.tolist() if depths is None else depths, n_depths), reverse=True)
+    rows = check_indices("depths", spread.tolist() if depths is None else depths, n_depths)
     cut = Prompts.from_tokens([ids], prompts.source)
     options = {"translators": translators, "top_k": top_k, "per_token": True, "progress": False}
-    data = logit_lens(model, cut, interventions, **options).isel(prompt=0)
+    data = logit_lens(model, cut, interventions, **options).data.isel(prompt=0)
     title = f"{model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
     some = f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else ""
     note = notes(cut_note(len(ids), length), context, some, edit_note(interventions))
     body = (
         '<p class="mcr-note">Shade: probability of the best token, 0<span class="mcr-legend"></span>1. Green '
-        f"frame: the token that came. {note}</p>{_table(model, data, ids, rows)}"
+        f"frame: the token that came. {note}</p>{_table(model, data, ids, sorted(rows, reverse=True))}"
     )
     return View(title, body)
 

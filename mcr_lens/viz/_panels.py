@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
 from mcr_lens.phases import Phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = [
     "COLORS",

@@ -1,12 +1,11 @@
-"""What may be looked at: one prompt, as text, as ids or as ``Prompts`` of one; and some of its numbers."""
+"""What may be looked at: one prompt, as text, as ids or as ``Prompts`` of one; and notes about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from mcr_lens.errors import InputError
-from mcr_lens.validate import is_whole
 from mcr_lens.viz._tokens import escaped
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from mcr_lens.models import Hook, Model
     from mcr_lens.prompts import Prompts
 
-__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt", "pick"]
+__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt"]
 
 TextOrTokens: TypeAlias = "Union[str, Sequence[int], Tensor, Prompts]"  # noqa: UP007
 
@@ -54,21 +53,6 @@ def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str
     if length <= facts.n_ctx:
         return prompts, ""
     return prompts.cut(facts.n_ctx), f"Read: the first {facts.n_ctx} of {length} tokens, the model's context."
-
-
-def pick(what: str, numbers: int | Iterable[int], count: int) -> list[int]:
-    """One or several of the layers, heads, depths or positions 0..count - 1, each once, in this order.
-
-    Raises:
-        InputError: for one that does not exist, or none at all.
-    """
-    listed = list(numbers) if isinstance(numbers, Iterable) and not isinstance(numbers, str) else [numbers]
-    if not listed:
-        raise InputError(f"no {what} to draw: name at least one of 0..{count - 1}")
-    for number in listed:
-        if not is_whole(number, 0, count):
-            raise InputError(f"{what} {number!r}: use whole numbers from 0..{count - 1}")
-    return list(dict.fromkeys(int(number) for number in listed))
 
 
 def notes(*sentences: str) -> str:

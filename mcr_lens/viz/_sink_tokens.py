@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from mcr_lens.thresholds import SINK_THRESHOLD
-from mcr_lens.validate import check_count
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt, pick
+from mcr_lens.validate import check_count, check_indices
+from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
@@ -24,7 +24,7 @@ _MOST_TOKENS = 4_000  # of all strips together
 def sink_tokens(
     model: Model,
     text_or_tokens: TextOrTokens,
-    layer: int | Iterable[int] | None = None,
+    layers: int | Iterable[int] | None = None,
     max_tokens: int = 64,
     *,
     interventions: Sequence[Hook] = (),
@@ -39,7 +39,7 @@ def sink_tokens(
     Args:
         model: from ``load_model``.
         text_or_tokens: one text, the ids of one prompt, or ``Prompts`` of one.
-        layer: one layer, or several; ``None`` for all.
+        layers: one layer, or several; ``None`` for all.
         max_tokens: tokens that are drawn at most; fewer where many layers are.
         interventions: hooks that edit; they run before the patterns are read.
 
@@ -50,7 +50,7 @@ def sink_tokens(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layer=[0, 4])
+        >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layers=[0, 4])
         View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
     """
     from mcr_lens.engine import measure
@@ -61,7 +61,7 @@ def sink_tokens(
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
     facts = model_facts(model)
-    layers = pick("layer", range(facts.n_layers) if layer is None else layer, facts.n_layers)
+    layers = check_indices("layers", range(facts.n_layers) if layers is None else layers, facts.n_layers)
     size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
     observer = PatternObserver(model, layers, max_tokens=size, patterns=False)
     data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0)

@@ -6,7 +6,7 @@ from plotly.subplots import make_subplots
 
 import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["task_depth"]
 

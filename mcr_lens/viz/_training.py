@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz._panels import has_curve, place, styled
 
 __all__ = ["training"]

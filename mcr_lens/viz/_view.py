@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError
+from mcr_lens.paths import plain_path
+from mcr_lens.results import atomic_write
 from mcr_lens.viz._tokens import escaped
 
 __all__ = ["View"]
@@ -63,10 +65,11 @@ class View:
         Raises:
             InputError: for a name that says another kind of file.
         """
-        path = Path(path)
+        path = plain_path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"{path.name}: a view is a page; name it {path.stem}.html")
-        path.write_text(self.page(), encoding="utf-8")
+        with atomic_write(path) as partial:
+            partial.write_text(self.page(), encoding="utf-8")
         return path
 
     def _repr_html_(self) -> str:

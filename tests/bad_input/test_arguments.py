@@ -37,8 +37,8 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "host memory": (of_plan(host_memory=80.0), ["host memory 80.0", "80.0GB"]),
     "backend": (of_plan(backend="best"), ["backend 'best'", "'auto'"]),
     "chunk": (of_plan(chunk=True), ["chunk True"]),
-    "no prompts": (lambda _: plan("tiny", None), ["lengths", "number of tokens"]),
-    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "number of tokens"]),
+    "no prompts": (lambda _: plan("tiny", None), ["lengths", "tokens of each prompt"]),
+    "half a token": (lambda _: plan("tiny", [16.5]), ["lengths", "tokens of each prompt"]),
     "no model": (lambda _: plan(None, [16]), ["NoneType", "folder"]),
     "no grid": (lambda _: read_grid(None), ["NoneType", "path"]),
     "no texts": (lambda _: read_texts(None), ["NoneType", "path"]),
@@ -87,7 +87,7 @@ def test_options_of_a_task(option: dict[str, Any], bundled_model: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.int64, np.array, torch.tensor])
 def test_numbers_of_other_libraries_are_numbers(kind: Callable[[Any], Any], bundled_model: Any) -> None:
-    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False)
+    data = mcr.logit_lens(bundled_model, PROMPTS, top_k=kind(2), batch_size=kind(1), progress=False).data
     assert data.sizes["k"] == 2
     AnswerLens(bundled_model, 2, [Answer(0, kind(2), np.array([5, 6]))], [kind(1)])
     mcr.experiments.fit_tuned_lens(

@@ -142,7 +142,7 @@ def test_a_disk_that_cannot_be_written(
 
     path, out = tmp_path / "p.txt", tmp_path / "run.nc"
     path.write_text("w1 w2 w3\n")
-    monkeypatch.setattr("mcr_lens.result_files.netcdf.tempfile.mkstemp", fail)
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
     result = run("profile", llama_folder, path, "--out", out)
     assert_refused(result, 2, str(out), os.strerror(number), "choose another place")
     assert everything(tmp_path) == ["p.txt"]
@@ -150,12 +150,12 @@ def test_a_disk_that_cannot_be_written(
 
 WHILE_SAVING = """
 import os, sys, time
-from mcr_lens.result_files import netcdf
-def slow(handle, *mode):
-    os.write(handle, b"half")
+from pathlib import Path
+def slow(path, content):
+    path.write_text("half")
     print("saving", flush=True)
     time.sleep(60)
-netcdf.os.fdopen = slow
+Path.write_bytes = slow
 from mcr_lens.cli import app
 app()
 """

@@ -40,7 +40,7 @@ def test_a_pipe_or_a_device_is_no_file_and_is_not_waited_for(tmp_path: Path) -> 
     path = tmp_path / "p.txt"
     os.mkfifo(path)
     refused(lambda: read_texts(path), "no such file")
-    refused(lambda: mcr.read_dataset(path), "no such file")
+    refused(lambda: mcr.results.load_dataset(path), "no file")
 
 
 @pytest.mark.parametrize("line", [1, 2, 7])

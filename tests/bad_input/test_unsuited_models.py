@@ -16,9 +16,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 import mcr_lens as mcr
-from mcr_lens.caveats import caveats
 from mcr_lens.models.backend import as_module
 from mcr_lens.models.user_hooks import attached_hooks
+from mcr_lens.results import caveats
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 15)], [1, *range(20, 26)]])
 

@@ -74,7 +74,7 @@ def valley(**attributes: Any) -> mcr.Profile:
 def page_of_tiny(bundled_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that the bundled model has: a profile, a study, a lens, a training run."""
     folder = tmp_path_factory.mktemp("report")
-    texts = mcr.prompts.word_problems(8)
+    texts = mcr.prompts.word_problems(4)
     prompts = mcr.Prompts.from_texts(texts, bundled_model)
     runs = [
         mcr.profile(bundled_model, prompts, progress=False),
@@ -87,8 +87,19 @@ def page_of_tiny(bundled_model: Any, tmp_path_factory: pytest.TempPathFactory) -
     return report(runs, folder / "report.html", bundled_model, texts[0])
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.fixture(scope="module")
+def page_of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small profile, for what any figure shows."""
+    return report(valley(), tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page_of_many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = [valley(model=f"organisation/a-model-with-a-long-name-{i}") for i in range(9)]
+    return report(runs, tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_every_figure_is_drawn_and_nothing_is_cut_or_overlaps(
     page_of_tiny: Path, open_page: Any, width: int, scheme: str
 ) -> None:
@@ -104,10 +115,10 @@ def test_every_figure_is_drawn_and_nothing_is_cut_or_overlaps(
     assert page.locator(".waiting").count() == 0
 
 
-def test_text_can_be_read_on_light_and_dark_pages(page_of_tiny: Path, open_page: Any) -> None:
+def test_text_can_be_read_on_light_and_dark_pages(page_of_one: Path, open_page: Any) -> None:
     shown = {}
     for scheme in ("light", "dark"):
-        page = open_page(page_of_tiny, scheme=scheme)
+        page = open_page(page_of_one, scheme=scheme)
         wait(page, READY)
         shown[scheme] = page.evaluate(
             "[getComputedStyle(document.body).backgroundColor, "
@@ -117,8 +128,8 @@ def test_text_can_be_read_on_light_and_dark_pages(page_of_tiny: Path, open_page:
     assert shown["dark"] == ["rgb(22, 22, 22)", "rgb(228, 228, 228)"]
 
 
-def test_a_window_made_narrow_stacks_the_panels(page_of_tiny: Path, open_page: Any) -> None:
-    page = open_page(page_of_tiny)
+def test_a_window_made_narrow_stacks_the_panels(page_of_one: Path, open_page: Any) -> None:
+    page = open_page(page_of_one)
     wait(page, READY)
     height = "document.querySelector('.mcr-plot').clientHeight"
     wide = page.evaluate(height)
@@ -127,8 +138,8 @@ def test_a_window_made_narrow_stacks_the_panels(page_of_tiny: Path, open_page: A
     assert page.evaluate(TROUBLE) == []
 
 
-def test_pointing_at_a_head_names_it(page_of_tiny: Path, open_page: Any) -> None:
-    page = open_page(page_of_tiny)
+def test_pointing_at_a_head_names_it(page_of_one: Path, open_page: Any) -> None:
+    page = open_page(page_of_one)
     wait(page, READY)
     heads = page.locator(".mcr-plot:has(.hm)").first
     heads.scroll_into_view_if_needed()
@@ -149,9 +160,10 @@ def test_a_large_profile_is_drawn_on_a_narrow_page(open_page: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_many_profiles_with_long_names_keep_their_room(open_page: Any, tmp_path: Path, width: int) -> None:
-    runs = [valley(model=f"organisation/a-model-with-a-long-name-{i}") for i in range(9)]
-    page = open_page(report(runs, tmp_path / "many.html"), width=width)
+def test_many_profiles_with_long_names_keep_their_room(
+    page_of_many: Path, open_page: Any, width: int
+) -> None:
+    page = open_page(page_of_many, width=width)
     wait(page, READY)
     assert page.evaluate(TROUBLE) == []
     assert page.evaluate("document.querySelector('.mcr-plot')._fullLayout._size.h") > 350
@@ -180,10 +192,10 @@ def test_hostile_names_are_text_and_run_nothing(open_page: Any, tmp_path: Path) 
     assert "<img src=x" in page.locator(".mcr-plot .legendtext").first.text_content()
 
 
-def test_the_page_forbids_requests_by_itself(chromium: Any, tmp_path: Path) -> None:
+def test_the_page_forbids_requests_by_itself(chromium: Any, page_of_one: Path) -> None:
     """If anything ever ran, it could still not call anybody."""
     page = chromium.new_page()
-    page.goto(report(valley(), tmp_path / "report.html").as_uri())
+    page.goto(page_of_one.as_uri())
     refused = page.evaluate(
         """new Promise(done => {
             document.addEventListener('securitypolicyviolation', event => done(event.effectiveDirective));

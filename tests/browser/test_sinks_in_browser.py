@@ -42,8 +42,7 @@ def heads(bundled_model: Any) -> View:
     return attention_sinks(bundled_model, TEXT, 4)
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
 def test_heads_are_drawn_and_nothing_sticks_out(
     heads: View, open_page: Any, tmp_path: Path, width: int, scheme: str
 ) -> None:

@@ -13,8 +13,8 @@ import pytest
 from shell import assert_refused, on_a_terminal, run
 
 import mcr_lens as mcr
-from mcr_lens.cli.show import number
 from mcr_lens.experiments.ablation.arms import ARMS
+from mcr_lens.results.tables import number
 
 FILES = ["claims.md", "dose_response.html", "effects.csv", "study.nc"]
 SMALL = ("--field", "question", "--n", 3, "--layers", 1, "--doses", "0.5,1", "--arms", "write,other-token")

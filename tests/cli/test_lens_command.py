@@ -12,8 +12,8 @@ import torch
 from shell import assert_refused, run
 
 import mcr_lens as mcr
-from mcr_lens.cli.show import number
-from mcr_lens.result_files import read_dataset
+from mcr_lens.results import load_dataset
+from mcr_lens.results.tables import number
 
 FIELD = ("--field", "question", "--n", 5)
 
@@ -29,8 +29,8 @@ def test_file_and_table_are_those_of_logit_lens(
     result = run("lens", llama_folder, questions, "--out", out, *FIELD, "--batch-size", 2, "--chunk", 4)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    expected = mcr.logit_lens(llama, prompts(llama, questions), progress=False)
-    found = read_dataset(out)
+    expected = mcr.logit_lens(llama, prompts(llama, questions), progress=False).data
+    found = load_dataset(out)
     assert set(found) == set(expected)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=str(name))
@@ -41,7 +41,7 @@ def test_file_and_table_are_those_of_logit_lens(
     for word in ("loss", "perplexity", "entropy", "kl to final", "target rank", "target probability"):
         assert word in result.stdout
     assert result.stdout.startswith("Logit lens of ")
-    assert result.stdout.endswith(f"saved {out} (read it back with mcr_lens.read_dataset)\n")
+    assert result.stdout.endswith(f"saved {out} (read it back with mcr_lens.load)\n")
 
 
 def test_best_tokens_and_token_by_token(
@@ -50,7 +50,7 @@ def test_best_tokens_and_token_by_token(
     out = tmp_path / "lens.nc"
     result = run("lens", llama_folder, questions, "--out", out, *FIELD, "--top-k", 2, "--per-token")
     assert result.exit_code == 0, result.output
-    found = read_dataset(out)
+    found = load_dataset(out)
     assert found.sizes["k"] == 2
     assert found.lens_loss_by_token.dims == ("prompt", "depth", "position")
 
@@ -64,12 +64,12 @@ def test_a_tuned_lens(llama: Any, llama_folder: Path, questions: Path, tmp_path:
     result = run("lens", llama_folder, questions, "--out", out, *FIELD, "--translators", folder)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Tuned lens of ")
-    found = read_dataset(out)
+    found = load_dataset(out)
     assert found.attrs["lens"] == {"kind": "tuned", "translators": {"base_model": "mine"}}
     chosen = prompts(llama, questions)
-    expected = mcr.logit_lens(llama, chosen, translators=made, progress=False)
+    expected = mcr.logit_lens(llama, chosen, translators=made, progress=False).data
     np.testing.assert_allclose(found.lens_loss, expected.lens_loss, rtol=1e-4)
-    plain = mcr.logit_lens(llama, chosen, progress=False)
+    plain = mcr.logit_lens(llama, chosen, progress=False).data
     assert not np.allclose(found.lens_loss[:, 0], plain.lens_loss[:, 0], rtol=1e-2)
 
 

@@ -41,7 +41,7 @@ def test_profile_of_a_folder_in_a_pipe(llama_folder: Path, questions: Path, tmp_
     assert "\x1b" not in done.stdout
     assert "norm ratio" in done.stdout
     assert "The first token's norm is" in done.stdout
-    assert done.stdout.rstrip().endswith("(read it back with mcr_lens.Profile.load)")
+    assert done.stdout.rstrip().endswith("(read it back with mcr_lens.load)")
     assert os.listdir(tmp_path) == ["run.nc"]
     assert_is_the_profile_of(out, llama_folder, questions, 8)
 

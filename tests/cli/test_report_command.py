@@ -45,8 +45,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path: Path) -> None
     saved = valley().save(tmp_path / "run.nc")
     out = tmp_path / "report.html"
     (tmp_path / "text.nc").write_text("no result")
-    assert_refused(run("report", tmp_path / "none.nc", "--out", out), 2, "no such file")
-    assert_refused(run("report", tmp_path / "text.nc", "--out", out), 2, "text.nc", "not a file saved by")
+    assert_refused(run("report", tmp_path / "none.nc", "--out", out), 2, "does not exist")
+    assert_refused(run("report", tmp_path / "text.nc", "--out", out), 2, "text.nc", "not a result")
     assert_refused(run("report", saved, "--out", tmp_path), 2, "cannot be written")
     assert_refused(run("report", saved, "--out", saved, "--overwrite"), 2, "name of a result", "run.html")
     (tmp_path / "own.html").write_text("somebody's own")

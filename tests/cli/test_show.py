@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from mcr_lens.cli import show
+from mcr_lens.results.tables import number
 
 TABLE = pd.DataFrame(
     {"norm_ratio": [14.2, 0.7], "normalized_entropy_without_sink": [0.79, float("nan")], "loss": [2.4, 1e7]},
@@ -69,4 +70,4 @@ def test_sentences_are_folded_between_words_on_a_terminal_only(
     ],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert show.number(value) == text
+    assert number(value) == text

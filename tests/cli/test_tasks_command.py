@@ -27,7 +27,7 @@ def test_perplexity_alone(texts: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         "perplexity.nc", "quality.csv", "best_depth.csv", "tasks.html",
     }  # fmt: skip
-    data = mcr.read_dataset(out / "perplexity.nc")
+    data = mcr.results.load_dataset(out / "perplexity.nc")
     best = pd.read_csv(out / "best_depth.csv")
     assert int(best.best_depth[0]) == int(data.perplexity.argmin())
     assert "Quality by depth" in result.stdout and "blocks saved" in result.stdout
@@ -91,8 +91,8 @@ def test_data_sets_by_name_with_configuration_and_split(tmp_path: Path) -> None:
         "--text-column", "sentence", "--label-column", "sells", "--out", out,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert len(set(mcr.read_dataset(out / "perplexity.nc").document.values)) == 3
-    assert mcr.read_dataset(out / "probes.nc").sizes["prompt"] == 80
+    assert len(set(mcr.results.load_dataset(out / "perplexity.nc").document.values)) == 3
+    assert mcr.results.load_dataset(out / "probes.nc").sizes["prompt"] == 80
 
 
 def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_translators_replace_the_logit_lens(texts: Path, tmp_path: Path) -> None
         out = tmp_path / name
         result = run("tasks", "tiny", "--text", texts, "--field", "text", *more, "--out", out)
         assert result.exit_code == 0, result.output
-        losses[name] = mcr.read_dataset(out / "perplexity.nc").lens_loss.mean("prompt").values
+        losses[name] = mcr.results.load_dataset(out / "perplexity.nc").lens_loss.mean("prompt").values
     assert losses["tuned"][0] < losses["logit"][0]
     assert losses["tuned"][-1] == pytest.approx(losses["logit"][-1], abs=1e-6)
 
@@ -122,7 +122,7 @@ def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "tasks"
     result = run("tasks", "tiny", "--labelled", labelled, "--group-column", "by", "--out", out)
     assert result.exit_code == 0, result.output
-    data = mcr.read_dataset(out / "probes.nc")
+    data = mcr.results.load_dataset(out / "probes.nc")
     folds = data.fold_tested.groupby(data.group)
     assert len(folds) == 60 and (folds.min() == folds.max()).all()
     assert set(pd.read_csv(out / "best_depth.csv").units) == {60}
@@ -137,4 +137,4 @@ def test_what_was_measured_is_kept_when_a_later_part_fails(texts: Path, tmp_path
     result = run(*given, "--out", out)
     assert_refused(result, 2, "broken.csv", f"what was measured is saved in {out}: perplexity.nc")
     assert [path.name for path in out.iterdir()] == ["perplexity.nc"]
-    assert "perplexity" in mcr.read_dataset(out / "perplexity.nc")
+    assert "perplexity" in mcr.results.load_dataset(out / "perplexity.nc")

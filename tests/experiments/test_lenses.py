@@ -38,7 +38,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("family", "backend"), ON_BACKENDS)
 def test_the_last_depth_is_the_models_own_loss(family_folder: Any, family: str, backend: Any) -> None:
     model, reference = mcr.load_model(family_folder(family), backend=backend), eager(family_folder(family))
-    data = mcr.logit_lens(model, ragged(), progress=False)
+    data = mcr.logit_lens(model, ragged(), progress=False).data
     for prompt, tokens in enumerate(ragged().tokens):
         ids = torch.tensor([tokens])
         with torch.no_grad():
@@ -55,7 +55,7 @@ def test_the_last_depth_is_the_models_own_loss(family_folder: Any, family: str, 
 @pytest.mark.parametrize("chunk", [None, 1, 4])
 def test_every_depth_equals_numpy(llama_folder: Path, backend: Any, chunk: int | None) -> None:
     model, reference = mcr.load_model(llama_folder, backend=backend), eager(llama_folder).double()
-    data = mcr.logit_lens(model, ragged(), chunk=chunk, top_k=2, per_token=True, progress=False)
+    data = mcr.logit_lens(model, ragged(), chunk=chunk, top_k=2, per_token=True, progress=False).data
     head = reference.lm_head.weight.detach().numpy()
     gain, eps = reference.model.norm.weight.detach().numpy(), reference.config.rms_norm_eps
     for prompt, tokens in enumerate(ragged().tokens):
@@ -87,7 +87,7 @@ def test_every_depth_equals_numpy(llama_folder: Path, backend: Any, chunk: int |
 def test_lens_and_profile_share_a_pass_and_see_interventions(llama_folder: Path, backend: Any) -> None:
     model = mcr.load_model(llama_folder, backend=backend)
     off = mcr.ablate_mlp_write([0, 1])
-    alone = mcr.logit_lens(model, ragged(), off, progress=False)
+    alone = mcr.logit_lens(model, ragged(), off, progress=False).data
     lens = mcr.LogitLens(model)
     shared = mcr.profile(model, ragged(), interventions=off, observers=[lens], progress=False).data
     np.testing.assert_allclose(shared.lens_loss, alone.lens_loss, rtol=1e-6)
@@ -127,7 +127,7 @@ def test_no_tensor_of_depth_by_token_by_vocabulary(llama: Any) -> None:
 
 
 def test_the_summary_weighs_prompts_by_their_targets(llama: Any) -> None:
-    data = mcr.logit_lens(llama, ragged(), progress=False)
+    data = mcr.logit_lens(llama, ragged(), progress=False).data
     weights = np.array(ragged().lengths) - 1
     loss = np.average(data.lens_loss.values, axis=0, weights=weights)
     np.testing.assert_allclose(lens_summary(data).loss, loss, rtol=1e-6)
@@ -144,8 +144,8 @@ def test_a_tuned_lens_is_fitted_saved_and_read_back(llama: Any, tmp_path: Path) 
         llama, prompts, steps=40, learning_rate=1e-2, seed=1, progress=False
     )
     assert torch.equal(made.weights, again.weights)
-    plain = mcr.logit_lens(llama, prompts, progress=False)
-    tuned = mcr.logit_lens(llama, prompts, translators=made, progress=False)
+    plain = mcr.logit_lens(llama, prompts, progress=False).data
+    tuned = mcr.logit_lens(llama, prompts, translators=made, progress=False).data
     fell = (plain.lens_kl - tuned.lens_kl).mean("prompt").values
     assert (fell[:-1] > 0).all()
     assert abs(fell[-1]) < 1e-6

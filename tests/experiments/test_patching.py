@@ -13,9 +13,9 @@ from transformer_lens import patching
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import kl_divergence, logit_difference
-from mcr_lens.hooks.context import BatchContext, current_context
+from mcr_lens.hooks import BatchContext, current_context
 from mcr_lens.models.backend import as_module
-from mcr_lens.result_files import read_dataset, write_dataset
+from mcr_lens.results import load_dataset, save_dataset
 
 CLEAN = [[1, 7, 9, 23, 5, 40], [1, 8, 30, 12, 6, 41]]
 CORRUPT = [[1, 7, 19, 23, 5, 40], [1, 8, 31, 12, 6, 41]]
@@ -183,7 +183,7 @@ def test_the_result_says_what_it_is_of(model: Any, tmp_path: Path) -> None:
     assert result.attrs["metric"] == "logit_difference(position=-1)"
     assert (result.attrs["hook"], result.attrs["direction"]) == ("mlp_out", "denoise")
     assert result.attrs["prompts"] == pairs.attributes() and result.attrs["model"]
-    again = read_dataset(write_dataset(result, tmp_path / "patching.nc"))
+    again = load_dataset(save_dataset(result, tmp_path / "patching.nc"))
     assert again.identical(result)
     template = mcr.activation_patching(
         model, pairs, "blocks.{layer}.hook_mlp_out", positions=[-1, 4], layers=[2, 0], progress=False

@@ -220,8 +220,8 @@ def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_fol
     refused(lambda: plan(AutoConfig.for_model("t5"), sizes), "not a decoder")
     refused(lambda: plan(llama_folder, [500]), "context", "256")
     refused(lambda: plan(llama_folder, [1, 5]), "at least 2")
-    refused(lambda: plan(llama_folder, []), "number of tokens")
-    refused(lambda: plan(llama_folder, ["a text"]), "number of tokens")  # type: ignore[list-item]
+    refused(lambda: plan(llama_folder, []), "tokens of each prompt")
+    refused(lambda: plan(llama_folder, ["a text"]), "tokens of each prompt")  # type: ignore[list-item]
     refused(lambda: plan(llama_folder, sizes, dtype="int8"), "dtype")
     refused(lambda: plan(llama_folder, sizes, bits=0), "bits")
     refused(lambda: plan(llama_folder, sizes, batch_size=0), "batch_size")
@@ -229,7 +229,7 @@ def test_what_cannot_be_planned_is_refused_in_one_line(tmp_path: Path, llama_fol
     refused(lambda: plan(llama_folder, sizes, devices=999), "memory of each", "80GB")
     config = json.loads((llama_folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 0}))
-    refused(lambda: plan(tmp_path, sizes), "no parameters")
+    refused(lambda: plan(tmp_path, sizes), "its configuration cannot be read")
     for encoder in (BertConfig(architectures=["BertForMaskedLM"]), T5Config()):
         encoder.save_pretrained(tmp_path)
         refused(lambda: plan(tmp_path, sizes), str(tmp_path), "decoder")

@@ -15,11 +15,11 @@ from families import FAMILIES, tiny_folder
 from transformer_lens.model_bridge import TransformerBridge
 
 import mcr_lens as mcr
-from mcr_lens.caveats import caveats
 from mcr_lens.hooks import AttentionObserver, WriteObserver
 from mcr_lens.models import info, model_facts, require
 from mcr_lens.models.self_check import self_check
 from mcr_lens.models.user_hooks import attached_hooks
+from mcr_lens.results import caveats
 
 PROMPTS = mcr.Prompts.from_tokens([[1, 5, 6, 7, 8], [1, 9, 10]])
 
@@ -271,7 +271,7 @@ def test_hooks_of_modules_stay_where_they_are(backend: Any, llama_folder: Path) 
     handle = model.unembed.register_forward_hook(lambda module, given, made: 0.2 * made)
     other = model.blocks[1].ln2.register_forward_pre_hook(lambda module, given: None)
     assert len(mcr.profile(model, PROMPTS, progress=False).data.attrs["attached_hooks"]) == 2
-    lens = mcr.logit_lens(model, PROMPTS, progress=False)
+    lens = mcr.logit_lens(model, PROMPTS, progress=False).data
     tokens = torch.tensor([PROMPTS.tokens[0]])
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(tokens)[0, :-1], tokens[0, 1:])

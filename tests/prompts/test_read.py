@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mcr_lens as mcr
 from mcr_lens.prompts import read_texts
+from mcr_lens.prompts.files import read_table
 
 TEXTS = ["w1 w2 w3", "zażółć gęślą jaźń ∑ 🙂", 'comma, "quoted", 3.5']
 
@@ -122,6 +123,13 @@ def test_the_delimiter_of_a_csv_is_recognised(delimiter: str, write: Callable[..
     assert read_texts(write("p.csv", text), "q") == ["w1, w2", "w3; w4"]
     bare = write("p.csv", f"q{delimiter}a\nw1 w2{delimiter}1\n")
     assert read_texts(bare, "q") == ["w1 w2"]
+
+
+def test_signs_in_the_texts_are_not_taken_for_the_delimiter(write: Callable[..., Path]) -> None:
+    path = write("p.csv", "so good, yes;1\nbad;0\nwell, well, well;1\n")
+    assert read_table(path, header=False)[1].tolist() == ["1", "0", "1"]
+    path = write("p.csv", "good; or bad,1\nbad,0\nbad; worse; worst,0\n")
+    assert read_table(path, header=False)[1].tolist() == ["1", "0", "0"]
 
 
 def test_one_column_with_other_signs_stays_one_column(write: Callable[..., Path]) -> None:
@@ -239,6 +247,13 @@ def test_load_prompts_takes_the_first_or_a_sample(write: Callable[..., Path], ll
     assert sample.tokens != everything.tokens[:5]
     assert set(sample.tokens) <= set(everything.tokens)
     assert len(set(sample.tokens)) == 5
+
+
+def test_blank_texts_are_not_among_the_n_and_are_counted(llama: Any) -> None:
+    prompts = mcr.load_prompts(["", "w1", " ", "w2", "w3", ""], llama, n=2)
+    assert prompts.tokens == ((1, 4), (1, 5))
+    assert prompts.dropped == 2
+    assert mcr.load_prompts(["", "w1"], llama).dropped == 1
 
 
 def test_load_prompts_of_a_list(llama: Any) -> None:

@@ -111,7 +111,7 @@ def test_what_a_lens_lacks_is_left_out() -> None:
 def test_a_profile_that_a_lens_took_part_in_is_drawn_as_the_lens_alone(llama: Any) -> None:
     prompts = mcr.Prompts.from_tokens([[1, 5, 6, 7, 8], [1, 9, 8], [1, 2, 3, 4]])
     shared = mcr.profile(llama, prompts, observers=[mcr.LogitLens(llama)], progress=False)
-    alone = mcr.logit_lens(llama, prompts, progress=False)
+    alone = mcr.logit_lens(llama, prompts, progress=False).data
     figure = drawn({"shared": shared, "alone": alone})
     assert len(figure.data) == 24
     for ours, theirs in zip(figure.data[:12], figure.data[12:], strict=True):

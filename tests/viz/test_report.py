@@ -8,7 +8,6 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,8 +15,7 @@ import xarray as xr
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.findings import findings
-from mcr_lens.result_files import netcdf
+from mcr_lens.results import findings
 from mcr_lens.viz import report
 from mcr_lens.viz._report.html import figure_json, number, plain
 
@@ -175,6 +173,9 @@ def test_several_profiles_are_compared(tmp_path: Path) -> None:
     assert {"org/small", "org/large"} <= names
     assert curves["layout"]["xaxis3"]["title"]["text"] == "relative depth"  # five depths and eight
     assert "2 profiles" in page.text
+    # Each by itself too, over its depths.
+    own = [figure for figure in page.figures[1:] if "0 = embeddings" in str(figure["layout"].get("xaxis3"))]
+    assert any(figure["layout"].get("shapes") for figure in own)
     for phrase in (valley().phases(confidence=None).headline, "no compression phase"):
         assert phrase in page.text
 
@@ -214,7 +215,7 @@ def test_an_ablation_study_tells_its_claims(study: mcr.experiments.AblationStudy
 
 def test_a_lens_and_a_training_folder(bundled_model: Any, tmp_path: Path) -> None:
     prompts = mcr.Prompts.from_texts(mcr.prompts.word_problems(4), bundled_model)
-    lens = mcr.write_dataset(mcr.logit_lens(bundled_model, prompts, progress=False), tmp_path / "lens.nc")
+    lens = mcr.logit_lens(bundled_model, prompts, progress=False).save(tmp_path / "lens.nc")
     run = mcr.experiments.profile_training("tiny", prompts, [0, 20000], out=tmp_path / "run", progress=False)
     page = written([lens, tmp_path / "run"], tmp_path)
     assert "the loss on the next token is" in page.text
@@ -230,7 +231,7 @@ def test_tasks_stand_over_the_phases_of_the_same_model(bundled_model: Any, tmp_p
     uses = [mcr.tasks.perplexity_use(data)]
     folder = tmp_path / "tasks"
     folder.mkdir()
-    mcr.write_dataset(data, folder / "perplexity.nc")
+    mcr.results.save_dataset(data, folder / "perplexity.nc")
     mcr.tasks.quality_by_depth(uses).to_csv(folder / "quality.csv", index=False)
     best = mcr.tasks.best_depth(uses)
     best.to_csv(folder / "best_depth.csv")
@@ -253,7 +254,7 @@ def sweep(bundled_model: Any) -> xr.Dataset:
 
 
 def test_a_patching_sweep_is_mapped(sweep: xr.Dataset, tmp_path: Path) -> None:
-    page = written(mcr.write_dataset(sweep, tmp_path / "patch.nc"), tmp_path)
+    page = written(mcr.results.save_dataset(sweep, tmp_path / "patch.nc"), tmp_path)
     last = int(sweep.position[-1])  # the number is all the pair differs in
     assert f"the patch that does most (recovered 1.00) is at layer 0, position {last}." in page.text
     assert any(trace["type"] == "heatmap" for trace in page.figures[0]["data"])
@@ -351,14 +352,13 @@ def test_foreign_and_broken_files_are_one_line(tmp_path: Path) -> None:
     whole = valley().save(tmp_path / "whole.nc").read_bytes()
     (tmp_path / "cut.nc").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty").mkdir()
-    mcr.write_dataset(xr.Dataset({"a": ("b", [1.0])}), tmp_path / "other.nc")
-    mcr.write_dataset(valley().data[["norm_ratio"]], tmp_path / "bare.nc")
+    mcr.results.save_dataset(xr.Dataset({"a": ("b", [1.0])}), tmp_path / "other.nc")
+    mcr.results.save_dataset(valley().data[["norm_ratio"]], tmp_path / "bare.nc")
     odd = valley(estimator={"unknown": ATTACK}).save(tmp_path / "odd.nc")
     shapes = valley().data.isel(layer=slice(0, 2)).drop_vars(["sink_score"])
-    mcr.write_dataset(shapes.rename(head="prompts"), tmp_path / "shapes.nc")
+    mcr.results.save_dataset(shapes.rename(head="prompts"), tmp_path / "shapes.nc")
     texts = valley().data.assign(norm_ratio=(("prompt", "depth"), np.full((9, 5), "text")))
-    with mock.patch.object(netcdf, "check_variables"):  # by somebody who knows the format
-        mcr.write_dataset(texts, tmp_path / "texts.nc")
+    mcr.results.save_dataset(texts, tmp_path / "texts.nc")
     numbers = valley(prompts=7, failed_checks="x", interventions=3).save(tmp_path / "numbers.nc")
     for name in (
         "none.nc",

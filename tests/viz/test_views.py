@@ -130,7 +130,7 @@ def test_every_layer_has_its_strip_unless_some_are_named(model: Any) -> None:
 
 def test_lens_shows_the_best_tokens_of_the_logit_lens(model: Any) -> None:
     prompts = mcr.Prompts.from_tokens([IDS])
-    lens = mcr.logit_lens(model, prompts, top_k=3, progress=False).isel(prompt=0)
+    lens = mcr.logit_lens(model, prompts, top_k=3, progress=False).data.isel(prompt=0)
     page = lens_tokens(model, IDS, top_k=3).html()
     tips = [html.unescape(x) for x in re.findall(r'<td class="mcr-token[^"]*"[^>]*title="([^"]*)"', page)]
     assert len(tips) == 4 * len(IDS)
@@ -282,14 +282,14 @@ def test_a_notebook_carries_the_script_once_and_again_where_its_cell_runs_again(
     [
         (lambda m: attention_sinks(m, IDS, 3), "layer 3.*0..2"),
         (lambda m: attention_sinks(m, IDS, True), "layer True"),
-        (lambda m: attention_sinks(m, IDS, 0, heads=[4]), "head 4.*0..3"),
-        (lambda m: attention_sinks(m, IDS, 0, heads=[]), "no head to draw"),
-        (lambda m: attention_sinks(m, IDS, 0, heads=None), "head None"),  # type: ignore[arg-type]
+        (lambda m: attention_sinks(m, IDS, 0, heads=[4]), r"heads \[4\].*0..3"),
+        (lambda m: attention_sinks(m, IDS, 0, heads=[]), r"heads \[\].*0..3"),
+        (lambda m: attention_sinks(m, IDS, 0, heads=None), "heads None"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, interventions="x"), "'x' is no hook"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, sink_position=1.0), "sink_position 1.0"),  # type: ignore[arg-type]
         (lambda m: attention_sinks("tiny", "w1 w2", 0), "mcr_lens.load_model"),  # type: ignore[arg-type]
-        (lambda m: sink_tokens(m, IDS, 2.0), "layer 2.0"),  # type: ignore[arg-type]
-        (lambda m: lens_tokens(m, IDS, depths=5), "depth 5"),  # type: ignore[arg-type]
+        (lambda m: sink_tokens(m, IDS, 2.0), "layers 2.0"),  # type: ignore[arg-type]
+        (lambda m: lens_tokens(m, IDS, depths=5), "depths 5"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, heads="best"), "use 'top', 'all'"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, max_tokens=1), "max_tokens 1"),
         (lambda m: attention_sinks(m, IDS, 0, sink_position=31), "sink_position 31"),
@@ -297,10 +297,10 @@ def test_a_notebook_carries_the_script_once_and_again_where_its_cell_runs_again(
         (lambda m: attention_sinks(m, [0.5, 1.0], 0), "one prompt"),  # type: ignore[list-item]
         (lambda m: attention_sinks(m, mcr.Prompts.from_tokens([IDS, IDS]), 0), "2 prompts"),
         (lambda m: attention_sinks(m, "w1 \ud800", 0), "surrogate"),
-        (lambda m: sink_tokens(m, IDS, [0, 7]), "layer 7"),
-        (lambda m: sink_tokens(m, IDS, []), "no layer"),
-        (lambda m: lens_tokens(m, IDS, depths=[4]), "depth 4.*0..3"),
-        (lambda m: lens_tokens(m, IDS, depths=[]), "no depth"),
+        (lambda m: sink_tokens(m, IDS, [0, 7]), "layers .*7"),
+        (lambda m: sink_tokens(m, IDS, []), r"layers \[\]"),
+        (lambda m: lens_tokens(m, IDS, depths=[4]), r"depths \[4\].*0..3"),
+        (lambda m: lens_tokens(m, IDS, depths=[]), r"depths \[\]"),
         (lambda m: lens_tokens(m, IDS, top_k=0), "top_k 0"),
     ],
 )

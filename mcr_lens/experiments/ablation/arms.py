@@ -16,7 +16,7 @@ from mcr_lens.hooks import (
 )
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.phases import MIN_SHARE
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 
 __all__ = ["ARMS", "Arm", "Write", "build_arms", "massive_dimensions", "writes_of"]
 

@@ -8,15 +8,14 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure, profile
-from mcr_lens.errors import InputError
+from mcr_lens.errors import InputError, warnings_about
 from mcr_lens.experiments.ablation.arms import ARMS, Arm, Write, build_arms, writes_of
 from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, ResidualObserver
 from mcr_lens.hooks.lenses.logit import LogitLens
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import Prompts
-from mcr_lens.result import Profile
-from mcr_lens.told import warnings_about
+from mcr_lens.results import Profile
 from mcr_lens.validate import check_count, check_indices, check_positive, is_number
 
 __all__ = ["ablation_study"]

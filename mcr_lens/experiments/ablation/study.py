@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -11,7 +9,7 @@ import xarray as xr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.ablation.claims import Claim, claims_of
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.result_files import read_dataset, write_dataset
+from mcr_lens.results import Result
 from mcr_lens.stats import PairedEffect, adjusted, bootstrap_interval, paired_effect
 from mcr_lens.thresholds import SINK_THRESHOLD
 
@@ -29,7 +27,7 @@ OTHER_TOKEN = "control: other token"
 _NO_EFFECT = PairedEffect(*[float("nan")] * 5, smallest_p=0.0, n=0, left_out=0)
 
 
-class AblationStudy:
+class AblationStudy(Result):
     """Doses x arms x prompts of an ablation.
 
     Attributes:
@@ -38,11 +36,8 @@ class AblationStudy:
             ``attrs["arms"]`` says what each arm does.
     """
 
-    def __init__(self, data: xr.Dataset) -> None:
-        missing = {"arm", "dose", "prompt", "depth"} - set(data.dims)
-        if missing:
-            raise InputError(f"not an ablation study: dimension {', '.join(sorted(missing))} is missing")
-        self.data = data
+    kind = "ablation study"
+    dims = ("arm", "depth", "dose", "prompt")
 
     def outcomes(self) -> xr.Dataset:
         """One number an outcome, (arm, dose, prompt).
@@ -149,64 +144,27 @@ class AblationStudy:
         kinds = dict(zip(self.data.arm.values, self.data.kind.values, strict=True))
         return claims_of(self.effects(), self.data.attrs, kinds)
 
-    def save(self, path: str | Path) -> Path:
-        """Write one netCDF file, whole or not at all."""
-        return write_dataset(self.data, path)
+    def summary(self) -> pd.DataFrame:
+        """``outcome_table()``."""
+        return self.outcome_table()
 
-    @classmethod
-    def load(cls, path: str | Path) -> AblationStudy:
-        """Read a file that ``save`` wrote.
+    def sentences(self) -> list[str]:
+        """The claims, and what speaks for or against each."""
+        return [str(claim) for claim in self.claims()]
 
-        Raises:
-            InputError: for a file that is missing, truncated, or no study.
-        """
-        loaded = cls(read_dataset(path))
-        loaded._check(path)
-        return loaded
-
-    def __repr__(self) -> str:
-        lines = [
-            self.headline,
-            *(f"- {claim}" for claim in self.claims()),
-            *(f"Beware: {note}" for note in [self.not_finite_note()] if note),
-            "",
-            self.outcome_table().round(3).to_string(),
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        import html
-
-        items = "".join(f"<li>{html.escape(str(claim))}</li>" for claim in self.claims())
-        table = self.outcome_table().round(3).to_html(border=0)
+    def caveats(self) -> list[str]:
+        """Which prompts are left out, if any."""
         note = self.not_finite_note()
-        beware = f"<p>Beware: {html.escape(note)}</p>" if note else ""
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{beware}{table}"
+        return [note] if note else []
 
     @property
     def headline(self) -> str:
         """What was studied, in one line."""
-        made, sizes = self.data.attrs, self.data.sizes
+        sizes = self.data.sizes
         return (
-            f"Ablation study of {made.get('model', 'a model')}, {sizes['prompt']} prompts, "
+            f"Ablation study of {self.model_name}, {sizes['prompt']} prompts, "
             f"{sizes['arm']} arms, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
-
-    def _check(self, path: str | Path) -> None:
-        """Raise ``InputError`` for a file without what every outcome rests on."""
-        data, made = self.data, self.data.attrs
-        depths = made.get("compressed_depths")
-        known = {*OUTCOMES[:3], "lens_loss", "sink_score", "kind"} <= set(data.variables)
-        known &= isinstance(made.get("ends_norm"), list) and isinstance(made.get("arms"), dict)
-        known = known and data["kind"].dims == ("arm",) and "head" in data["sink_score"].dims
-        known = known and all("depth" in data[name].dims for name in (*OUTCOMES[:3], "lens_loss"))
-        known = known and 0 in data.dose.values and len({*data.dose.values.tolist()}) == data.sizes["dose"]
-        if (
-            not known
-            or not depths
-            or not {made.get("before_depth"), *depths} <= {*data.depth.values.tolist()}
-        ):
-            raise InputError(f"{path}: not a whole ablation study; save it again with mcr-lens")
 
     def _comparisons(self) -> list[tuple[str, str]]:
         pairs = [(str(arm), "baseline") for arm in self.data.arm.values]

@@ -96,7 +96,7 @@ def lens_perplexity(
         batch_size=batch_size,
         chunk=chunk,
         progress=progress,
-    )
+    ).data
     data = data.assign_coords(document=("prompt", np.asarray(documents)))
     sums, counts = _document_totals(data)
     options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}

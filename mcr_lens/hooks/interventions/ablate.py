@@ -12,22 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.interventions.base import (
-    Edit,
     Indices,
     Intervention,
-    build,
+    Need,
+    RowEdit,
+    Rows,
     check_dose,
+    edit_rows,
     index_tuple,
 )
-from mcr_lens.hooks.interventions.positions import (
-    Positions,
-    PositionTuple,
-    locate,
-    position_tuple,
-    recorded,
-)
+from mcr_lens.hooks.interventions.positions import Positions, position_tuple, recorded
 from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["ablate_attention_write", "ablate_mlp_write", "clamp_norm", "zero_dimensions"]
@@ -99,9 +94,9 @@ def clamp_norm(
         raise InputError(f"clamp_norm: max_ratio {max_ratio}: use 0 or more")
     settings = {"max_ratio": max_ratio, "rest_norm": "the prompt's own" if rest_norm is None else "given"}
 
-    def edit_of(layer: int, places: PositionTuple) -> Edit:
+    def edit_of(layer: int) -> RowEdit:
         limit = None if rest_norm is None else max_ratio * _rest_norm_behind(layer, rest_norm)
-        return partial(_clamp, positions=places, max_ratio=max_ratio, limit=limit, dose=dose)
+        return partial(_clamp, max_ratio=max_ratio, limit=limit, dose=dose)
 
     return _at_layers("clamp_norm", layers, "hook_resid_post", edit_of, positions, dose, settings, model)
 
@@ -122,119 +117,81 @@ def zero_dimensions(
     call = "zero_dimensions"
     zeroed = index_tuple(dimensions, "dimension", call)
 
-    def edit_of(layer: int, places: PositionTuple) -> Edit:
-        return partial(_zero, positions=places, dimensions=zeroed, dose=dose)
-
+    edit = partial(_zero, dimensions=zeroed, dose=dose)
     settings = {"dimensions": list(zeroed)}
-    return _at_layers(call, layers, "hook_resid_post", edit_of, positions, dose, settings, model)
+    return _at_layers(call, layers, "hook_resid_post", lambda _: edit, positions, dose, settings, model)
 
 
 def _ablate_write(
     call: str, point: str, layers: Indices, positions: Positions, dose: float, model: Model | None
 ) -> list[Hook]:
-    def edit_of(layer: int, places: PositionTuple) -> Edit:
-        return partial(_scale, positions=places, dose=dose, call=call)
-
-    return _at_layers(call, layers, point, edit_of, positions, dose, {}, model, edits_write=True)
+    edit = partial(_scale, dose=dose)
+    return _at_layers(call, layers, point, lambda _: edit, positions, dose, {}, model, "residual_sum")
 
 
 def _at_layers(
     call: str,
     layers: Indices,
     point: str,
-    edit_of: Callable[[int, PositionTuple], Edit],
+    edit_of: Callable[[int], RowEdit],
     positions: Positions,
     dose: float,
     settings: Mapping[str, object],
     model: Model | None,
-    edits_write: bool = False,
+    need: Need | None = None,
 ) -> list[Hook]:
     """One edit per layer, with what all of these interventions have in common."""
     check_dose(dose, call)
     places = position_tuple(positions, call)
     blocks = index_tuple(layers, "layer", call)
-    edits = {f"blocks.{layer}.{point}": edit_of(layer, places) for layer in blocks}
     settings = {"layers": list(blocks), "positions": recorded(places), **settings, "dose": dose}
-    return build(Intervention(call, settings, tuple(edits), places, edits_write=edits_write), edits, model)
+    edits = {f"blocks.{layer}.{point}": edit_of(layer) for layer in blocks}
+    return edit_rows(Intervention(call, settings, places, need=need), edits, model)
 
 
-def _scale(
-    write: Float[Tensor, "batch rows d_model"],
-    context: BatchContext,
-    positions: PositionTuple,
-    dose: float,
-    call: str,
-) -> Tensor | None:
-    prompts, _, rows = locate(positions, context, write.shape[0], write.shape[1], call)
-    if dose == 0 or not len(prompts):
-        return None
-    edited = write.clone()
+def _scale(writes: Float[Tensor, "n d_model"], rows: Rows, dose: float) -> Tensor | None:
     # Not a product at dose 1: what is infinite must go too.
-    edited[prompts, rows] = 0.0 if dose == 1 else write[prompts, rows] * (1 - dose)
-    return edited
+    return None if dose == 0 else torch.zeros_like(writes) if dose == 1 else writes * (1 - dose)
 
 
 def _zero(
-    state: Float[Tensor, "batch rows d_model"],
-    context: BatchContext,
-    positions: PositionTuple,
-    dimensions: tuple[int, ...],
-    dose: float,
+    states: Float[Tensor, "n d_model"], rows: Rows, dimensions: tuple[int, ...], dose: float
 ) -> Tensor | None:
-    d_model = state.shape[-1]
+    d_model = states.shape[-1]
     if max(dimensions) >= d_model:
         raise InputError(
             f"zero_dimensions: dimension {max(dimensions)}: the residual stream has 0..{d_model - 1}"
         )
-    prompts, _, rows = locate(positions, context, state.shape[0], state.shape[1], "zero_dimensions")
-    if dose == 0 or not len(prompts):
-        return None
-    edited = state.clone()
-    index = (prompts[:, None], rows[:, None], torch.tensor(dimensions))
-    edited[index] = state[index] * (1 - dose) if dose < 1 else 0.0
-    return edited
+    states[:, dimensions] = states[:, dimensions] * (1 - dose) if dose < 1 else 0.0
+    return states
 
 
 def _clamp(
-    state: Float[Tensor, "batch rows d_model"],
-    context: BatchContext,
-    positions: PositionTuple,
-    max_ratio: float,
-    limit: float | None,
-    dose: float,
+    states: Float[Tensor, "n d_model"], rows: Rows, max_ratio: float, limit: float | None, dose: float
 ) -> Tensor | None:
-    batch, rows, _ = state.shape
-    prompts, _, at = locate(positions, context, batch, rows, "clamp_norm")
-    if dose == 0 or not len(prompts):
+    if dose == 0:
         return None
-    norms = torch.linalg.vector_norm(state.float(), dim=-1)
-    if limit is None:
-        limits = max_ratio * _mean_of_the_others(norms, context, prompts, at)
-    else:
-        limits = torch.full((len(prompts),), limit, device=state.device)
-    own = norms[prompts, at]
+    limits = max_ratio * _mean_of_the_others(rows) if limit is None else limit
+    norms = torch.linalg.vector_norm(states.float(), dim=-1)
     # A state within its limit keeps every bit.
-    factor = torch.where(own > limits, 1 - dose * (1 - limits / own), 1.0)
-    edited = state.clone()
-    edited[prompts, at] = (state[prompts, at] * factor[:, None]).to(state.dtype)
-    return edited
+    factor = torch.where(norms > limits, 1 - dose * (1 - limits / norms), 1.0)
+    return states * factor[:, None]
 
 
-def _mean_of_the_others(
-    norms: Float[Tensor, "batch rows"], context: BatchContext, prompts: Tensor, at: Tensor
-) -> Float[Tensor, "n"]:
-    batch, rows = norms.shape
-    if context.offset > 0 or not context.ends_with(rows):
+def _mean_of_the_others(rows: Rows) -> Float[Tensor, "n"]:
+    batch, n_rows, _ = rows.activation.shape
+    if rows.context.offset > 0 or not rows.context.ends_with(n_rows):
         raise InputError(
             "clamp_norm compares with the other tokens of the whole prompt: leave out chunk=, or give "
             'rest_norm=profile.data.rest_norm.mean("prompt")'
         )
-    others = context.real_rows(batch, rows).clone()
-    others[prompts, at] = False
-    others = others[prompts].to(norms.device)
+    others = rows.context.real_rows(batch, n_rows).clone()
+    others[rows.prompts, rows.at] = False
+    others = others[rows.prompts].to(rows.activation.device)
     if not others.any(-1).all():
         raise InputError("clamp_norm: a prompt has no other tokens to compare with: give rest_norm")
-    return torch.where(others, norms[prompts], 0.0).sum(-1) / others.sum(-1)
+    norms = torch.linalg.vector_norm(rows.activation.float(), dim=-1)[rows.prompts]
+    return torch.where(others, norms, 0.0).sum(-1) / others.sum(-1)
 
 
 def _rest_norm_behind(layer: int, rest_norm: Sequence[float]) -> float:

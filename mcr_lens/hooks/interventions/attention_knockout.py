@@ -69,7 +69,7 @@ def block_attention_to(
         "renormalise": renormalise,
         "dose": dose,
     }
-    return build(Intervention(call, settings, tuple(edits), places, blind, edits_pattern=True), edits, model)
+    return build(Intervention(call, settings, places, blind, "pattern_edits"), edits, model)
 
 
 def _block(

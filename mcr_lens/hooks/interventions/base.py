@@ -8,33 +8,39 @@ refuse layers, heads and positions that a model or its prompts do not have.
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, context_at
-from mcr_lens.hooks.interventions.positions import PositionTuple
+from mcr_lens.hooks.interventions.positions import PositionTuple, locate
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.models.info import ModelFacts, model_facts
-from mcr_lens.models.passes import current_pass, follow
+from mcr_lens.models.passes import current_pass, failed_checks, follow
 from mcr_lens.validate import is_number, is_whole
 
 __all__ = [
     "Edit",
     "Indices",
     "Intervention",
+    "Rows",
     "build",
     "check_dose",
     "check_names",
+    "edit_rows",
     "index_tuple",
-    "rows_of",
 ]
 
 Edit = Callable[[Tensor, BatchContext], Tensor | None]
 Indices = int | Iterable[int]
+# Self-checks that an intervention relies on, and what is said where a model fails one.
+Need = Literal["pattern_edits", "residual_sum"]
+_WITHOUT = {"pattern_edits": "has no effect", "residual_sum": "would not take a whole write"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,47 +50,84 @@ class Intervention:
     Attributes:
         call: name of the public function.
         settings: its arguments, for the record.
-        hook_names: the points that are edited.
         positions: as ``position_tuple`` gives them; ``None`` for all.
         heads: query heads it names.
-        edits_pattern: whether it depends on an edited attention pattern having an effect.
-        edits_write: whether it depends on what a block adds being its two writes and no more.
+        need: an edited pattern has an effect; or what a block adds is its two writes and no more.
     """
 
     call: str
     settings: Mapping[str, Any]
-    hook_names: tuple[str, ...]
     positions: PositionTuple | None = None
     heads: tuple[int, ...] = ()
-    edits_pattern: bool = False
-    edits_write: bool = False
+    need: Need | None = None
 
     def __str__(self) -> str:
         return f"{self.call}({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
 
     def check(self, model: Model, facts: ModelFacts) -> None:
-        """Refuse what the model does not have, or cannot show."""
-        check_names(model, facts, self.hook_names)
+        """Refuse heads that the model does not have, and edits that it does not show."""
         absent = [head for head in self.heads if head >= facts.n_heads]
         if absent:
             raise InputError(
                 f"{self.call}: heads {absent} of {facts.name}: there are heads 0..{facts.n_heads - 1}"
             )
-        if self.edits_pattern and "pattern_edits" in facts.failed_checks:
-            raise InputError(
-                f"{self.call} has no effect on {facts.name} ({facts.backend}): "
-                f"{facts.failed_checks['pattern_edits']}"
-            )
         # Without MLPs there is no sum of two to check, and the attention's write is all there is.
-        has_mlp = "blocks.0.hook_mlp_out" in model.hook_dict
-        if self.edits_write and "residual_sum" in facts.failed_checks and has_mlp:
-            raise InputError(
-                f"{self.call} would not take a whole write on {facts.name} ({facts.backend}): "
-                f"{facts.failed_checks['residual_sum']}"
-            )
+        if self.need != "residual_sum" or "blocks.0.hook_mlp_out" in model.hook_dict:
+            self.refuse_failed(facts.failed_checks, f"{facts.name} ({facts.backend})")
+
+    def refuse_failed(self, failed: Mapping[str, str], model: str) -> None:
+        """Refuse a model whose self-check found broken what this needs."""
+        if self.need is not None and self.need in failed:
+            raise InputError(f"{self.call} {_WITHOUT[self.need]} on {model}: {failed[self.need]}")
 
 
-def build(intervention: Intervention, edits: Mapping[str, Edit], model: Model | None = None) -> list[Hook]:
+class Rows(NamedTuple):
+    """The ``n`` rows of a block that an edit is for, with the whole of it.
+
+    Attributes:
+        prompts: of the batch, one for each row.
+        positions: in its prompt.
+        at: in the block.
+    """
+
+    activation: Tensor
+    context: BatchContext
+    prompts: Int[Tensor, "n"]
+    positions: Int[Tensor, "n"]
+    at: Int[Tensor, "n"]
+
+
+RowEdit = Callable[[Float[Tensor, "n ..."], Rows], Tensor | None]
+
+
+def edit_rows(intervention: Intervention, edits: Mapping[str, RowEdit], model: Model | None) -> list[Hook]:
+    """``build`` for edits of the rows at the intervention's positions.
+
+    Args:
+        edits: by hook name. An edit gets a copy of the rows, ``(n, ...)`` or of a pattern ``(n, head, key)``,
+            and where they stand; it returns them changed, or ``None`` to leave them.
+    """
+    each = {name: partial(_edit_rows, name=name, this=intervention, edit=e) for name, e in edits.items()}
+    return build(intervention, each, model)
+
+
+def _edit_rows(
+    activation: Tensor, context: BatchContext, name: str, this: Intervention, edit: RowEdit
+) -> Tensor | None:
+    batch, n_rows = len(activation), rows_of(name, activation)
+    rows = Rows(activation, context, *locate(this.positions, context, batch, n_rows, this.call))
+    if not len(rows.prompts):
+        return None
+    at = (rows.prompts, slice(None), rows.at) if is_pattern(name) else (rows.prompts, rows.at)
+    values = edit(activation[at], rows)
+    if values is None:
+        return None
+    edited = activation.clone()
+    edited[at] = values.to(edited)
+    return edited
+
+
+def build(intervention: Intervention, edits: Mapping[str, Edit], model: Model | None) -> list[Hook]:
     """The list of hooks.
 
     Args:
@@ -93,8 +136,10 @@ def build(intervention: Intervention, edits: Mapping[str, Edit], model: Model | 
         model: check against it now, and follow its passes from now on.
     """
     if model is not None:
-        intervention.check(model, model_facts(model))
-        follow(model)
+        facts = model_facts(model)
+        check_names(model, facts, list(edits))
+        intervention.check(model, facts)
+        follow(model, facts.failed_checks)
     return [(name, _hook(intervention, name, edit)) for name, edit in edits.items()]
 
 
@@ -107,6 +152,7 @@ def _hook(intervention: Intervention, name: str, edit: Edit) -> Callable[..., Te
         context = context_at(hook)
         if context is None:
             raise InputError(_unknown_place(intervention.call, name))
+        intervention.refuse_failed(failed_checks(hook), "this model")
         rows, here = rows_of(name, activation), current_pass(hook)
         if here is not None and here.shape != (len(activation), rows):
             raise InputError(

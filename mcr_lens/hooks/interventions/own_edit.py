@@ -3,30 +3,20 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from jaxtyping import Float
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.interventions.base import Indices, Intervention, build, index_tuple, rows_of
-from mcr_lens.hooks.interventions.positions import (
-    Positions,
-    PositionTuple,
-    locate,
-    position_tuple,
-    recorded,
-)
+from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows, index_tuple
+from mcr_lens.hooks.interventions.positions import Positions, position_tuple, recorded
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
 
 __all__ = ["intervention"]
 
-RowFunction = Callable[[Float[Tensor, "n ..."]], Tensor]
-
 
 def intervention(
     at: str,
-    function: RowFunction,
+    function: Callable[[Tensor], Tensor],
     positions: Positions | None = None,
     layers: Indices | None = None,
     *,
@@ -67,10 +57,9 @@ def intervention(
         "function": getattr(function, "__name__", type(function).__name__),
         "positions": recorded(place),
     }
-    this = Intervention(call, settings, names, place, edits_pattern=any(map(is_pattern, names)))
-    return build(
-        this, {name: partial(_apply, name=name, positions=place, function=function) for name in names}, model
-    )
+    edits = {name: partial(_apply, name=name, function=function) for name in names}
+    need = "pattern_edits" if any(map(is_pattern, names)) else None
+    return edit_rows(Intervention(call, settings, place, need=need), edits, model)
 
 
 def _hook_names(at: str, layers: int | Iterable[int] | None) -> tuple[str, ...]:
@@ -84,25 +73,12 @@ def _hook_names(at: str, layers: int | Iterable[int] | None) -> tuple[str, ...]:
     return tuple(f"blocks.{layer}.{at}" for layer in index_tuple(layers, "layer", "intervention"))
 
 
-def _apply(
-    activation: Float[Tensor, "batch ..."],
-    context: BatchContext,
-    name: str,
-    positions: PositionTuple | None,
-    function: RowFunction,
-) -> Tensor | None:
-    prompts, _, rows = locate(positions, context, len(activation), rows_of(name, activation), "intervention")
-    if not len(prompts):
-        return None
-    index = (prompts, slice(None), rows) if is_pattern(name) else (prompts, rows)
-    before = activation[index]
-    shape = tuple(before.shape)
-    after = function(before)
-    if not isinstance(after, Tensor) or tuple(after.shape) != shape:
-        what = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+def _apply(values: Tensor, rows: Rows, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:
+    shape = tuple(values.shape)
+    edited = function(values)
+    if not isinstance(edited, Tensor) or tuple(edited.shape) != shape:
+        what = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
         raise InputError(
             f"intervention at {name}: the function returned {what} for rows of {shape}: return as many"
         )
-    edited = activation.clone()
-    edited[index] = after.to(edited)
     return edited

@@ -11,21 +11,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.interventions.base import Indices, Intervention, build, index_tuple, rows_of
+from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows, index_tuple
 from mcr_lens.hooks.interventions.patch_source import PatchSource
-from mcr_lens.hooks.interventions.positions import (
-    Positions,
-    PositionTuple,
-    locate,
-    position_tuple,
-    recorded,
-)
-from mcr_lens.hooks.record import Activations, is_pattern
+from mcr_lens.hooks.interventions.positions import Positions, PositionTuple, position_tuple, recorded
+from mcr_lens.hooks.record import Activations
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.validate import is_whole
 
@@ -127,64 +120,62 @@ def _replace(
     places = None if positions is None else position_tuple(positions, call)
     patched = () if heads is None else index_tuple(heads, "head", call)
     _check_heads(source, hook_name, patched, call)
-    edit = partial(_put, hook_name=hook_name, source=source, positions=places, heads=patched, call=call)
-    everything = {
+    settings = {
         "hook_name": hook_name,
         "positions": recorded(places),
         "heads": list(patched) or "all",
         **settings,
     }
-    this = Intervention(call, everything, (hook_name,), places, patched, edits_pattern=is_pattern(hook_name))
-    return build(this, {hook_name: edit}, model)
+    need = "pattern_edits" if source.of_pattern else None
+    edit = partial(_put, source=source, positions=places, heads=patched, call=call)
+    return edit_rows(Intervention(call, settings, places, patched, need), {hook_name: edit}, model)
 
 
 def _put(
-    activation: Float[Tensor, "batch ..."],
-    context: BatchContext,
-    hook_name: str,
+    values: Float[Tensor, "n ..."],
+    rows: Rows,
     source: PatchSource,
     positions: PositionTuple | None,
     heads: tuple[int, ...],
     call: str,
-) -> Tensor | None:
-    batch, rows = len(activation), rows_of(hook_name, activation)
+) -> Tensor:
+    context, activation = rows.context, rows.activation
     _check_shapes(activation, source, call)
-    prompts, found, at = locate(positions, context, batch, rows, call)
-    if not len(prompts):
-        return None
-    # What a prompt of the source must have; only a draw at random asks.
-    needed = context.prompt_lengths(batch, rows).cpu()
-    last = max((p for p in positions if isinstance(p, int)), default=-1) if positions else -1
-    if last >= 0 and all(isinstance(p, int) and p >= 0 for p in positions or ()):
-        needed = torch.full_like(needed, last + 1)
-    donors = source.prompts(context, needed, call)[prompts]
-    there = source.has(donors, found)
+    lengths = context.prompt_lengths(len(activation), activation.shape[2 if source.of_pattern else 1])
+    donors = source.prompts(context, _needed(positions, lengths), call)[rows.prompts]
+    there = source.has(donors, rows.positions)
     # In a sequence that grows past the source the new tokens are their own.
     if not there.all() and not context.grows:
         first = int((~there).nonzero()[0])
         raise InputError(
-            f"{call}: position {int(found[first])} is beyond the source, whose prompt "
+            f"{call}: position {int(rows.positions[first])} is beyond the source, whose prompt "
             f"{int(donors[first])} has {source.n_tokens(int(donors[first]))} tokens there: give positions=, "
             "or a source as long as the prompts; where the sequence grows, run inside "
             "`with mcr.generating(model):`"
         )
-    prompts, found, at, donors = (part[there] for part in (prompts, found, at, donors))
-    edited = activation.clone()
+    donors, found = donors[there], rows.positions[there]
     if source.of_pattern:
         if context.mask is not None:
             raise InputError(
                 f"{call}: patterns of a padded batch are not patched: run the prompts one by one"
             )
-        first_key = context.offset + rows - activation.shape[-1]
-        new = source.pattern_rows(donors, found, first_key, activation[prompts, :, at])
-        which = list(heads) if heads else list(range(activation.shape[1]))
-        edited[prompts[:, None], torch.tensor(which), at[:, None]] = new[:, which]
-    elif heads:
-        new = source.values(donors, found)[:, list(heads)]
-        edited[prompts[:, None], at[:, None], torch.tensor(heads)] = new.to(edited)
+        first_key = context.offset + activation.shape[2] - activation.shape[3]
+        new = source.pattern_rows(donors, found, first_key, values[there])
     else:
-        edited[prompts, at] = source.values(donors, found).to(edited)
-    return edited
+        new = source.values(donors, found).to(values)
+    if heads:
+        values[there.nonzero(), torch.tensor(heads)] = new[:, list(heads)]
+    else:
+        values[there] = new
+    return values
+
+
+def _needed(positions: PositionTuple | None, lengths: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    """Positions that a donor must have, whatever the chunk; only a draw at random asks."""
+    fixed = [at for at in positions or () if isinstance(at, int) and at >= 0]
+    if positions is not None and len(fixed) == len(positions):
+        return torch.full_like(lengths, max(fixed) + 1)
+    return lengths
 
 
 def _check_heads(source: PatchSource, hook_name: str, heads: tuple[int, ...], call: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mcr_lens.errors import InputError
-from mcr_lens.result_files import check_place
+from mcr_lens.results import atomic_write, check_place
 from mcr_lens.viz._prompt import TextOrTokens
 from mcr_lens.viz._report.example import example
 from mcr_lens.viz._report.experiments import lenses, patching, study, tasks, training_run
@@ -84,7 +83,10 @@ def report(
     sections["How it was made"] = _provenance(gathered)
     names = list(dict.fromkeys(run.label for run in gathered))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return _write(render(f"mcr_lens report: {', '.join(names[:3])}{more}", sections), out)
+    page = render(f"mcr_lens report: {', '.join(names[:3])}{more}", sections)
+    with atomic_write(out) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return out
 
 
 def check_page(out: Path, overwrite: bool = False) -> None:
@@ -136,7 +138,7 @@ def _provenance(runs: Sequence[Run]) -> list[Block]:
     for run in runs:
         rows = {"file": run.source}
         for name, value in run.attributes.items():
-            if name == "failed_checks":
+            if name == "failed_checks" and value is not None:
                 rows["self-check"] = f"failed: {_text(value)}" if value else "passed"
             elif name not in ("members", "arms", "learned_sink", "d_vocab"):
                 rows[plain(name)] = _text(value)
@@ -157,26 +159,3 @@ def _text(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _write(page: str, out: Path) -> Path:
-    """To a temporary file beside it first, renamed when complete."""
-    temporary = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=".", suffix=".html.part")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, out)
-        temporary = None
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-    return out

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcr_lens.errors import InputError
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile
 from mcr_lens.viz._attention_sinks import attention_sinks
 from mcr_lens.viz._lens_tokens import lens_tokens
 from mcr_lens.viz._prompt import TextOrTokens, one_prompt

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mcr_lens.errors import InputError
+from mcr_lens.results import describe
 from mcr_lens.viz._dose_response import dose_response
 from mcr_lens.viz._lens_curves import lens_curves
 from mcr_lens.viz._patching_map import patching_map
 from mcr_lens.viz._report.gather import Run, naming
-from mcr_lens.viz._report.html import Block, number, with_interval
+from mcr_lens.viz._report.html import Block, with_interval
 from mcr_lens.viz._task_depth import task_depth
 from mcr_lens.viz._training import training
 
@@ -62,16 +63,7 @@ def lenses(runs: Sequence[Run]) -> Part:
             summary = lens_summary(run.content)
             caption = "Every token counts the same; loss, entropy and KL in nats."
             tables += [{"heading": run.label}, {"table": summary, "caption": caption}]
-            loss = summary["loss"].dropna() if "loss" in summary else pd.Series(dtype=float)
-            sentences = []
-            if len(loss):
-                steepest = (-loss.diff()).idxmax() if len(loss) > 1 else loss.index[0]
-                sentences = [
-                    f"{run.label}: the loss on the next token is {number(loss.iloc[0])} nats at depth "
-                    f"{loss.index[0]} and {number(loss.iloc[-1])} at depth {loss.index[-1]}; it falls most "
-                    f"on the way to depth {steepest}."
-                ]
-            words += _words(run, sentences)
+            words += _words(run, [f"{run.label}: {each}" for each in describe.lens(summary)])
     one = len(runs) == 1
     with naming(runs[0].source if one else "the lenses"):
         figure = lens_curves(runs[0].content if one else {run.label: run.content for run in runs})

@@ -14,8 +14,7 @@ import xarray as xr
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.result import Profile
-from mcr_lens.result_files import read_dataset
+from mcr_lens.results import Profile, load_dataset
 from mcr_lens.viz._report.html import plain
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _read(result: Any) -> list[Run]:
         raise InputError(f"a {type(result).__name__} is no result: give a saved file or folder, or a Profile")
     path = Path(result).expanduser()
     if not path.is_dir():
-        return _runs(read_dataset(path), plain(path.name))
+        return _runs(load_dataset(path), plain(path.name))
     name = plain(path.resolve().name)
     files = sorted(file for file in path.glob("*.nc") if not file.name.startswith("."))
     if (path / "quality.csv").is_file():
@@ -107,7 +106,7 @@ def _read(result: Any) -> list[Run]:
     if len(files) > _MOST:
         raise InputError(f"{name}: {len(files)} results, a report holds up to {_MOST}; name some of them")
     called = {file: name if file.name == "study.nc" else plain(file.name) for file in files}
-    return [run for file in files for run in _runs(read_dataset(file), called[file])]
+    return [run for file in files for run in _runs(load_dataset(file), called[file])]
 
 
 def _runs(data: xr.Dataset, source: str) -> list[Run]:
@@ -155,7 +154,7 @@ def _stacked(data: xr.Dataset, dim: str, source: str) -> list[Run]:
 def _training(files: Sequence[Path], source: str) -> Run:
     """A folder of ``mcr-lens training``: a profile per step."""
     with naming(source):
-        profiles = {int(file.stem.removeprefix("step_")): Profile(read_dataset(file)) for file in files}
+        profiles = {int(file.stem.removeprefix("step_")): Profile(load_dataset(file)) for file in files}
         steps = sorted(profiles)
         run = Profile.concat([profiles[step] for step in steps], "step", steps)
         last = profiles[steps[-1]].data.attrs | {"revision": None}
@@ -171,7 +170,7 @@ def _tasks(folder: Path, files: Sequence[Path], source: str) -> Run:
         # Depths are whole numbers, also where one is missing.
         exits = best.columns.intersection(["exit_depth", "exit_low", "exit_high"])
         best = best.astype(dict.fromkeys(exits, float)).astype(dict.fromkeys(exits, "Int64"))
-        parts = {file.name: read_dataset(file) for file in files}
+        parts = {file.name: load_dataset(file) for file in files}
         attributes = next((part.attrs for part in parts.values()), {})
         run = _run("tasks", xr.Dataset(attrs=attributes), source, (quality, best))
     notes = {name: not_finite_note(part, part.attrs.get("dtype")) for name, part in parts.items()}

@@ -30,7 +30,6 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from mcr_lens.viz._tokens import visible
-from mcr_lens.viz._view import View
 
 __all__ = ["MARK", "Block", "figure_json", "number", "plain", "render", "with_interval"]
 
@@ -139,10 +138,6 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, Number) and not isinstance(value, bool) else str(value)
 
 
-def _view_html(view: View, script: bool) -> Markup:
-    return Markup(view.html(script=script))
-
-
 @cache
 def _template() -> jinja2.Template:
     """The page with its holes; strings are made visible and escaped in all of them."""
@@ -153,8 +148,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"figure_json": figure_json, "rows": _rows, "columns": _columns, "view_html": _view_html}
-    environment.filters |= filters
+    environment.filters |= {"figure_json": figure_json, "rows": _rows, "columns": _columns}
     environment.globals["most_rows"] = _MOST_ROWS
     return environment.from_string(_file("page.html"))
 

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mcr_lens.caveats import caveats
-from mcr_lens.findings import findings
 from mcr_lens.phases import Phases
-from mcr_lens.result import Profile
+from mcr_lens.results import Profile, caveats, findings
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz._bounds import bounds
 from mcr_lens.viz._depth_curves import depth_curves
@@ -27,31 +25,29 @@ _OTHER_MAPS = ("mixing_score", "previous_token_score", "identity_score", "col_su
 
 def profiles(runs: Sequence[Run]) -> tuple[str, list[Block], list[Block]]:
     """Title, what was found, and the section of one profile, or of several compared."""
-    facts, words, details = {}, {}, {}
+    facts, curves, words, details = {}, {}, {}, {}
     for run in runs:
         with naming(run.source):
             phases = run.content.phases()
             facts[run.label] = _facts(run.content, phases)
-            words[run.label] = [
-                {"words": _words(run.content, phases)},
-                *({"note": note} for note in _cautions(run)),
-            ]
+            curves[run.label] = {"figure": depth_curves(run.content), "caption": _CURVES}
+            notes = ({"note": note} for note in _cautions(run))
+            words[run.label] = [{"words": _words(run.content, phases)}, *notes]
             details[run.label] = [*_figures(run.content), *_tables(run.content, phases)]
     names = dict.fromkeys(name for each in facts.values() for name in each)
-    table = {label: [each.get(name, "not measured") for name in names] for label, each in facts.items()}
-    with naming("these profiles" if len(runs) > 1 else runs[0].source):
-        drawn = {run.label: run.content for run in runs} if len(runs) > 1 else runs[0].content
-        curves = {"figure": depth_curves(drawn), "caption": _CURVES}
+    columns = {label: [each.get(name, "not measured") for name in names] for label, each in facts.items()}
     if len(runs) == 1:
         (label,) = facts
-        facts_table = {"table": pd.DataFrame({"": table[label]}, list(names)), "prose": True}
-        return f"Profile: {label}", [curves, facts_table, *words[label]], details[label]
-    side_by_side = {"table": pd.DataFrame(table, list(names)), "prose": True}
-    folded = [
-        {"more": f"{label}: words, figures and tables", "blocks": [*words[label], *details[label]]}
-        for label in facts
-    ]
-    return f"{len(runs)} profiles, side by side", [side_by_side], [curves, *folded]
+        table = {"table": pd.DataFrame({"": columns[label]}, list(names)), "prose": True}
+        return f"Profile: {label}", [curves[label], table, *words[label]], details[label]
+    with naming("these profiles"):
+        together = depth_curves({run.label: run.content for run in runs})
+    blocks: list[Block] = [{"figure": together, "caption": _CURVES}]
+    for label in facts:
+        inside = [*words[label], curves[label], *details[label]]
+        blocks.append({"more": f"{label}: words, figures and tables", "blocks": inside})
+    side_by_side = {"table": pd.DataFrame(columns, list(names)), "prose": True}
+    return f"{len(runs)} profiles, side by side", [side_by_side], blocks
 
 
 def _facts(profile: Profile, phases: Phases) -> dict[str, str]:

@@ -460,10 +460,10 @@ def test_only_the_rows_that_are_asked_for_are_read_out(llama: Any, monkeypatch: 
 
 
 def test_results_can_be_saved(task_folder: Any, llama: Any, tmp_path: Path) -> None:
-    from mcr_lens.result_files import read_dataset, write_dataset
+    from mcr_lens.results import load_dataset, save_dataset
 
     data = multiple_choice(llama, "words", include_path=task_folder("words"), progress=False)
-    assert read_dataset(write_dataset(data, tmp_path / "choices.nc")).identical(data)
+    assert load_dataset(save_dataset(data, tmp_path / "choices.nc")).identical(data)
 
 
 @pytest.mark.parametrize(

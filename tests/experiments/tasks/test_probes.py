@@ -217,10 +217,10 @@ def test_the_summary_resamples_groups_where_there_are_some(llama: Any) -> None:
 
 @needs_scikit_learn
 def test_a_result_is_saved_and_loaded(llama: Any, tmp_path: Path) -> None:
-    from mcr_lens.result_files import read_dataset, write_dataset
+    from mcr_lens.results import load_dataset, save_dataset
 
     data = linear_probes(llama, *planted(40), depths=[0], pooling="mean", C=1.0, progress=False)
-    xr.testing.assert_equal(read_dataset(write_dataset(data, tmp_path / "probes.nc")), data)
+    xr.testing.assert_equal(load_dataset(save_dataset(data, tmp_path / "probes.nc")), data)
 
 
 @needs_scikit_learn

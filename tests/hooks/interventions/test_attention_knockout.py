@@ -108,6 +108,7 @@ def test_a_pattern_edit_that_would_be_discarded_is_refused(
         lambda: make(model=model),
         lambda: mcr.profile(model, prompts, interventions=make(), progress=False),
         lambda: mcr.profile(model, prompts, interventions=make(), chunk=5, progress=False),
+        lambda: model.run_with_hooks(TOKENS, fwd_hooks=make()),
     ]
     for way in ways:
         with pytest.raises(

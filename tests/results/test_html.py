@@ -10,7 +10,7 @@ import pytest
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.caveats import caveats
+from mcr_lens.results import caveats
 
 
 def paths(text: str) -> list[str]:
@@ -21,7 +21,7 @@ def test_sparklines_follow_the_curves(bundled_model: Any) -> None:
     prompts = mcr.load_prompts(mcr.prompts.word_problems(8), bundled_model)
     profile = mcr.profile(bundled_model, prompts, progress=False)
     text = profile._repr_html_()
-    assert "<script" not in text and "Table over depth" in text
+    assert "<script" not in text and "<summary>Table<" in text
     summary = profile.summary()
     assert len(paths(text)) == summary.shape[1]
     heights = [float(point.split()[1]) for point in re.findall(r"[ML]([\d.]+ [\d.]+)", paths(text)[0])]

@@ -1,11 +1,10 @@
-"""``Profile``: a labelled dataset with a schema, its derived rates, and one file on disk."""
+"""``Profile``: what was measured of a model by prompt, depth, layer and head, and its derived rates."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,15 +12,26 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens import phases
-from mcr_lens.concat import Dimension, concat_datasets
 from mcr_lens.errors import InputError
 from mcr_lens.phases import ChangePoints, Phases
 from mcr_lens.phases.curves import require_raw_estimator
-from mcr_lens.result_files import STACKED, SUMMARY_OF_DEPTH, check_profile, read_dataset, write_dataset
+from mcr_lens.results import describe
+from mcr_lens.results.concat import Dimension, concat_datasets
+from mcr_lens.results.html import result_html
+from mcr_lens.results.result import Result
 from mcr_lens.thresholds import SINK_THRESHOLD
 
-__all__ = ["Profile"]
+__all__ = ["STACKED", "Profile"]
 
+# Dimensions along which profiles are put together.
+STACKED = ("model", "step", "arm")
+_SUMMARY = (
+    "norm_ratio",
+    "normalized_entropy",
+    "normalized_entropy_without_sink",
+    "anisotropy",
+    "anisotropy_bound",
+)
 _SLACK = {
     "entropy": ("entropy_bound", "matrix_entropy"),
     "anisotropy": ("anisotropy", "anisotropy_bound"),
@@ -29,7 +39,7 @@ _SLACK = {
 }
 
 
-class Profile:
+class Profile(Result):
     """What was measured of a model on a set of prompts.
 
     Attributes:
@@ -39,11 +49,8 @@ class Profile:
             there on; ``not_finite_depth`` says where that begins (-1: nowhere).
     """
 
-    def __init__(self, data: xr.Dataset) -> None:
-        missing = {"prompt", "depth"} - set(data.dims)
-        if missing:
-            raise InputError(f"not a profile: dimension {', '.join(sorted(missing))} is missing")
-        self.data = data
+    kind = "profile"
+    dims = ("depth", "prompt")
 
     def sink_rate(self, threshold: float = SINK_THRESHOLD) -> xr.DataArray:
         """Fraction of heads whose sink score is above the threshold, (prompt, layer)."""
@@ -145,7 +152,7 @@ class Profile:
 
         ``learned_sink_mass`` is a column where the model has a learned sink.
         """
-        columns = {name: self.data[name].mean("prompt").to_series() for name in SUMMARY_OF_DEPTH}
+        columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY}
         if "sink_score" in self.data:
             columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
         if "mixing_score" in self.data:
@@ -156,25 +163,6 @@ class Profile:
         table = pd.DataFrame(columns)
         table.index.name = "depth"
         return table
-
-    def save(self, path: str | Path) -> Path:
-        """Write one netCDF file: to a temporary file beside it first, renamed when complete.
-
-        Raises:
-            InputError: when the place cannot be written; nothing is left behind.
-        """
-        return write_dataset(self.data, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Profile:
-        """Read a file that ``save`` wrote.
-
-        Raises:
-            InputError: for a file that is missing, truncated, not a profile, or of a newer schema.
-        """
-        loaded = cls(read_dataset(path))
-        check_profile(loaded.data, path)
-        return loaded
 
     @classmethod
     def concat(
@@ -193,53 +181,42 @@ class Profile:
         """
         return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
 
-    def __getitem__(self, name: str) -> xr.DataArray:
-        """A stored variable."""
-        if name not in self.data:
-            raise InputError(
-                f"no variable {name!r} in this profile; there are {', '.join(map(str, self.data))}"
-            )
-        return self.data[name]
-
-    def __repr__(self) -> str:
-        return f"{self.headline}\n{self.phase_line()}\n\n{self.table().to_string()}"
-
     def _repr_html_(self) -> str:
-        from mcr_lens.profile_html import profile_html
-
-        return profile_html(self)
+        return result_html(self, None if self.is_stacked else self.summary())
 
     @property
     def headline(self) -> str:
         """Model, prompts and size, in one line."""
-        made = self.data.attrs
         sizes = self.data.sizes
-        extra = [f"{sizes[dim]} {dim}s" for dim in STACKED if dim in sizes]
-        tokens = int(self.data.n_tokens.max())
+        stacked = [f"{sizes[dim]} {dim}s" for dim in STACKED if dim in sizes]
         return ", ".join(
             [
-                f"Profile of {made.get('model', 'a model')}",
-                *extra,
-                f"{sizes['prompt']} prompts of up to {tokens} tokens",
+                f"Profile of {self.model_name}",
+                *stacked,
+                f"{sizes['prompt']} prompts of up to {int(self.data.n_tokens.max())} tokens",
                 f"{sizes['depth'] - 1} layers x {sizes.get('head', 0)} heads",
             ]
         )
 
-    def phase_line(self) -> str:
-        """Mix, Compress and Refine in one line, without intervals."""
+    def sentences(self) -> list[str]:
+        """Mix, Compress and Refine in one line; ``mcr_lens.results.findings`` says more."""
         if self.is_stacked:
-            return "several profiles: select one to read its phases"
-        return self.phases(confidence=None).headline
+            return ["several profiles: select one to read its phases"]
+        return [self.phases(confidence=None).headline]
+
+    def caveats(self) -> list[str]:
+        """What to beware of, one sentence each; of several profiles, ask each."""
+        return [] if self.is_stacked else describe.caveats(self)
 
     def table(self) -> pd.DataFrame:
-        """``summary()`` as it is shown; of several profiles their norm ratio by depth."""
-        if self.is_stacked:
-            ratio = self.data.norm_ratio.mean("prompt")
-            along = [dim for dim in ratio.dims if dim != "depth"]
-            if len(along) > 1:
-                ratio = ratio.stack({"profile": along})
-            return ratio.transpose("depth", ...).to_pandas().round(2)
-        return self.summary().round(3)
+        """``summary()``; of several profiles their norm ratio by depth."""
+        if not self.is_stacked:
+            return self.summary()
+        ratio = self.data.norm_ratio.mean("prompt")
+        along = [dim for dim in ratio.dims if dim != "depth"]
+        if len(along) > 1:
+            ratio = ratio.stack({"profile": along})
+        return ratio.transpose("depth", ...).to_pandas()
 
     @property
     def is_stacked(self) -> bool:

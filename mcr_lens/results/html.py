@@ -1,4 +1,4 @@
-"""What a notebook shows of a profile: phases in words, a small curve of each quantity, what to beware of."""
+"""What a notebook shows of a result: sentences, small curves, what to beware of, and a table."""
 
 from __future__ import annotations
 
@@ -8,54 +8,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mcr_lens.caveats import caveats
+from mcr_lens.results.tables import to_html
 
 if TYPE_CHECKING:
-    from mcr_lens.result import Profile
+    from mcr_lens.results.result import Result
 
-__all__ = ["profile_html"]
+__all__ = ["result_html", "sparklines"]
 
 _WIDTH, _HEIGHT, _MARGIN = 150, 28, 3
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:middle"
 
 
-def profile_html(profile: Profile) -> str:
-    """A profile for a notebook, without script, in the colours of the page; names are text, never markup.
+def result_html(result: Result, curves: pd.DataFrame | None = None) -> str:
+    """A result for a notebook, without script, in the colours of the page; names are text, never markup.
 
-    Several profiles at once show their table only: they have no phases in common.
+    Args:
+        curves: quantities over depth, drawn small; the table is folded away then.
     """
-    said = [f"<b>{html.escape(profile.headline)}</b>", html.escape(profile.phase_line())]
-    text = f"<p>{'<br>'.join(said)}</p>"
-    if not profile.is_stacked:
-        text += _sparklines(profile.summary())
-        if found := caveats(profile):
-            text += (
-                "<p>Beware:</p><ul>" + "".join(f"<li>{html.escape(each)}</li>" for each in found) + "</ul>"
-            )
-    table = profile.table().to_html(border=0)
-    return (
-        text + f"<details{' open' * profile.is_stacked}><summary>Table over depth</summary>{table}</details>"
-    )
+    lines = [f"<b>{html.escape(result.headline)}</b>", *map(html.escape, result.sentences())]
+    page = f"<p>{'<br>'.join(lines)}</p>"
+    if curves is not None:
+        page += sparklines(curves)
+    if caveats := result.caveats():
+        page += f"<p>Beware:</p><ul>{''.join(f'<li>{html.escape(each)}</li>' for each in caveats)}</ul>"
+    opened = " open" if curves is None else ""
+    return f"{page}<details{opened}><summary>Table</summary>{to_html(result.table())}</details>"
 
 
-def _sparklines(summary: pd.DataFrame) -> str:
+def sparklines(curves: pd.DataFrame) -> str:
     """A row a quantity: its name, its curve over depth, and where it is least and greatest."""
     rows = []
-    for name, curve in summary.items():
+    for name, curve in curves.items():
         values = curve.to_numpy(dtype=np.float64)
         if not np.isfinite(values).any():
             continue
         low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
-        told = f"{values[low]:.3g} at {curve.index[low]}, {values[high]:.3g} at {curve.index[high]}"
-        cells = (html.escape(str(name)), _sparkline(values), told)
+        extremes = f"{values[low]:.3g} at {curve.index[low]}, {values[high]:.3g} at {curve.index[high]}"
+        cells = (html.escape(str(name)), _sparkline(values), extremes)
         rows.append("<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>")
-    heads = ("mean over prompts", "over depth", "least and greatest")
-    head = "".join(f'<th style="{_CELL}">{each}</th>' for each in heads)
+    titles = ("mean over prompts", "over depth", "least and greatest")
+    head = "".join(f'<th style="{_CELL}">{title}</th>' for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _sparkline(values: np.ndarray) -> str:
-    """A curve as SVG, from its least to its greatest value; a value that is not there breaks the line."""
+    """A curve as SVG, from its least to its greatest value; a value that is missing breaks the line."""
     finite = values[np.isfinite(values)]
     span = float(finite.max() - finite.min()) or 1.0
     x = np.linspace(_MARGIN, _WIDTH - _MARGIN, len(values))

@@ -9,7 +9,7 @@ import pytest
 from profiles import made_profile
 
 import mcr_lens as mcr
-from mcr_lens.findings import findings
+from mcr_lens.results import findings
 
 SCORES = np.full((2, 3, 4), 0.1)
 SCORES[:, 1, :3] = 0.6

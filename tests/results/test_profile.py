@@ -257,7 +257,8 @@ def test_repr_says_what_and_how_much() -> None:
     lines = text.split("\n")
     assert lines[0] == "Profile of made by hand, 3 prompts of up to 10 tokens, 3 layers x 4 heads"
     assert lines[1] == "Mix depth 0, Compress depths 1-2, Refine depth 3"
-    assert len(lines) == 3 + 2 + 4  # a header of two lines and a line a depth
+    assert [line[:7] for line in lines[2:4]] == ["Beware:"] * 2  # few prompts, and short ones
+    assert len(lines) == 5 + 2 + 4  # a header of two lines and a line a depth
     assert "no compression phase" in repr(made_profile([1, 1.1, 1.2]))
 
 

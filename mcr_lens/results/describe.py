@@ -1,0 +1,156 @@
+"""Results in words: each sentence states numbers that the result holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mcr_lens.not_finite import not_finite_note
+from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.results.tables import number
+from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
+
+if TYPE_CHECKING:
+    from mcr_lens.results.profile import Profile
+
+__all__ = ["caveats", "findings", "lens"]
+
+# Below this many prompts intervals cover too seldom (see bootstrap_interval).
+_FEW_PROMPTS = 8
+# Below this many tokens the first row alone lifts every head's sink score by more than 0.06.
+_FEW_TOKENS = 16
+
+
+def findings(profile: Profile) -> list[str]:
+    """What a profile shows, one sentence a finding."""
+    return [
+        *_norm(profile),
+        _stages(profile),
+        *_sinks(profile),
+        _valley(profile),
+        f"Phases: {profile.phases(confidence=None).headline}.",
+    ]
+
+
+def _norm(profile: Profile) -> list[str]:
+    ratio = profile["norm_ratio"].mean("prompt")
+    if ratio.isnull().all():
+        return ["The sink token's norm against the others' is not known at any depth."]
+    peak = int(ratio.fillna(-float("inf")).values.argmax())
+    position = int(profile.data.attrs.get("sink_position", 0))
+    token = f"token at position {position}" if position else "first token"
+    top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
+    known = top.notnull() & median.notnull()
+    massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(known).mean())
+    return [
+        f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
+        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
+        f"{float(ratio[-1]):.1f} times.",
+        f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times "
+        f"the median; massive (above {MASSIVE:g} and {MASSIVE_RATIO:,g} times the median) in {massive:.0%} "
+        "of the prompts.",
+    ]
+
+
+def _stages(profile: Profile) -> str:
+    if "mlp_write_along" not in profile.data:
+        return "The writes could not be read on this model (see failed_checks)."
+    written, removed = emergence_stages(profile.data), dissipation_stages(profile.data)
+    if profile["mlp_write_along"].isnull().all():
+        return "What the layers write is not known."
+    if not written and float(profile["norm_ratio"].mean("prompt").max()) < MIN_NORM_RATIO:
+        return f"No layer makes the sink token massive: its norm ratio stays below {MIN_NORM_RATIO:g}."
+    if not written:
+        return f"No single layer writes {MIN_SHARE:.0%} of its peak norm: it grows in small stages."
+    text = f"It is written by {', '.join(map(_stage, written))}"
+    return text + (f" and taken back by {', '.join(map(_stage, removed))}." if removed else ".")
+
+
+def _stage(stage: Stage) -> str:
+    name = {"mlp": "MLP", "attention": "attention"}[stage.write]
+    return f"the {name} of layer {stage.layer} ({stage.share:+.0%} of the peak norm)"
+
+
+def _sinks(profile: Profile) -> list[str]:
+    if "sink_score" not in profile.data:
+        return ["Attention patterns could not be read on this model (see failed_checks)."]
+    rate = profile.sink_rate(SINK_THRESHOLD).mean("prompt")
+    strongest = profile["sink_score"].mean("prompt")
+    if strongest.isnull().all():
+        return ["Sink scores are not known in any layer."]
+    layer, head = divmod(int(strongest.fillna(-1.0).values.argmax()), strongest.sizes["head"])
+    half = [int(i) for i in rate.layer[rate >= 0.5]]
+    where = f"layer{'s' * (len(half) > 1)} {', '.join(map(str, half))}" if half else "no layer"
+    return [
+        f"Sink rate (heads with a sink score above {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
+        f"{int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest sink: "
+        f"layer {layer}, head {head}, score {float(strongest.max()):.2f}."
+    ]
+
+
+def _valley(profile: Profile) -> str:
+    entropy = profile["normalized_entropy"].mean("prompt")
+    without = profile["normalized_entropy_without_sink"].mean("prompt")
+    if entropy.isnull().all():
+        return "Normalized entropy is not known at any depth."
+    low = int(entropy.fillna(float("inf")).values.argmin())
+    return (
+        f"Normalized entropy is {float(entropy[0]):.2f} at depth 0 and lowest at depth {low}: "
+        f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "
+        f"{float(without[low]):.2f} at the same depths."
+    )
+
+
+def lens(summary: pd.DataFrame) -> list[str]:
+    """What a lens says of the loss, of its curve over depth."""
+    loss = summary["loss"].dropna() if "loss" in summary else pd.Series(dtype=float)
+    if loss.empty:
+        return []
+    steepest = (-loss.diff()).idxmax() if len(loss) > 1 else loss.index[0]
+    return [
+        f"the loss on the next token is {number(loss.iloc[0])} nats at depth {loss.index[0]} and "
+        f"{number(loss.iloc[-1])} at depth {loss.index[-1]}; it falls most on the way to depth {steepest}."
+    ]
+
+
+def caveats(profile: Profile) -> list[str]:
+    """One sentence each: few or short prompts, broken states, failed checks, a learned sink, edits."""
+    data, made = profile.data, profile.data.attrs
+    n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
+    sentences = []
+    if n < _FEW_PROMPTS:
+        sentences.append(
+            f"{n} prompt{'s' * (n > 1)}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
+        )
+    if shortest < _FEW_TOKENS:
+        sentences.append(
+            f"The shortest prompt has {shortest} tokens: its first row alone gives every head a sink score "
+            f"of {1 / shortest:.2f}; sink_attention leaves that row out."
+        )
+    if "first_token" in data and len(np.unique(data.first_token)) > 1:
+        sentences.append("The prompts begin with different tokens: no first token is common to them.")
+    if note := not_finite_note(data, made.get("dtype")):
+        sentences.append(note)
+    infinite = [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]
+    if infinite:
+        sentences.append(f"Infinite values in {', '.join(infinite)}: so are their means over prompts.")
+    if made.get("learned_sink") and "learned_sink_mass" in data:
+        mass = data.learned_sink_mass.mean("prompt")
+        sentences.append(
+            f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
+            f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
+        )
+    for check, why in (made.get("failed_checks") or {}).items():
+        sentences.append(f"The model failed a check ({check}): {why}")
+    if made.get("interventions"):
+        sentences.append(
+            f"The model was edited while it was measured, by {len(made['interventions'])} hooks."
+        )
+    if attached := made.get("attached_hooks"):
+        sentences.append(
+            f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}"
+            f"{' ...' if len(attached) > 3 else ''}."
+        )
+    return sentences

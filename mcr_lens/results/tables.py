@@ -1,0 +1,52 @@
+"""Numbers and tables as they are shown: in a terminal, a notebook and a report alike."""
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["as_text", "number", "to_html", "to_markdown", "to_text"]
+
+
+def number(value: float) -> str:
+    """Three decimals; thousands marked where there are any, powers of ten from a million on; NaN is blank."""
+    if value != value:
+        return ""
+    size = abs(value)
+    if size == float("inf") or size < 1e3:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a table as they are shown: text and whole numbers as such, what is missing blank."""
+    columns = [_cells(table.iloc[:, place]) for place in range(table.shape[1])]
+    return pd.DataFrame(dict(enumerate(columns)), index=table.index).set_axis(table.columns, axis="columns")
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """A table for a terminal, every column of it."""
+    return as_text(table).to_string()
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """A table for a page; names and texts are escaped."""
+    return as_text(table).to_html(border=0)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table for a Markdown page, the index first."""
+    names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
+    rows = [[str(cell) for cell in row] for row in as_text(table).itertuples(name=None)]
+    rule = ["---", *["---:"] * len(table.columns)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rule, *rows))
+
+
+def _cells(values: pd.Series) -> list[str]:
+    is_whole = values.dtype.kind in "iu"
+    known = zip(values, values.notna(), strict=True)
+    return [_cell(value, is_whole) if there else "" for value, there in known]
+
+
+def _cell(value: object, is_whole: bool) -> str:
+    if isinstance(value, str | bool | np.bool_):
+        return str(value)
+    return f"{value:,}" if is_whole else number(float(value))  # type: ignore[arg-type]
