@@ -151,6 +151,28 @@ def test_a_broken_attention_score_is_named_too(model: Any, value: float, options
     assert broken.sink_score.sel(prompt=BROKEN, layer=slice(LAYER + 1, None)).isnull().all()
 
 
+def test_a_bridge_in_compatibility_mode_hides_nothing_either(llama_folder: Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def edit(scores: torch.Tensor, hook: Any) -> torch.Tensor:
+        edited = scores.clone()
+        edited[(current_context().prompts or ()).index(BROKEN), 1, POSITION, 2] = torch.nan
+        return edited
+
+    bridge = TransformerBridge.boot_transformers(str(llama_folder), device="cpu")
+    bridge.enable_compatibility_mode(no_processing=True, disable_warnings=True)
+    hooks = [(f"blocks.{LAYER}.attn.hook_attn_scores", edit)]
+    with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 2 "):
+        data = mcr.measure(bridge, PROMPTS, [AttentionObserver(bridge)], hooks, progress=False)
+    assert data.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
+    assert data.sink_score.sel(prompt=BROKEN, layer=LAYER).isnull().values.tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
 def test_no_lens_is_fitted_to_states_that_lost_attention(model: Any) -> None:
     def edit(queries: torch.Tensor, hook: Any) -> torch.Tensor:

@@ -36,8 +36,7 @@ def profile_data() -> xr.Dataset:
     data = made_profile([1, 200, 5]).data
     found = data[[name for name in SHOWN if name in data]]
     found["not_finite_depth"] = ("prompt", [-1, 1])
-    found["not_finite_position"] = ("prompt", [-1, 3])
-    return found.set_coords(["not_finite_depth", "not_finite_position"])
+    return found.set_coords("not_finite_depth")
 
 
 def study_data() -> xr.Dataset:

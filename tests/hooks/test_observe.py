@@ -58,7 +58,7 @@ def test_the_norm_of_the_last_token_at_every_depth(model: Any, alone: Any, optio
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_sums_and_maxima_of_chunks(model: Any, alone: Any, options: dict[str, Any]) -> None:
     def total(block: torch.Tensor, rows: Rows) -> dict[str, torch.Tensor]:
-        return {"total": rows.total(block), "n": rows.real.sum(1)[:, None]}
+        return {"total": rows.total(block), "n": rows.real.sum(1)}
 
     def largest(block: torch.Tensor, rows: Rows) -> dict[str, torch.Tensor]:
         return {"largest": block.abs().nan_to_num(0.0).amax((1, 2))}
@@ -69,7 +69,7 @@ def test_sums_and_maxima_of_chunks(model: Any, alone: Any, options: dict[str, An
     ]
     data = mcr.measure(model, ragged(), observers, progress=False, **options)
     assert data.total.dims == ("prompt", "layer", "dimension")
-    assert data.n.isel(dimension=0, layer=1).values.tolist() == list(LENGTHS)
+    assert data.n.isel(layer=1).values.tolist() == list(LENGTHS)
     for prompt, run in enumerate(alone):
         writes = np.stack([run[f"blocks.{layer}.hook_mlp_out"].sum(0) for layer in range(3)])
         np.testing.assert_allclose(data.total.sel(prompt=prompt), writes, rtol=1e-4, atol=1e-5)

@@ -46,7 +46,8 @@ def observe(
             ``"blocks.3.hook_mlp_out"`` or ``"ln_final.hook_normalized"``: that one.
         axis: name of that dimension, which ``at`` says: ``"depth"`` for ``"resid"``, else ``"layer"``.
         dims: names of the dimensions of a value behind its prompt: ``("head",)`` for one number a head. With
-            ``"position"`` among them, that dimension is the block's rows: a value for each token.
+            ``"position"`` among them, that dimension is the block's rows: a value for each token. A value may
+            lack the last of them.
         chunks: how the values of a prompt are put together when ``chunk=`` cuts it. ``"once"``: one chunk
             has the value, such as that of the last token, and the others give NaN. ``"sum"``, ``"max"``: of
             all chunks, element by element. A mean is a sum and a count: ``{"sum": rows.total(x), "n":
@@ -155,13 +156,12 @@ class FunctionObserver:
                 f"observe: {self._name} returns {type(values).__name__}: return {{name: tensor}}"
             )
         batch, n_rows = rows.real.shape
-        sizes = {0: batch}
-        if "position" in self._dims:
-            sizes[1 + self._dims.index("position")] = n_rows
+        dims, sizes = ("prompt", *self._dims), {"prompt": batch, "position": n_rows}
         for name, value in values.items():
             shape = tuple(value.shape)
-            if len(shape) != 1 + len(self._dims) or any(shape[i] != size for i, size in sizes.items()):
-                wanted = ", ".join([str(batch), *(str(n_rows) if d == "position" else d for d in self._dims)])
+            fits = all(sizes.setdefault(dim, size) == size for dim, size in zip(dims, shape, strict=False))
+            if not 1 <= len(shape) <= len(dims) or not fits:
+                wanted = ", ".join(str(sizes.get(dim, dim)) for dim in dims)
                 raise InputError(
                     f"observe: {name!r} has shape {shape} for {batch} prompts and dims={self._dims}: return "
                     f"({wanted}), or name the dimensions behind the prompt in dims="
@@ -169,10 +169,10 @@ class FunctionObserver:
 
     def _joined(self, name: str, before: Tensor | None, value: Tensor, here: Tensor) -> Tensor:
         """The values of a batch after one more block; ``here``: the prompts that have tokens in it."""
-        if "position" in self._dims:
-            return value if before is None else torch.cat([before, value], 1 + self._dims.index("position"))
         if before is None:
             return value
+        if "position" in self._dims[: value.ndim - 1]:
+            return torch.cat([before, value], 1 + self._dims.index("position"))
         here = here.reshape(-1, *[1] * (value.ndim - 1))
         if self._chunks == "sum":
             return torch.where(here, before + value, before)
