@@ -1,8 +1,8 @@
-"""Renew everything in README.md, docs/paper.md and notebooks/ that states numbers of the bundled model.
+"""Renew everything in README.md, docs/ and notebooks/ that states numbers of the bundled model.
 
     python docs/regenerate.py                    # all of it; `make readme` does the same
     python docs/regenerate.py --skip-memory      # without the memory benchmark, which takes minutes
-    python docs/regenerate.py --only readme      # one of: picture, readme, paper, notebooks
+    python docs/regenerate.py --only readme      # one of: picture, readme, pages, paper, notebooks
 
 On a page whatever stands between ``<!-- output: COMMAND -->`` and ``<!-- /output -->`` is replaced by what
 COMMAND prints; the command ``python`` means the Python block above the marker. A page is run from
@@ -27,13 +27,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAGES = [ROOT / "docs" / "how-to" / name for name in ("command-line.md", "long-prompts.md")]
 PAPER = ROOT / "docs" / "paper.md"
 PICTURE = ROOT / "docs" / "images" / "depth_curves.svg"
 SCREENSHOTS = ROOT / "docs" / "images"
 CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 BENCHMARK = "python benchmarks/memory_flat.py"
-# Not shipped. Commands find gsm8k/, wikitext2/ and sst2/ in their folder; without them the README's blocks
-# that read them stay as they are, and the page on the paper cannot be renewed.
+# Not shipped. Commands find gsm8k/, wikitext2/ and sst2/ in their folder; without them the blocks that read
+# them stay as they are, and the page on the paper cannot be renewed.
 DATA = ROOT.parent / "shared" / "data"
 
 STEP = re.compile(
@@ -46,7 +47,7 @@ STEP = re.compile(
 def main() -> None:
     """Regenerate what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", choices=["picture", "readme", "paper", "notebooks"])
+    parser.add_argument("--only", choices=["picture", "readme", "pages", "paper", "notebooks"])
     parser.add_argument("--skip-memory", action="store_true", help="leave the memory table as it is")
     arguments = parser.parse_args()
     only = arguments.only
@@ -54,7 +55,10 @@ def main() -> None:
         draw_picture()
         take_screenshots()
     if only in (None, "readme"):
-        renew_page(README, with_memory=not arguments.skip_memory)
+        renew_page(README)
+    if only in (None, "pages"):
+        for page in PAGES:
+            renew_page(page, with_memory=not arguments.skip_memory)
     if only in (None, "paper") and DATA.is_dir():
         renew_page(PAPER)
     if only in (None, "notebooks"):

@@ -6,6 +6,6 @@ alone loads neither torch nor TransformerLens. ``__init__.pyi`` lists the names.
 
 import lazy_loader as lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

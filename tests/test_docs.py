@@ -16,24 +16,40 @@ from typing import Any
 
 import pytest
 from pages import ROOT, blocks, check_shell_line, run_python, shell_lines
+from typer.main import get_command
 
 import mcr_lens as mcr
+from mcr_lens.cli import app
 
 DOCS = ROOT / "docs"
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 PAGES = [
     DOCS / "index.md",
     *HOW_TO,
+    DOCS / "from-transformerlens.md",
     DOCS / "gallery.md",
     DOCS / "models.md",
     DOCS / "precision.md",
     DOCS / "scale.md",
     DOCS / "paper.md",
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "mcr_lens" / "tiny" / "README.md",
 ]
-PACKAGES = ("experiments", "hooks", "metrics", "models", "phases", "prompts", "sweeps", "viz")
+PACKAGES = (
+    "experiments",
+    "experiments.tasks",
+    "hooks",
+    "metrics",
+    "models",
+    "phases",
+    "prompts",
+    "results",
+    "stats",
+    "sweeps",
+    "viz",
+)
 # Packages whose outputs the pages of tasks speak of.
 NEEDS = {"tasks.md": "sklearn"}
 
@@ -61,9 +77,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "page", [DOCS / "index.md", DOCS / "gallery.md", DOCS / "models.md", *HOW_TO], ids=name_of
-)
+RUN = [DOCS / name for name in ("index.md", "from-transformerlens.md", "gallery.md", "models.md")]
+
+
+@pytest.mark.parametrize("page", [*RUN, *HOW_TO], ids=name_of)
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
@@ -90,9 +107,14 @@ def test_shell_lines_are_what_the_command_line_takes(page: Path) -> None:
 
 def test_commands_are_found_on_the_pages() -> None:
     commands = [line for page in PAGES for line in shell_lines(page) if line.startswith("mcr-lens")]
-    assert {"profile", "ablate", "lens", "training", "tasks", "sweep", "report", "demo"} <= {
-        line.split()[1] for line in commands
-    }
+    assert set(_commands()) <= {line.split()[1] for line in commands}
+
+
+def test_the_page_of_the_command_line_has_every_command() -> None:
+    page = DOCS / "how-to" / "command-line.md"
+    shown = {line.split()[1] for line in shell_lines(page) if line.startswith("mcr-lens")}
+    headings = set(re.findall(r"^## ([a-z]+)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert shown == headings == set(_commands())
 
 
 @pytest.mark.parametrize(
@@ -124,9 +146,8 @@ def test_scripts_are_valid_shell() -> None:
         assert checked.returncode == 0, checked.stderr
 
 
-@pytest.mark.parametrize("page", [DOCS / "how-to" / "sweep.md", ROOT / "README.md"], ids=name_of)
-def test_grids_can_be_read(page: Path, tmp_path: Path) -> None:
-    grids = list(blocks(page, "toml"))
+def test_grids_can_be_read(tmp_path: Path) -> None:
+    grids = list(blocks(DOCS / "how-to" / "sweep.md", "toml"))
     assert grids
     for text, _ in grids:
         (tmp_path / "grid.toml").write_text(text)
@@ -138,6 +159,39 @@ def test_every_variable_of_a_profile_has_its_formula(llama_profile: mcr.Profile)
     missing = [str(name) for name in llama_profile.data.data_vars if str(name) not in text]
     assert missing == []
     assert not re.search(r"`profile\.data\.[a-z_]+`", text)
+
+
+def test_the_page_of_measures_names_what_a_profile_holds(llama_profile: mcr.Profile) -> None:
+    text = (DOCS / "measures.md").read_text(encoding="utf-8")
+    # First cells of the tables: `variable`, or `method()` for what is derived.
+    named = set(re.findall(r"`([a-z_]+(?:\(\))?)`", " ".join(re.findall(r"^\| *(`[^|]*)\|", text, re.M))))
+    methods = {name.removesuffix("()") for name in named if name.endswith("()")}
+    variables = {str(name) for name in llama_profile.data.data_vars}
+    assert {name for name in named if not name.endswith("()")} == variables
+    assert {"sink_rate", "col_sum_rate", "sink_versus_identity", "slack", "tightness"} <= methods
+    assert all(callable(getattr(llama_profile, name)) for name in methods)
+
+
+def test_every_ability_has_a_name_and_a_test_that_exist() -> None:
+    text = (DOCS / "abilities.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        for line in text.splitlines()
+        if line.startswith("| ") and "`tests/" in line
+    ]
+    assert len(rows) >= 60
+    assert len(re.findall(r"^\| (?!ability|---)", text, re.MULTILINE)) == len(rows)
+    for ability, names, tests in rows:
+        assert ability
+        assert _wrong_names(re.findall(r"`([^`]+)`", names)) == [], ability
+        files = re.findall(r"`([^`]+)`", tests)
+        assert files, ability
+        assert [file for file in files if not (ROOT / file).is_file()] == [], ability
+
+
+@pytest.mark.parametrize("name", ["mcr.no_such", "mcr-lens fly", "make coffee", "Profile.no_such", "sed"])
+def test_a_name_that_does_not_exist_is_found(name: str) -> None:
+    assert _wrong_names(["mcr.profile", "mcr.Profile.sink_rate", name]) == [name]
 
 
 def test_every_public_name_stands_on_a_page_of_the_reference() -> None:
@@ -220,6 +274,30 @@ def test_a_formula_that_cannot_be_drawn_stops_the_build(latex: str) -> None:
     assert "<mfrac>" in building.formula(r"\frac{a}{b}")
     with pytest.raises(ValueError, match="formula"):
         building.formula(latex)
+
+
+def _commands() -> list[str]:
+    group: Any = get_command(app)
+    return sorted(group.commands)
+
+
+def _wrong_names(names: list[str]) -> list[str]:
+    """Those that are no name of ``mcr``, no command with its options and no target of make."""
+    return [name for name in names if not _is_right(name)]
+
+
+def _is_right(name: str) -> bool:
+    if name.startswith("mcr."):
+        return _exists("mcr_lens." + name.removeprefix("mcr.").split("(")[0])
+    words = name.split()
+    if words[0] == "mcr-lens":
+        group: Any = get_command(app)
+        command = group.commands.get(words[1])
+        options = {option for each in getattr(command, "params", ()) for option in each.opts}
+        return command is not None and {word for word in words[2:] if word.startswith("--")} <= options
+    if words[0] == "make":
+        return re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE) is not None
+    return (ROOT / name).exists() and "/" in name
 
 
 class _Requests(HTMLParser):
