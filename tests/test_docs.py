@@ -39,7 +39,6 @@ PAGES = [
 ]
 PACKAGES = (
     "experiments",
-    "experiments.tasks",
     "hooks",
     "metrics",
     "models",

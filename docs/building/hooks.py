@@ -19,7 +19,13 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 
 # Pages, and what pages link to.
-_OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "mcr_lens/tiny/README.md", "notebooks/*.ipynb", "benchmarks/paper/*.toml")
+_OUTSIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "mcr_lens/tiny/README.md",
+    "notebooks/*.ipynb",
+    "benchmarks/paper/*.toml",
+)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
 
 # What a notebook's page would load from other hosts for formulas and diagrams; ours have none.
