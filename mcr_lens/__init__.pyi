@@ -28,7 +28,6 @@ from .hooks import (
 from .models import load_model
 from .prompts import Prompts, load_prompts
 from .results import Profile, load
-from .sinks import locate_sink
 
 __all__ = [
     "InputError",
@@ -50,7 +49,6 @@ __all__ = [
     "load",
     "load_model",
     "load_prompts",
-    "locate_sink",
     "logit_lens",
     "measure",
     "metrics",

@@ -1,6 +1,8 @@
 """The engine against the oracle, against itself, and against everything that could leak out of it."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,12 +275,6 @@ def test_bad_input_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_is_not_prompts(load: Any) -> None:
-    model, _ = load("llama", "bridge")
-    with pytest.raises(InputError, match="prompts is a list: use load_prompts"):
-        mcr.measure(model, [[1, 2, 3]], [], progress=False)  # type: ignore[arg-type]
-
-
 def test_what_a_profile_says_of_its_making(load: Any) -> None:
     model, _ = load("llama", "bridge")
     prompts = ragged(3)
@@ -328,3 +324,13 @@ def test_an_observer_cannot_take_the_names_of_the_prompts(llama: Any) -> None:
 
     with pytest.raises(InputError, match="returns a variable 'first_token': rename it, others have it"):
         mcr.measure(llama, mcr.Prompts.from_tokens([[1, 2, 3]]), [Taking()], progress=False)
+
+
+def test_a_plain_profile_loads_few_modules() -> None:
+    script = (
+        "import sys, mcr_lens as mcr\n"
+        "mcr.profile(mcr.load_model('tiny'), 'Ann has 5 pens', progress=False)\n"
+        "print(sum(name.startswith('mcr_lens') for name in sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) <= 60

@@ -12,8 +12,8 @@ from families import eager, save_tokenizer, tiny_folder
 
 import mcr_lens as mcr
 from mcr_lens.models import model_facts
+from mcr_lens.phases import locate_sink
 from mcr_lens.results import caveats
-from mcr_lens.sinks import locate_sink
 from mcr_lens.viz import attention_sinks
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 40)], [1, *range(20, 31)]])

@@ -17,8 +17,8 @@ from profiles import made_profile
 import mcr_lens as mcr
 from mcr_lens.hooks import AttentionObserver, current_context
 from mcr_lens.not_finite import not_finite_note
+from mcr_lens.phases import locate_sink
 from mcr_lens.results import caveats
-from mcr_lens.sinks import locate_sink
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 30)], [1, *range(20, 42)], [1, *range(30, 54)]])
 LAYER, POSITION, BROKEN = 1, 7, 2

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError, warnings_about
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.models.checkpoints import Checkpoint, Source, checkpoints
+from mcr_lens.models.training_run import Checkpoint, Source, checkpoints
 from mcr_lens.prompts import Prompts
 from mcr_lens.results import Profile, check_place
 

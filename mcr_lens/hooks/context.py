@@ -71,10 +71,6 @@ class BatchContext:
         """The converse of ``columns``, for real tokens."""
         return columns if self.mask is None else self.mask.cumsum(1)[prompts, columns] - 1
 
-    def owners(self, which: Int[Tensor, "chosen"]) -> tuple[int, ...] | None:
-        """Whose the chosen rows of the batch are, for ``PromptTable.add``; ``None`` outside the engine."""
-        return None if self.prompts is None else tuple(self.prompts[i] for i in which.tolist())
-
 
 _CURRENT: ContextVar[BatchContext | None] = ContextVar("mcr_lens_batch_context", default=None)
 # Set by ``mcr_lens.generating``.

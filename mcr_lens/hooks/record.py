@@ -85,11 +85,8 @@ class ActivationRecorder:
         if context.offset > 0 or not context.ends_with(rows):
             raise InputError("activations are recorded of whole prompts: leave out chunk=")
         lengths = context.prompt_lengths(len(activation), rows).tolist()
-        owners = context.prompts
-        if owners is None:
-            start = len(self._rows[name])
-            owners = tuple(range(start, start + len(activation)))
-        for row, prompt in enumerate(owners):
+        first = len(self._rows[name])  # outside the engine prompts are numbered as they come
+        for row, prompt in enumerate(context.prompts or range(first, first + len(activation))):
             length = lengths[row]
             kept = activation[row]
             kept = kept[:, :length, :length] if is_pattern(name) else kept[:length]

@@ -1,6 +1,8 @@
 """What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ __all__ = [
     "cache_fault",
     "layer_windows",
     "model_facts",
+    "one_measurement",
     "record_origin",
     "require",
     "require_cache",
@@ -59,6 +62,19 @@ class ModelFacts:
     load_options: Mapping[str, str] = field(default_factory=dict)
     attention_chunk: int | None = None
 
+    def require(self, check: str, call: str) -> None:
+        """Refuse a call whose assumption the self-check found broken on this model.
+
+        Raises:
+            InputError: naming the call, the check and what was found.
+        """
+        if check in self.failed_checks:
+            raise self.distrust(call, self.failed_checks[check])
+
+    def distrust(self, call: str, reason: str) -> InputError:
+        """The error for a call that this model makes meaningless."""
+        return InputError(f"{call} cannot be trusted on {self.name} ({self.backend}): {reason}")
+
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its model."""
         return {
@@ -97,12 +113,13 @@ class _Known:
 
 
 _KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_MEASURED: ContextVar[tuple[Model, ModelFacts] | None] = ContextVar("mcr_lens_measured", default=None)
 
 
-def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> None:
+def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> ModelFacts:
     """Check a model that was just loaded, and remember from where: its class forgets the revision."""
     words = {option: _in_words(value) for option, value in options.items() if option not in _NOT_RECORDED}
-    _check(model, _Origin(name, revision, words))
+    return _check(model, _Origin(name, revision, words))
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -114,6 +131,9 @@ def model_facts(model: Model) -> ModelFacts:
         InputError: for an object that is neither of the two model classes, an encoder, or a model without
             its weights.
     """
+    measured = _MEASURED.get()
+    if measured is not None and measured[0] is model:
+        return measured[1]
     backend_of(model)
     known = _KNOWN.get(model)
     if known is None:
@@ -124,15 +144,20 @@ def model_facts(model: Model) -> ModelFacts:
     return known.facts
 
 
-def require(model: Model, check: str, call: str) -> None:
-    """Refuse a call whose assumption the self-check found broken on this model.
-
-    Raises:
-        InputError: naming the call, the check and what was found.
-    """
+@contextlib.contextmanager
+def one_measurement(model: Model) -> Iterator[ModelFacts]:
+    """Around a measurement, which leaves the model as it is: its facts are looked up once, here."""
     facts = model_facts(model)
-    if check in facts.failed_checks:
-        raise _distrust(facts, call, facts.failed_checks[check])
+    token = _MEASURED.set((model, facts))
+    try:
+        yield facts
+    finally:
+        _MEASURED.reset(token)
+
+
+def require(model: Model, check: str, call: str) -> None:
+    """``ModelFacts.require`` of a model's facts."""
+    model_facts(model).require(check, call)
 
 
 def cache_fault(model: Model) -> str | None:
@@ -153,11 +178,7 @@ def require_cache(model: Model, call: str) -> None:
     fault = cache_fault(model)
     if fault is not None:
         way_out = "give whole prompts, or try another version of transformer-lens"
-        raise _distrust(model_facts(model), call, f"{fault}; {way_out}")
-
-
-def _distrust(facts: ModelFacts, call: str, reason: str) -> InputError:
-    return InputError(f"{call} cannot be trusted on {facts.name} ({facts.backend}): {reason}")
+        raise model_facts(model).distrust(call, f"{fault}; {way_out}")
 
 
 def _check(model: Model, origin: _Origin) -> ModelFacts:

@@ -16,7 +16,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked_transformer
 from mcr_lens.models.backend import Model, backend_of, check_backend, has_hooked_transformer
 from mcr_lens.models.hub import hub_or_cache
-from mcr_lens.models.info import model_facts, record_origin, require
+from mcr_lens.models.info import model_facts, record_origin
 from mcr_lens.models.load_checks import (
     bundled_step,
     check_device,
@@ -24,7 +24,6 @@ from mcr_lens.models.load_checks import (
     model_folder,
     no_decoder,
     refuse_folder,
-    refuse_unsuited,
     tensors_only,
 )
 from mcr_lens.models.passes import follow
@@ -74,7 +73,6 @@ def load_model(
             raise InputError(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
-        refuse_unsuited(source, type(source).__name__)
         follow(source, model_facts(source).failed_checks)
         return source
     check_device(device)
@@ -89,9 +87,9 @@ def load_model(
     model = _load(name, backend, revision, options)
     if str(model.cfg.device) == "meta":  # offloaded to disk as a whole: it computes on the CPU
         model.cfg.device = "cpu"
-    record_origin(model, name, revision, kwargs)
-    require(model, "own_attention", "anything measured")
-    follow(model, model_facts(model).failed_checks)
+    facts = record_origin(model, name, revision, kwargs)
+    facts.require("own_attention", "anything measured")
+    follow(model, facts.failed_checks)
     return model
 
 

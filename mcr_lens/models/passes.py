@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mcr_lens.models.backend import Model, backend_of
 
-__all__ = ["Pass", "current_pass", "failed_checks", "follow"]
+__all__ = ["Pass", "current_pass", "failed_checks", "follow", "is_second_call"]
 
 # Marks the hook points of a model that is followed: a pass of another model says nothing about them. It holds
 # what the self-check found wrong with the model.
@@ -54,6 +54,12 @@ def failed_checks(hook_point: Any) -> Mapping[str, str]:
 def _own(hook_point: Any) -> Any:
     # In compatibility mode the bridge hands its hooks a stand-in with another name.
     return getattr(hook_point, "_target", hook_point)
+
+
+def is_second_call(hook_point: Any) -> bool:
+    """In compatibility mode the bridge may call a hook twice, under the point's own name and another."""
+    own = _own(hook_point)
+    return own is not hook_point and hook_point.name == own.name
 
 
 def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle]:

@@ -4,38 +4,6 @@ Everything here reads a profile (or its dataset) against thresholds that are arg
 the answer; "no compression phase" is one of the answers. The unit of every interval is the prompt.
 """
 
-from mcr_lens.phases.change_points import ChangePoints, change_points
-from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
-from mcr_lens.phases.correlations import correlations
-from mcr_lens.phases.emergence import (
-    MIN_SHARE,
-    Stage,
-    dissipation_layers,
-    dissipation_stages,
-    emergence_layers,
-    emergence_stages,
-)
-from mcr_lens.phases.intervals import PhaseIntervals, Place
-from mcr_lens.phases.per_prompt import constancy
-from mcr_lens.phases.phases import Phases, find_phases
-from mcr_lens.phases.singular_value import first_singular_value
+import lazy_loader
 
-__all__ = [
-    "MIN_ENTROPY_DROP",
-    "MIN_NORM_RATIO",
-    "MIN_SHARE",
-    "ChangePoints",
-    "PhaseIntervals",
-    "Phases",
-    "Place",
-    "Stage",
-    "change_points",
-    "constancy",
-    "correlations",
-    "dissipation_layers",
-    "dissipation_stages",
-    "emergence_layers",
-    "emergence_stages",
-    "find_phases",
-    "first_singular_value",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

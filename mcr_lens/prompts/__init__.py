@@ -1,21 +1,5 @@
 """Texts to token batches: BOS first, right-padded, lengths carried; and word problems of our own."""
 
-from mcr_lens.prompts.batches import Batch, BatchCost, Prompts
-from mcr_lens.prompts.labelled import Labelled, load_labelled
-from mcr_lens.prompts.library_code import library_code
-from mcr_lens.prompts.read import PromptsLike, as_prompts, load_prompts, read_texts
-from mcr_lens.prompts.word_problems import word_problems
+import lazy_loader
 
-__all__ = [
-    "Batch",
-    "BatchCost",
-    "Labelled",
-    "Prompts",
-    "PromptsLike",
-    "as_prompts",
-    "library_code",
-    "load_labelled",
-    "load_prompts",
-    "read_texts",
-    "word_problems",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

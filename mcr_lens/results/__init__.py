@@ -1,18 +1,5 @@
 """Results: labelled data with a summary, sentences and tables, and one file on disk; no torch in here."""
 
-from mcr_lens.results.describe import caveats, findings
-from mcr_lens.results.io import atomic_write, check_place, load_dataset, save_dataset
-from mcr_lens.results.profile import Profile
-from mcr_lens.results.result import Result, load
+import lazy_loader
 
-__all__ = [
-    "Profile",
-    "Result",
-    "atomic_write",
-    "caveats",
-    "check_place",
-    "findings",
-    "load",
-    "load_dataset",
-    "save_dataset",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

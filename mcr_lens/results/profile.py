@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,13 @@ import xarray as xr
 
 from mcr_lens import phases
 from mcr_lens.errors import InputError
-from mcr_lens.phases import ChangePoints, Phases
-from mcr_lens.phases.curves import require_raw_estimator
-from mcr_lens.results import describe
-from mcr_lens.results.concat import Dimension, concat_datasets
-from mcr_lens.results.html import result_html
 from mcr_lens.results.result import Result
 from mcr_lens.results.tables import count
 from mcr_lens.thresholds import SINK_THRESHOLD
+
+if TYPE_CHECKING:
+    from mcr_lens.phases import ChangePoints, Phases
+    from mcr_lens.results.concat import Dimension
 
 __all__ = ["STACKED", "Profile"]
 
@@ -180,10 +179,12 @@ class Profile(Result):
         Args:
             labels: coordinate of the new dimension; the models' names by default for ``"model"``.
         """
+        from mcr_lens.results.concat import concat_datasets
+
         return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
 
     def _repr_html_(self) -> str:
-        return result_html(self, None if self.is_stacked else self.summary())
+        return self._html(None if self.is_stacked else self.summary())
 
     @property
     def headline(self) -> str:
@@ -207,7 +208,11 @@ class Profile(Result):
 
     def caveats(self) -> list[str]:
         """What to beware of, one sentence each; of several profiles, ask each."""
-        return [] if self.is_stacked else describe.caveats(self)
+        if self.is_stacked:
+            return []
+        from mcr_lens.results.describe import caveats
+
+        return caveats(self)
 
     def table(self) -> pd.DataFrame:
         """``summary()``; of several profiles their norm ratio by depth."""
@@ -231,6 +236,8 @@ class Profile(Result):
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
+        from mcr_lens.phases.curves import require_raw_estimator
+
         require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]

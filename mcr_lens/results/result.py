@@ -12,7 +12,6 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.results import tables
-from mcr_lens.results.html import result_html
 from mcr_lens.results.io import load_dataset, save_dataset
 
 __all__ = ["Result", "load"]
@@ -113,7 +112,12 @@ class Result:
         return "\n".join([*lines, "", tables.to_text(self.table())])
 
     def _repr_html_(self) -> str:
-        return result_html(self)
+        return self._html()
+
+    def _html(self, curves: pd.DataFrame | None = None) -> str:
+        from mcr_lens.results.html import result_html
+
+        return result_html(self, curves)
 
 
 def load(path: str | Path) -> Result:

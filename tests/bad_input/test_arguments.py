@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     ),
     "window": (lambda m: mcr.tasks.lens_perplexity(m, ["a b c"], max_tokens="a"), ["max_tokens 'a'"]),
     "confidence": (lambda m: mcr.profile(m, PROMPTS, progress=False).phases(confidence="x"), ["confidence"]),
-    "layer to look at": (lambda m: PatternObserver(m, [1.0]), ["layer 1.0"]),
+    "layer to look at": (lambda m: PatternObserver(m, [1.0]), ["layers [1.0]"]),
     "steps": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, steps=1.5), ["steps 1.5"]),
     "rate": (lambda m: mcr.experiments.fit_tuned_lens(m, PROMPTS, learning_rate="a"), ["learning_rate 'a'"]),
     "depth of an answer": (of_answers(Answer(0, 2, (5,)), depths=[77]), ["depths [77]", "0..10"]),

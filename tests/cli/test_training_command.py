@@ -10,7 +10,7 @@ import pytest
 from shell import assert_refused, run
 
 import mcr_lens as mcr
-from mcr_lens.models.checkpoints import Checkpoint
+from mcr_lens.models.training_run import Checkpoint
 
 OPTIONS = ("--field", "question", "--n", 3, "--max-tokens", 24)
 

@@ -13,7 +13,7 @@ import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.experiments import appearance, profile_training
 from mcr_lens.models.backend import as_module
-from mcr_lens.models.checkpoints import Checkpoint
+from mcr_lens.models.training_run import Checkpoint
 
 STEPS = [0, 1, 10, 100, 1000]
 

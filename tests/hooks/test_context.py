@@ -60,9 +60,3 @@ def test_the_context_comes_back_after_an_exception() -> None:
     except RuntimeError:
         pass
     assert current_context().offset == 0
-
-
-def test_whose_rows_they_are() -> None:
-    which = torch.tensor([2, 0])
-    assert BatchContext(prompts=(7, 8, 9)).owners(which) == (9, 7)
-    assert BatchContext().owners(which) is None

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mcr_lens as mcr
 from mcr_lens.models.backend import has_hooked_transformer
-from mcr_lens.models.offload import offload
+from mcr_lens.models.offloading import offload
 
 PROMPTS = mcr.Prompts.from_tokens([[1, *range(3, 20)], [1, *range(20, 27)], [1, *range(30, 43)]])
 

@@ -1,6 +1,5 @@
 from .ablate import ablate_attention_write, ablate_mlp_write, clamp_norm, zero_dimensions
 from .attention_knockout import block_attention_to
-from .base import index_tuple
 from .check import check_hooks, described, keep_shapes, warn_of_chunks
 from .own_edit import intervention
 from .patch import mean_ablate, patch_activation, resample_ablate
@@ -12,7 +11,6 @@ __all__ = [
     "check_hooks",
     "clamp_norm",
     "described",
-    "index_tuple",
     "intervention",
     "keep_shapes",
     "mean_ablate",

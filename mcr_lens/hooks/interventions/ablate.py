@@ -6,6 +6,7 @@ bit-identical, 1 takes all. A position is one of the sequence, in every chunk an
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,10 +21,10 @@ from mcr_lens.hooks.interventions.base import (
     Rows,
     check_dose,
     edit_rows,
-    index_tuple,
 )
 from mcr_lens.hooks.interventions.positions import Positions, position_tuple, recorded
 from mcr_lens.models.backend import Hook, Model
+from mcr_lens.validate import check_indices
 
 __all__ = ["ablate_attention_write", "ablate_mlp_write", "clamp_norm", "zero_dimensions"]
 
@@ -55,7 +56,7 @@ def ablate_mlp_write(
         >>> [name for name, _ in off]
         ['blocks.1.hook_mlp_out']
     """
-    return _ablate_write("ablate_mlp_write", "hook_mlp_out", layers, positions, dose, model)
+    return _ablate_write("mlp", layers, positions, dose, model)
 
 
 def ablate_attention_write(
@@ -65,7 +66,7 @@ def ablate_attention_write(
 
     Arguments and errors as in ``ablate_mlp_write``.
     """
-    return _ablate_write("ablate_attention_write", "hook_attn_out", layers, positions, dose, model)
+    return _ablate_write("attention", layers, positions, dose, model)
 
 
 def clamp_norm(
@@ -115,16 +116,16 @@ def zero_dimensions(
     Arguments and errors as in ``ablate_mlp_write``; dimensions are those of the residual stream.
     """
     call = "zero_dimensions"
-    zeroed = index_tuple(dimensions, "dimension", call)
-
+    zeroed = check_indices(f"{call}: dimensions", dimensions)
     edit = partial(_zero, dimensions=zeroed, dose=dose)
     settings = {"dimensions": list(zeroed)}
     return _at_layers(call, layers, "hook_resid_post", lambda _: edit, positions, dose, settings, model)
 
 
 def _ablate_write(
-    call: str, point: str, layers: Indices, positions: Positions, dose: float, model: Model | None
+    kind: Literal["mlp", "attention"], layers: Indices, positions: Positions, dose: float, model: Model | None
 ) -> list[Hook]:
+    call, point = f"ablate_{kind}_write", "hook_mlp_out" if kind == "mlp" else "hook_attn_out"
     edit = partial(_scale, dose=dose)
     return _at_layers(call, layers, point, lambda _: edit, positions, dose, {}, model, "residual_sum")
 
@@ -143,7 +144,7 @@ def _at_layers(
     """One edit per layer, with what all of these interventions have in common."""
     check_dose(dose, call)
     places = position_tuple(positions, call)
-    blocks = index_tuple(layers, "layer", call)
+    blocks = check_indices(f"{call}: layers", layers)
     settings = {"layers": list(blocks), "positions": recorded(places), **settings, "dose": dose}
     edits = {f"blocks.{layer}.{point}": edit_of(layer) for layer in blocks}
     return edit_rows(Intervention(call, settings, places, need=need), edits, model)

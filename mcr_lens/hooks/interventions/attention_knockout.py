@@ -8,14 +8,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.interventions.base import (
-    Edit,
-    Indices,
-    Intervention,
-    build,
-    check_dose,
-    index_tuple,
-)
+from mcr_lens.hooks.interventions.base import Edit, Indices, Intervention, build, check_dose
 from mcr_lens.hooks.interventions.positions import (
     Positions,
     PositionTuple,
@@ -24,6 +17,7 @@ from mcr_lens.hooks.interventions.positions import (
     recorded,
 )
 from mcr_lens.models.backend import Hook, Model
+from mcr_lens.validate import check_indices
 
 __all__ = ["block_attention_to"]
 
@@ -58,8 +52,8 @@ def block_attention_to(
     call = "block_attention_to"
     check_dose(dose, call)
     places = position_tuple(positions, call)
-    blocks = index_tuple(layers, "layer", call)
-    blind = () if heads is None else index_tuple(heads, "head", call)
+    blocks = check_indices(f"{call}: layers", layers)
+    blind = () if heads is None else check_indices(f"{call}: heads", heads)
     edit: Edit = partial(_block, positions=places, heads=blind, renormalise=renormalise, dose=dose)
     edits = {f"blocks.{layer}.attn.hook_pattern": edit for layer in blocks}
     settings = {

@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float, Int
@@ -21,8 +20,8 @@ from mcr_lens.hooks.interventions.positions import PositionTuple, locate
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.models.info import ModelFacts, model_facts
-from mcr_lens.models.passes import current_pass, failed_checks, follow
-from mcr_lens.validate import is_number, is_whole
+from mcr_lens.models.passes import current_pass, failed_checks, follow, is_second_call
+from mcr_lens.validate import is_number
 
 __all__ = [
     "Edit",
@@ -33,7 +32,6 @@ __all__ = [
     "check_dose",
     "check_names",
     "edit_rows",
-    "index_tuple",
 ]
 
 Edit = Callable[[Tensor, BatchContext], Tensor | None]
@@ -145,9 +143,7 @@ def build(intervention: Intervention, edits: Mapping[str, Edit], model: Model | 
 
 def _hook(intervention: Intervention, name: str, edit: Edit) -> Callable[..., Tensor | None]:
     def hook_function(activation: Tensor, hook: Any) -> Tensor | None:
-        # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
-        stands_for = getattr(hook, "_target", None)
-        if stands_for is not None and hook.name == stands_for.name:
+        if is_second_call(hook):
             return None
         context = context_at(hook)
         if context is None:
@@ -187,24 +183,6 @@ def _unknown_place(call: str, name: str) -> str:
 def rows_of(name: str, activation: Tensor) -> int:
     """Rows of the sequence that a hook point's activation has."""
     return activation.shape[2 if is_pattern(name) else 1]
-
-
-def index_tuple(values: Indices, word: str, call: str) -> tuple[int, ...]:
-    """Layers, heads or dimensions as a tuple without repetition.
-
-    Raises:
-        InputError: for none, anything but whole numbers from 0, or the same one twice.
-    """
-    if isinstance(values, str) or not isinstance(values, Integral | Iterable):
-        raise InputError(f"{call}: {word}s {values!r}: use a whole number, or several")
-    listed = (values,) if is_whole(values) else tuple(values)  # type: ignore[arg-type]
-    if not listed:
-        raise InputError(f"{call}: no {word} given: name at least one")
-    if not all(is_whole(x, 0) for x in listed):
-        raise InputError(f"{call}: {word}s {list(listed)}: use whole numbers, counted from 0")
-    if len(set(listed)) < len(listed):
-        raise InputError(f"{call}: {word}s {list(listed)}: each once, a second time would edit the edit")
-    return tuple(int(x) for x in listed)  # type: ignore[arg-type]
 
 
 def check_dose(dose: float, call: str) -> None:

@@ -1,15 +1,16 @@
 """A user's own edit, made as safe as ours: each position once, in chunks, ragged batches and generation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows, index_tuple
+from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows
 from mcr_lens.hooks.interventions.positions import Positions, position_tuple, recorded
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
+from mcr_lens.validate import check_indices
 
 __all__ = ["intervention"]
 
@@ -49,28 +50,23 @@ def intervention(
     call = "intervention"
     if not callable(function):
         raise InputError(f"{call}: function {function!r}: give a function of the rows at the positions")
-    names = _hook_names(at, layers)
+    if not isinstance(at, str) or (layers is not None and at.startswith("blocks.")):
+        raise InputError(
+            f"{call}: at {at!r}: use a hook point, or with layers= what follows 'blocks.N.', such as "
+            "'hook_resid_pre'"
+        )
+    blocks = None if layers is None else check_indices(f"{call}: layers", layers)
+    names = [at] if blocks is None else [f"blocks.{layer}.{at}" for layer in blocks]
     place = None if positions is None else position_tuple(positions, call)
     settings = {
         "at": at,
-        **({} if layers is None else {"layers": list(index_tuple(layers, "layer", call))}),
+        **({} if blocks is None else {"layers": list(blocks)}),
         "function": getattr(function, "__name__", type(function).__name__),
         "positions": recorded(place),
     }
     edits = {name: partial(_apply, name=name, function=function) for name in names}
     need = "pattern_edits" if any(map(is_pattern, names)) else None
     return edit_rows(Intervention(call, settings, place, need=need), edits, model)
-
-
-def _hook_names(at: str, layers: int | Iterable[int] | None) -> tuple[str, ...]:
-    if not isinstance(at, str) or (layers is not None and at.startswith("blocks.")):
-        raise InputError(
-            f"intervention: at {at!r}: use a hook point, or with layers= what follows 'blocks.N.', such as "
-            "'hook_resid_pre'"
-        )
-    if layers is None:
-        return (at,)
-    return tuple(f"blocks.{layer}.{at}" for layer in index_tuple(layers, "layer", "intervention"))
 
 
 def _apply(values: Tensor, rows: Rows, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:

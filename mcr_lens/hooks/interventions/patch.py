@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows, index_tuple
+from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows
 from mcr_lens.hooks.interventions.patch_source import PatchSource
 from mcr_lens.hooks.interventions.positions import Positions, PositionTuple, position_tuple, recorded
 from mcr_lens.hooks.record import Activations
 from mcr_lens.models.backend import Hook, Model
-from mcr_lens.validate import is_whole
+from mcr_lens.validate import check_count, check_indices
 
 __all__ = ["mean_ablate", "patch_activation", "resample_ablate"]
 
@@ -102,8 +102,7 @@ def resample_ablate(
     The draw is a function of the seed and the prompt's number, whatever the batch; it is made among the
     reference prompts that are long enough. Other arguments and errors as in ``mean_ablate``.
     """
-    if not is_whole(seed, 0):
-        raise InputError(f"resample_ablate: seed {seed!r}: use a whole number, 0 or more")
+    check_count("resample_ablate: seed", seed, 0)
     source = replace(PatchSource.of(reference, hook_name, "resample_ablate"), seed=seed)
     return _replace("resample_ablate", hook_name, source, positions, heads, model, {"seed": seed})
 
@@ -118,7 +117,7 @@ def _replace(
     settings: Mapping[str, Any],
 ) -> list[Hook]:
     places = None if positions is None else position_tuple(positions, call)
-    patched = () if heads is None else index_tuple(heads, "head", call)
+    patched = () if heads is None else check_indices(f"{call}: heads", heads)
     _check_heads(source, hook_name, patched, call)
     settings = {
         "hook_name": hook_name,
@@ -149,7 +148,7 @@ def _put(
         first = int((~there).nonzero()[0])
         raise InputError(
             f"{call}: position {int(rows.positions[first])} is beyond the source, whose prompt "
-            f"{int(donors[first])} has {source.n_tokens(int(donors[first]))} tokens there: give positions=, "
+            f"{int(donors[first])} has {int(source.lengths[donors[first]])} tokens there: give positions=, "
             "or a source as long as the prompts; where the sequence grows, run inside "
             "`with mcr.generating(model):`"
         )

@@ -17,19 +17,21 @@ from mcr_lens.hooks.record import Activations, is_pattern
 
 __all__ = ["PatchSource"]
 
+_EVERY_POSITION = 2**31
+
 
 @dataclass(frozen=True)
 class PatchSource:
     """Activations ``(prompt, pos, ...)`` of one hook point, or ``(prompt, head, query, key)`` of a pattern.
 
     Attributes:
-        lengths: positions that each of its prompts has; ``None``: one row that serves every position.
+        lengths: positions that each of its prompts has.
         of_pattern: whether it holds patterns.
         seed: draw a prompt of it at random for each prompt that is measured; ``None``: take the same one.
     """
 
     tensor: Tensor
-    lengths: Int[Tensor, "prompt"] | None
+    lengths: Int[Tensor, "prompt"]
     of_pattern: bool
     seed: int | None = None
 
@@ -62,15 +64,10 @@ class PatchSource:
 
     def mean_prompt(self) -> PatchSource:
         """One prompt: at every position the mean over the prompts that have it."""
-        assert self.lengths is not None
         longest = self.tensor.shape[2 if self.of_pattern else 1]
-        real = torch.arange(longest, device=self.tensor.device)[None] < self.lengths[:, None].to(
-            self.tensor.device
-        )
-        if self.of_pattern:
-            weight = real[:, None, :, None].double()
-        else:
-            weight = real.reshape(*real.shape, *[1] * (self.tensor.ndim - 2)).double()
+        real = (torch.arange(longest)[None] < self.lengths[:, None].cpu()).to(self.tensor.device)
+        shape = (-1, 1, longest, 1) if self.of_pattern else (-1, longest, *[1] * (self.tensor.ndim - 2))
+        weight = real.reshape(shape).double()
         mean = (self.tensor.double() * weight).sum(0) / weight.sum(0)
         return PatchSource(mean[None].to(self.tensor.dtype), torch.tensor([longest]), self.of_pattern)
 
@@ -78,10 +75,11 @@ class PatchSource:
         """One row for every position: the mean over all real tokens."""
         if self.of_pattern:
             raise InputError("attention patterns have no mean over tokens: use over='prompts'")
-        assert self.lengths is not None
         pairs = zip(self.tensor, self.lengths.tolist(), strict=True)
         rows = torch.cat([prompt[:length].double() for prompt, length in pairs])
-        return PatchSource(rows.mean(0)[None, None].to(self.tensor.dtype), None, False)
+        # One row of memory that stands at every position.
+        row = rows.mean(0)[None, None].to(self.tensor.dtype).expand(1, _EVERY_POSITION, *rows.shape[1:])
+        return PatchSource(row, torch.tensor([_EVERY_POSITION]), False)
 
     def prompts(self, context: BatchContext, needed: Int[Tensor, "batch"], call: str) -> Int[Tensor, "batch"]:
         """Which prompt of the source stands in for each prompt of the batch.
@@ -106,18 +104,11 @@ class PatchSource:
 
     def has(self, prompts: Int[Tensor, "row"], positions: Int[Tensor, "row"]) -> Tensor:
         """Whether the source has these positions."""
-        if self.lengths is None:
-            return torch.ones(len(prompts), dtype=torch.bool)
         return positions < self.lengths[prompts]
-
-    def n_tokens(self, prompt: int) -> int:
-        """Positions that a prompt of the source has."""
-        assert self.lengths is not None
-        return int(self.lengths[prompt])
 
     def values(self, prompts: Int[Tensor, "row"], positions: Int[Tensor, "row"]) -> Float[Tensor, "row ..."]:
         """Activations at these places."""
-        return self.tensor[prompts, torch.zeros_like(positions) if self.lengths is None else positions]
+        return self.tensor[prompts, positions]
 
     def pattern_rows(
         self,
@@ -127,7 +118,6 @@ class PatchSource:
         own: Float[Tensor, "row head key"],
     ) -> Float[Tensor, "row head key"]:
         """Rows of patterns or scores from ``first_key`` on; ``own`` where the source has no key."""
-        assert self.lengths is not None
         keys = own.shape[-1]
         rows = self.tensor[prompts, :, queries][..., first_key : first_key + keys].to(own)
         rows = torch.nn.functional.pad(rows, (0, keys - rows.shape[-1]))
@@ -137,7 +127,7 @@ class PatchSource:
         return torch.where(there[:, None].to(own.device), rows, own)
 
     def _draw(self, row: int, needed: int, call: str) -> int:
-        assert self.lengths is not None and self.seed is not None
+        assert self.seed is not None
         order = np.random.default_rng((self.seed, row)).permutation(len(self.lengths))
         for prompt in order.tolist():
             if self.lengths[prompt] >= needed:

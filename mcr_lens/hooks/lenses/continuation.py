@@ -8,12 +8,12 @@ import xarray as xr
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.lenses.translators import Translators, translate
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.hooks.observers.base import block_context, depth_hooks
 from mcr_lens.metrics.prediction import all_finite, log_distribution
-from mcr_lens.models import Hook, Model, ModelFacts, model_facts
+from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.unembed import read_out, rows_at_a_time
-from mcr_lens.validate import is_whole
+from mcr_lens.validate import check_indices, is_whole
 
 __all__ = ["Answer", "AnswerLens"]
 
@@ -66,14 +66,10 @@ class AnswerLens:
         depths: Sequence[int],
         translators: Translators | None = None,
     ) -> None:
-        self._model = model
-        facts = model_facts(model)
-        self._depths = list(depths)
-        _check(answers, n_prompts, self._depths, facts)
-        device = model.cfg.device
-        self._affine = (
-            () if translators is None else (translators.weights.to(device), translators.biases.to(device))
-        )
+        self._model, facts = model, model_facts(model)
+        self._depths = check_indices("depths", depths, facts.n_layers + 1)
+        _check(answers, n_prompts, facts.d_vocab)
+        self._translators = None if translators is None else translators.to(model.cfg.device)
         self._of = torch.tensor([i for i, answer in enumerate(answers) for _ in answer.tokens])
         at = [answer.position + k for answer in answers for k in range(len(answer.tokens))]
         self._rows = torch.tensor(at)
@@ -114,7 +110,7 @@ class AnswerLens:
             coords={
                 "answer": range(self._n_answers),
                 "prompt_of_answer": ("answer", self._prompts),
-                "depth": self._depths,
+                "depth": list(self._depths),
             },
         )
 
@@ -144,15 +140,12 @@ class AnswerLens:
             self._greedy[depth, tokens[inside]] = greedy.cpu()
 
     def _logits(self, states: Tensor, depth: int) -> Tensor:
-        if self._affine and depth < self._model.cfg.n_layers:
-            states = translate(states, *(part[depth].to(states.device) for part in self._affine))
+        if self._translators is not None and depth < self._translators.n_layers:
+            states = self._translators.translate(states, depth)
         return read_out(self._model, states[None])[0]
 
 
-def _check(answers: Sequence[Answer], n_prompts: int, depths: Sequence[int], facts: ModelFacts) -> None:
-    last = facts.n_layers
-    if not depths or not all(is_whole(depth, 0, last + 1) for depth in depths):
-        raise InputError(f"depths {list(depths)}: use whole numbers of 0..{last}")
+def _check(answers: Sequence[Answer], n_prompts: int, d_vocab: int) -> None:
     if not answers:
         raise InputError("no answers: give at least one")
     for number, answer in enumerate(answers):
@@ -161,8 +154,8 @@ def _check(answers: Sequence[Answer], n_prompts: int, depths: Sequence[int], fac
                 f"answer {number}: position {answer.position} of prompt {answer.prompt}: use prompts "
                 f"0..{n_prompts - 1} and positions from 0"
             )
-        if not len(answer.tokens) or not all(is_whole(token, 0, facts.d_vocab) for token in answer.tokens):
+        if not len(answer.tokens) or not all(is_whole(token, 0, d_vocab) for token in answer.tokens):
             raise InputError(
                 f"answer {number}: tokens {list(answer.tokens)[:8]}: use one or more of the vocabulary, "
-                f"0..{facts.d_vocab - 1}"
+                f"0..{d_vocab - 1}"
             )

@@ -27,7 +27,8 @@ from mcr_lens.metrics.prediction import (
     target_rank,
 )
 from mcr_lens.metrics.rows import real_rows
-from mcr_lens.models import Hook, Model, model_facts, require
+from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models.passes import is_second_call
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.validate import check_count
 
@@ -89,8 +90,8 @@ class LogitLens:
         per_token: bool = False,
         token_block: int | None = None,
     ) -> None:
-        require(model, "final_readout", type(self).__name__)
         facts = model_facts(model)
+        facts.require("final_readout", type(self).__name__)
         check_count("top_k", top_k, 0, facts.d_vocab)
         if token_block is not None:
             check_count("token_block", token_block)
@@ -119,9 +120,7 @@ class LogitLens:
         return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
 
     def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        # In compatibility mode the bridge may call a hook twice, under the point's own name and another.
-        stands_for = getattr(hook, "_target", None)
-        if stands_for is not None and hook.name == stands_for.name:
+        if is_second_call(hook):
             return
         context = block_context(hook)
         batch, rows, _ = residual.shape

@@ -82,6 +82,16 @@ class Translators:
         """Width of the residual stream."""
         return self.weights.shape[1]
 
+    def to(self, device: str | torch.device) -> Translators:
+        """The same on another device."""
+        return Translators(self.weights.to(device), self.biases.to(device), self.record)
+
+    def translate(
+        self, state: Float[Tensor, "*batch d_model"], depth: int
+    ) -> Float[Tensor, "*batch d_model"]:
+        """A state of a depth but the last, as the last depth would have it."""
+        return translate(state, self.weights[depth].to(state.device), self.biases[depth].to(state.device))
+
     def save(self, folder: str | Path) -> Path:
         """Write ``params.safetensors`` and ``config.json`` into a folder of their own.
 

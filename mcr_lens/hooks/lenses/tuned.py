@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.lenses.logit import LogitLens
-from mcr_lens.hooks.lenses.translators import Translators, translate
+from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Model, model_facts
 
 __all__ = ["TunedLens"]
@@ -51,8 +51,7 @@ class TunedLens(LogitLens):
                 f"{made_for}; {facts.name} has {facts.n_layers} and {facts.d_model}"
             )
         self.translators = translators
-        self._weights = translators.weights.to(model.cfg.device)
-        self._biases = translators.biases.to(model.cfg.device)
+        self._on_device = translators.to(model.cfg.device)
 
     @classmethod
     def from_folder(cls, model: Model, folder: str | Path, **options: Any) -> TunedLens:
@@ -60,5 +59,4 @@ class TunedLens(LogitLens):
         return cls(model, Translators.load(folder), **options)
 
     def _translated(self, state: Tensor, depth: int) -> Tensor:
-        weight, bias = self._weights[depth].to(state.device), self._biases[depth].to(state.device)
-        return translate(state, weight, bias)
+        return self._on_device.translate(state, depth)

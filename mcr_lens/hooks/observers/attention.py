@@ -13,7 +13,7 @@ from mcr_lens.hooks.observers.base import BlockObserver, PromptTable
 from mcr_lens.hooks.observers.nonfinite import visible_nan
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.value_state import ValueState
-from mcr_lens.models import Hook, Model, ModelFacts, model_facts, require
+from mcr_lens.models import Hook, Model, ModelFacts, model_facts
 
 __all__ = ["AttentionObserver", "PatternReader"]
 
@@ -24,8 +24,8 @@ class PatternReader(BlockObserver[AttentionState]):
     _rows_axis = 2
 
     def __init__(self, model: Model, sink_position: int, table: PromptTable) -> None:
-        require(model, "pattern_rows", "reading attention patterns")
         self._facts = model_facts(model)
+        self._facts.require("pattern_rows", "reading attention patterns")
         self._sink_position = sink_position
         # Outside the engine nobody else makes the NaN visible that a model hides in its patterns.
         self._nan_hooks = visible_nan(model)

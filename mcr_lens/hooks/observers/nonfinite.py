@@ -1,6 +1,6 @@
 """Inf and NaN: where each prompt's states stop to be finite, seen by one observer in every pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,8 +104,11 @@ def visible_nan(model: Model, interventions: Sequence[Hook] = ()) -> list[Hook]:
         row = _AttentionRows()
         # Hooks that the user has left on the model run before ours.
         knocked_out = facts.learned_sink or bool(model.hook_dict[name].fwd_hooks)
-        before += [(name, row.look(not knocked_out)), (f"blocks.{layer}.attn.hook_pattern", row.show)]
-        behind.append((name, row.look(False)))
+        before += [
+            (name, partial(row.look, all_masked=not knocked_out)),
+            (f"blocks.{layer}.attn.hook_pattern", row.show),
+        ]
+        behind.append((name, row.look))
     edits_scores = any(not isinstance(name, str) or "attn_scores" in name for name, _ in interventions)
     return [*before, *interventions, *(behind if edits_scores else [])]
 
@@ -116,11 +119,8 @@ class _AttentionRows:
     def __init__(self) -> None:
         self._lost: Bool[Tensor, "batch head query"] | None = None
 
-    def look(self, all_masked: bool) -> Callable[[Tensor, Any], None]:
+    def look(self, scores: Tensor, hook: Any, all_masked: bool = False) -> None:
         """A hook that finds them among the scores; with ``all_masked`` rows of -Inf alone, too."""
-        return partial(self._look, all_masked=all_masked)
-
-    def _look(self, scores: Tensor, hook: Any, all_masked: bool) -> None:
         largest = scores.detach().amax(-1)
         lost = largest.isnan() | (largest == torch.inf)
         if all_masked:

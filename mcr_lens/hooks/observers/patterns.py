@@ -7,14 +7,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, current_context
 from mcr_lens.hooks.observers.attention import PatternReader
 from mcr_lens.hooks.observers.base import PromptTable
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.roles import head_roles
 from mcr_lens.models import Model, model_facts
-from mcr_lens.validate import check_count, is_whole
+from mcr_lens.validate import check_count, check_indices
 
 __all__ = ["PatternObserver"]
 
@@ -57,18 +56,13 @@ class PatternObserver(PatternReader):
         max_tokens: int = 64,
         patterns: bool = True,
     ) -> None:
-        facts = model_facts(model)
-        for layer in layers:
-            if not is_whole(layer, 0, facts.n_layers):
-                raise InputError(f"layer {layer!r}: {facts.name} has 0..{facts.n_layers - 1}")
+        blocks = check_indices("layers", layers, model_facts(model).n_layers)
         check_count("max_tokens", max_tokens)
-        if not layers:
-            raise InputError("no layer to look at: name at least one")
         self._max_tokens = max_tokens
         self._patterns: dict[int, Tensor] | None = {} if patterns else None
         # A table has room for the layers that are looked at alone: patterns are large.
         others = {"column_mean": ("head", "key"), "pattern": ("head", "query", "key")}
-        table = PromptTable("layer", list(dict.fromkeys(map(int, layers))), ("head",), others)
+        table = PromptTable("layer", blocks, ("head",), others)
         super().__init__(model, sink_position, table)
 
     def result(self) -> xr.Dataset:

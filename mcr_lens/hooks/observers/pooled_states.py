@@ -12,7 +12,7 @@ from mcr_lens.hooks.context import BatchContext
 from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hooks
 from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.validate import is_whole
+from mcr_lens.validate import check_indices
 
 __all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 
@@ -130,10 +130,6 @@ def chosen_depths(depths: Sequence[int] | None, n_layers: int) -> tuple[int, ...
     """
     if depths is None:
         return tuple(range(n_layers + 1))
-    places = range(n_layers + 1)
-    listed = list(depths) if isinstance(depths, Iterable) else []
-    if not listed or not all(is_whole(depth, -len(places), len(places)) for depth in listed):
-        raise InputError(
-            f"depths {depths}: use several whole numbers from 0 to {n_layers}, or from -1 down for the last"
-        )
-    return tuple(sorted({places[int(depth)] for depth in listed}))
+    distinct = list(dict.fromkeys(depths)) if isinstance(depths, Iterable) else depths
+    places = check_indices("depths", distinct, n_layers + 1, from_end=True)
+    return tuple(sorted({range(n_layers + 1)[depth] for depth in places}))

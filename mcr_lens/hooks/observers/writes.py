@@ -11,7 +11,7 @@ from mcr_lens.hooks.context import current_context
 from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hook_name
 from mcr_lens.hooks.observers.nonfinite import without
 from mcr_lens.metrics.residual import write_along
-from mcr_lens.models import Hook, Model, model_facts, require
+from mcr_lens.models import Hook, Model, model_facts
 
 __all__ = ["WriteObserver"]
 
@@ -25,8 +25,9 @@ class WriteObserver:
     """
 
     def __init__(self, model: Model, sink_position: int = 0) -> None:
-        require(model, "residual_sum", "reading the writes of attention and MLP")
-        self._n_layers = model_facts(model).n_layers
+        facts = model_facts(model)
+        facts.require("residual_sum", "reading the writes of attention and MLP")
+        self._n_layers = facts.n_layers
         self._sink_position = sink_position
         self.begin(model)
 

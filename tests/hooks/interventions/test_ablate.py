@@ -134,21 +134,21 @@ def test_chunks_batches_and_order_change_nothing(model: Any, chunk: int | None) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mcr.ablate_mlp_write([]), "no layer given"),
-        (lambda: mcr.ablate_mlp_write([-1]), "counted from 0"),
-        (lambda: mcr.ablate_mlp_write(1.0), "layers 1.0: use a whole number, or several"),  # type: ignore[arg-type]
+        (lambda: mcr.ablate_mlp_write([]), r"layers \[\]: use one or several"),
+        (lambda: mcr.ablate_mlp_write([-1]), "whole numbers from 0"),
+        (lambda: mcr.ablate_mlp_write(1.0), "layers 1.0: use one or several of whole numbers"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write(None), "layers None"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write(1, dose="1"), "dose '1': use 0"),  # type: ignore[arg-type]
         (lambda: mcr.block_attention_to(0, 1, dose="1"), "dose '1': use 0"),  # type: ignore[arg-type]
-        (lambda: mcr.ablate_mlp_write([True]), "counted from 0"),
+        (lambda: mcr.ablate_mlp_write([True]), "whole numbers from 0"),
         (lambda: mcr.ablate_mlp_write([1, 1]), "each once"),
         (lambda: mcr.ablate_mlp_write([1], positions=0.5), r"positions 0\.5: use a whole number"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write([1], positions="last"), "positions 'last'"),  # type: ignore[arg-type]
         (lambda: mcr.block_attention_to([], [1]), r"positions \[\]"),
         (lambda: mcr.zero_dimensions([1], [3], positions=None), "positions None"),  # type: ignore[arg-type]
         (lambda: mcr.ablate_mlp_write([1], positions=[[0], [0.5]]), r"positions \[\[0\], \[0\.5\]\]"),  # type: ignore[list-item]
-        (lambda: mcr.zero_dimensions([1], []), "no dimension given"),
-        (lambda: mcr.block_attention_to(0, [1], heads=[-1]), "counted from 0"),
+        (lambda: mcr.zero_dimensions([1], []), r"dimensions \[\]: use one or several"),
+        (lambda: mcr.block_attention_to(0, [1], heads=[-1]), "whole numbers from 0"),
         (lambda: mcr.clamp_norm([3], rest_norm=[1.0, 1.0]), "one for every depth"),
         (lambda: mcr.ablate_mlp_write([1], dose=25), r"dose 25: use 0 \(untouched\) to 1"),
         (lambda: mcr.ablate_mlp_write([1], dose=float("nan")), "dose nan"),

@@ -216,7 +216,7 @@ def test_a_hook_that_cannot_work_is_refused_by_name(load: Any) -> None:
         (lambda: mcr.intervention("blocks.1.hook_mlp_out", torch.relu, layers=[1]), r"follows 'blocks\.N\.'"),
         (lambda: mcr.intervention("hook_mlp_out", None, layers=[1]), "function None"),  # type: ignore[arg-type]
         (lambda: mcr.intervention("hook_mlp_out", torch.relu, "last"), "positions 'last'"),  # type: ignore[arg-type]
-        (lambda: mcr.intervention("hook_mlp_out", torch.relu, layers=[-1]), "counted from 0"),
+        (lambda: mcr.intervention("hook_mlp_out", torch.relu, layers=[-1]), "whole numbers from 0"),
     ],
 )
 def test_bad_input_is_refused_when_the_list_is_built(make: Any, message: str) -> None:

@@ -46,7 +46,7 @@ def offload(
 
     Example:
         >>> import mcr_lens as mcr
-        >>> from mcr_lens.models.offload import offload
+        >>> from mcr_lens.models.offloading import offload
         >>> model = offload(mcr.load_model("tiny", device="cpu"))
         >>> mcr.profile(model, mcr.Prompts.from_tokens([[0, 11, 12]]), progress=False).data.sizes["depth"]
         11

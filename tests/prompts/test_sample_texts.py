@@ -1,4 +1,6 @@
-"""The demo's word problems: ours, without end, the same for the same seed."""
+"""Word problems and code: without end, or of the standard library; the same for the same seed."""
+
+import ast
 
 import mcr_lens as mcr
 
@@ -22,3 +24,11 @@ def test_each_is_one_question_without_its_answer() -> None:
 
 def test_none_is_a_list_of_nothing() -> None:
     assert mcr.prompts.word_problems(0) == []
+
+
+def test_it_is_code_and_the_same_for_the_same_seed() -> None:
+    found = mcr.prompts.library_code(10, seed=3)
+    assert found == mcr.prompts.library_code(10, seed=3) != mcr.prompts.library_code(10, seed=4)
+    assert len(set(found)) == 10
+    for text in found:
+        assert len(ast.parse(text).body) == 1 and len(text) >= 400

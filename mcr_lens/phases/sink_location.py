@@ -66,7 +66,7 @@ def locate_sink(
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
         >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(8), model)
-        >>> found = locate_sink(mcr.profile(model, prompts, progress=False), min_heads=0.5)
+        >>> found = mcr.phases.locate_sink(mcr.profile(model, prompts, progress=False), min_heads=0.5)
         >>> found[["layer", "position", "heads", "prompts"]].round(2)
            layer  position  heads  prompts
         0      4         0   0.75      1.0

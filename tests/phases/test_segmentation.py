@@ -15,8 +15,8 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.phases import change_points
-from mcr_lens.phases.change_points import segment
 from mcr_lens.phases.curves import CURVES
+from mcr_lens.phases.segmentation import segment
 
 
 def cost(curves: np.ndarray, cuts: tuple[int, ...], penalty: float) -> float:

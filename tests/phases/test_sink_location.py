@@ -17,7 +17,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens.hooks import current_context
-from mcr_lens.sinks import locate_sink
+from mcr_lens.phases import locate_sink
 
 SINK_TOKEN = 1  # the token whose embedding the planted models mark
 SINK_LAYER = 2

@@ -1,0 +1,16 @@
+from .describe import caveats, findings
+from .io import atomic_write, check_place, load_dataset, save_dataset
+from .profile import Profile
+from .result import Result, load
+
+__all__ = [
+    "Profile",
+    "Result",
+    "atomic_write",
+    "caveats",
+    "check_place",
+    "findings",
+    "load",
+    "load_dataset",
+    "save_dataset",
+]
