@@ -258,29 +258,13 @@ def _start(ray: Any, address: str | None, cores: int, folder: str) -> None:
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE, "_temp_dir": folder}
         ray.init("local", num_cpus=cores, **own, **quiet)
         return
-    if address != "auto":
-        _check_address(address)
     try:
+        if address != "auto":  # Ray itself tries for minutes, and ends the process
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
         ray.init(address, **quiet)
-    except ConnectionError as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise InputError(
-            f"address {address!r}: no Ray cluster there ({one_line(error, 200)}); start one with "
-            "ray start --head, or leave the address out"
-        ) from error
-
-
-def _check_address(address: str) -> None:
-    """Raise ``InputError`` unless somebody answers: Ray itself tries for minutes, and ends the process."""
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not host or not port.isdecimal():
-        raise InputError(
-            f"address {address!r}: use HOST:PORT, as ray start --head prints it, or 'auto' on a machine "
-            "of the cluster"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(
-            f"address {address!r}: nothing answers there ({one_line(error)}); start a cluster with "
-            "ray start --head, or leave the address out"
+            f"address {address!r}: no Ray cluster answers there ({one_line(error, 200)}); use HOST:PORT, as "
+            "ray start --head prints it, 'auto' on a machine of the cluster, or leave the address out"
         ) from error
