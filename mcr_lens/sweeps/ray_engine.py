@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
-from mcr_lens.errors import InputError, one_line
+from mcr_lens.errors import InputError, one_line, require_extra
 from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.fields import STRICT, Count, refusing
@@ -80,8 +79,7 @@ class RayEngine:
         gpus = self.gpus_per_worker
         if gpus is not None and gpus > 1 and not gpus.is_integer():
             raise InputError(f"gpus_per_worker = {gpus}: use a whole number, or one from 0 to 1")
-        if importlib.util.find_spec("ray") is None:
-            raise InputError('the ray engine needs Ray: pip install ".[ray]"')
+        require_extra("ray", "several workers", "ray")
 
     def __call__(self, listed: Sequence[Cell], store: ResultFolder, progress: bool) -> None:
         """Compute the cells that are not in the folder; failures are recorded there, and the rest goes on."""

@@ -54,7 +54,10 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any], words: str)
 def test_without_ray_one_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
-    with pytest.raises(mcr.InputError, match=r'needs Ray: pip install "\.\[ray\]"'):
+    with pytest.raises(
+        mcr.InputError,
+        match=r'several workers need ray, which is not installed: pip install "mcr-lens\[ray\]"',
+    ):
         sweep(GRID, tmp_path / "out", "ray")
     assert not (tmp_path / "out").exists()
 
