@@ -85,11 +85,11 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def finished(folder: Path) -> dict[str, tuple[int, int]]:
+def finished(folder: Path, pattern: str = "[!.]*.nc") -> dict[str, tuple[int, int]]:
     """Inode and time of every result: others, had it been written again."""
     if not folder.is_dir():
         return {}
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("[!.]*.nc")}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob(pattern)}
 
 
 def assert_kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
@@ -122,7 +122,7 @@ def killed_at_random(
         seconds = time.monotonic() - began
         expected, n_results = content(whole), len(finished(whole))
         while died < kills:
-            before = finished(out)
+            before, shards = finished(out), finished(out, ".*.nc")
             (process,) = started.start(out)
             if died % 2:  # every second time after the first new result, whatever the machine does besides
                 _wait_for_more(out, len(before), seconds)
@@ -138,6 +138,9 @@ def killed_at_random(
             # Every result that is there is whole and right, before the sweep goes on.
             assert all(expected[name] == (out / name).read_bytes() for name in after)
             afterwards()
+            # Shards wait, too, until they are put together; none is computed again.
+            now = finished(out, ".*.nc")
+            assert_kept({name: shards[name] for name in shards.keys() & now.keys()}, now)
             if len(after) == n_results or died == kills:
                 started.start(out)
                 assert started.wait() == [0]

@@ -1,36 +1,23 @@
 """One arm of a sweep: the untouched model, or one intervention whose layers the baseline may choose."""
 
 import inspect
-from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
+from mcr_lens import hooks
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.experiments.ablation.arms import build_arms, writes_of
-from mcr_lens.hooks import (
-    ablate_attention_write,
-    ablate_mlp_write,
-    block_attention_to,
-    clamp_norm,
-    zero_dimensions,
-)
 from mcr_lens.models import Hook
 from mcr_lens.results import Profile
 from mcr_lens.sweeps.fields import STRICT, Several, Text, refusing
 
 __all__ = ["SweepArm"]
 
-_INTERVENTIONS: dict[str, Callable[..., list[Hook]]] = {
-    "ablate_mlp_write": ablate_mlp_write,
-    "ablate_attention_write": ablate_attention_write,
-    "clamp_norm": clamp_norm,
-    "zero_dimensions": zero_dimensions,
-    "block_attention_to": block_attention_to,
-}
+# The intervention says itself what cannot be; what a baseline will choose is stood in for.
 _STAND_IN: dict[str, Any] = {"layers": 0, "dimensions": 0, "rest_norm": None}
-_Numbers = Annotated[Sequence[int], Several] | int
+_Numbers = Several[int] | int
 
 
 @refusing
@@ -91,9 +78,8 @@ class SweepArm:
             return
         if self.dimensions == "massive" and self.positions is not None:
             raise InputError("zero_dimensions: dimensions = 'massive' are the sink token's: no positions")
-        # The intervention says itself what cannot be; what a baseline will choose is stood in for.
         stand_in = {name: _STAND_IN[name] for name, value in arguments.items() if isinstance(value, str)}
-        function = _INTERVENTIONS[self.intervention]
+        function = getattr(hooks, self.intervention)
         try:
             function(**{"positions": 0} | arguments | stand_in)
         except TypeError as error:
@@ -139,7 +125,7 @@ class SweepArm:
                 writes = dict.fromkeys(layers, "mlp")
                 arm = build_arms(None, baseline, writes, ["dimensions"])[0]  # type: ignore[arg-type]
                 return arm.hooks(1.0 if self.dose is None else self.dose)
-        return _INTERVENTIONS[self.intervention](**{"positions": sink_position} | arguments)
+        return getattr(hooks, self.intervention)(**{"positions": sink_position} | arguments)
 
 
 def _layers(layers: Any, baseline: Profile) -> list[int]:

@@ -14,6 +14,7 @@ from mcr_lens.engine import profile
 from mcr_lens.errors import InputError, warnings_about
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
+from mcr_lens.paths import plain_path
 from mcr_lens.prompts import Prompts
 from mcr_lens.results import Profile
 from mcr_lens.sweeps.arms import SweepArm
@@ -59,22 +60,15 @@ class Cell:
         """
         at = "" if self.revision is None else f"@{_safe(self.revision)}"
         labels = [_safe(self.model.label) + at, _safe(self.prompts.label), _safe(self.arm.label)]
-        return "--".join([*labels, _digest({**self.settings(), "files": self._files})])
-
-    @cached_property
-    def _files(self) -> dict[str, Any]:
-        return _files_now(self)
+        return "--".join([*labels, _digest({**self.settings(), "files": _files(self)})])
 
     def check_unchanged(self) -> None:
         """Raise ``InputError`` where files are others by now than those that the name speaks of."""
-        now = _files_now(self)
-        for kind, before in self._files.items():
-            if now.get(kind) != before:
-                source = self.model.source if kind == "model" else self.prompts.source
-                raise InputError(
-                    f"{source}: changed while the sweep was running, so that nobody knows what was measured; "
-                    "run it again when nothing writes there"
-                )
+        if replace(self).name != self.name:
+            raise InputError(
+                f"model {self.model.source} or prompts {self.prompts.source}: changed while the sweep was "
+                "running, so that nobody knows what was measured; run it again when nothing writes there"
+            )
 
     @cached_property
     def whole(self) -> "Cell":
@@ -188,11 +182,11 @@ def _digest(settings: object) -> str:
 
 
 def _place(source: str) -> str:
-    path = Path(source).expanduser()
-    return path.name if path.is_absolute() or path.exists() else source
+    path = plain_path(source)
+    return path.name if path.is_absolute() or os.path.exists(path) else source
 
 
-def _files_now(cell: Cell) -> dict[str, Any]:
+def _files(cell: Cell) -> dict[str, Any]:
     """What decides the result and stands outside the grid."""
     files: dict[str, Any] = {}
     if cell.prompts.source == "library-code":
@@ -201,8 +195,8 @@ def _files_now(cell: Cell) -> dict[str, Any]:
         files["prompts"] = _content(cell.prompts.file)
     elif cell.prompts.folder is not None:
         files["prompts"] = _listing(cell.prompts.folder, below=True)
-    folder = Path(cell.model.source).expanduser()
-    if cell.model.source != "tiny" and folder.is_dir():
+    folder = plain_path(cell.model.source)
+    if cell.model.source != "tiny" and os.path.isdir(folder):
         files["model"] = _listing(folder, below=False)
     return files
 

@@ -1,19 +1,20 @@
 """What the tables of a grid share: strict pydantic dataclasses that refuse in one line what cannot be."""
 
 import functools
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mcr_lens.errors import InputError, one_line
+from mcr_lens.errors import InputError
+from mcr_lens.paths import plain_path
 
 __all__ = ["STRICT", "Count", "Several", "Text", "refusing", "table_of"]
 
 _Table = TypeVar("_Table", bound=type)
+_Value = TypeVar("_Value")
 
 # A grid is typed by hand: a text is no number, and a key that is not known is a slip.
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -26,51 +27,42 @@ _WORDS = {
     "is_instance_of": "a list of one or more",
     "sequence_str": "a list of one or more",
     "string_type": "a text",
+    "too_short": "a list of one or more",
 }
 
 
-def _as_tuple(value: object) -> object:
-    if isinstance(value, list | range | tuple):
-        if not value:
-            raise ValueError("a list of one or more")
-        return tuple(value)
-    return value
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
-
-
 def _check_text(text: str) -> str:
-    """A text that may be a path: systems refuse to be asked about some of them."""
-    try:
-        if not text.strip():
-            raise ValueError("it is empty")
-        Path(text).expanduser().exists()
-        if b"\0" in os.fsencode(text):
-            raise ValueError("it holds a NUL")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"a name or a path ({one_line(error, 80)})") from error
+    if not text.strip():
+        raise ValueError("a name or a path (it is empty)")
+    plain_path(text)
     return text
 
 
-Several = BeforeValidator(_as_tuple)
+# A list is kept as a tuple, which nobody changes.
+Several = Annotated[
+    Sequence[_Value],
+    Field(min_length=1),
+    BeforeValidator(lambda value: tuple(value) if value and isinstance(value, list | range) else value),
+]
 Count = Annotated[int, Field(ge=1)]
-Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_text)]
+Text = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value),
+    AfterValidator(_check_text),
+]
 
 
 def refusing(kind: _Table) -> _Table:
     """Make a pydantic dataclass raise ``InputError``, one line that names the field and what it takes."""
     build = kind.__init__
-    names = [field.name for field in fields(kind)]
 
     @functools.wraps(build)
     def init(self: Any, /, *values: Any, **named: Any) -> None:
-        given = dict(zip(names, values, strict=False)) | named
         try:
-            build(self, *values[len(names) :], **given)
+            build(self, *values, **named)
         except ValidationError as error:
-            raise InputError(_one_line(error, given, names)) from error
+            names = [field.name for field in fields(kind)]
+            raise InputError(_one_line(error.errors(include_url=False), names)) from error
 
     kind.__init__ = init  # type: ignore[misc]
     return kind
@@ -81,24 +73,24 @@ def table_of(kind: Callable[..., Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: kind(**value) if isinstance(value, dict) else value)
 
 
-def _one_line(error: ValidationError, given: dict[str, Any], names: list[str]) -> str:
+def _one_line(errors: list[Any], names: list[str]) -> str:
     """The first field that is wrong, what it holds, and all that it may be."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
+    # An unknown key is often the missing one, misspelt.
+    first = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
     if not first["loc"]:  # of the whole table
         return _allowed(first)
     field, *inside = first["loc"]
+    where = names[field] if isinstance(field, int) else field
     if first["type"] == "missing":
-        return f"{field} is missing"
-    if field not in names:
-        return f"unknown key {field!r}; use some of {', '.join(names)}"
-    value, where = given[field], str(field)
+        return f"{where} is missing"
+    if where not in names:
+        return f"unknown key {where!r}; use some of {', '.join(names)}"
     if inside and isinstance(inside[0], int):
-        value, where = value[inside[0]], f"{field}[{inside[0]}]"
+        where = f"{where}[{inside[0]}]"
     if isinstance(first.get("ctx", {}).get("error"), InputError):
         return f"{where}: {_allowed(first)}"
     allowed = dict.fromkeys(_allowed(each) for each in errors if each["loc"][:1] == (field,))
-    return f"{where} = {repr(value)[:200]}: use {' or '.join(allowed)}"
+    return f"{where} = {repr(first['input'])[:200]}: use {' or '.join(allowed)}"
 
 
 def _allowed(error: Any) -> str:

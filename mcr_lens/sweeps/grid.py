@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, field, replace
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model, load_model
+from mcr_lens.paths import plain_path
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.fields import STRICT, Count, Several, Text, refusing, table_of
@@ -40,7 +42,7 @@ class SweepModel:
     """
 
     source: Text
-    revisions: Annotated[Sequence[str], Several] | None = None
+    revisions: Several[str] | None = None
     backend: Literal["auto", "hooked_transformer", "bridge"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     device: str | None = None
@@ -101,9 +103,9 @@ class SweepPrompts:
     name: Text | None = None
 
     def __post_init__(self) -> None:
-        foreign = [name for name in ("field", "config", "split") if getattr(self, name) is not None]
-        if self.source in BUNDLED and foreign:
-            raise InputError(f"{self.label}: {', '.join(foreign)} is for files and data sets only")
+        of_files = [name for name in ("field", "config", "split") if getattr(self, name) is not None]
+        if self.source in BUNDLED and of_files:
+            raise InputError(f"{self.label}: {', '.join(of_files)} is for files and data sets only")
 
     @property
     def label(self) -> str:
@@ -115,16 +117,16 @@ class SweepPrompts:
         """The local file that the prompts are read from, if they are from one."""
         if self.source in BUNDLED or self.source.startswith("hf:"):
             return None
-        path = Path(self.source).expanduser()
-        if path.exists() and not path.is_file():
+        path = plain_path(self.source)
+        if os.path.exists(path) and not path.is_file():
             raise InputError(f"prompts {self.label}: {path} is not a file; give one, or 'hf:FOLDER'")
         return path
 
     @property
     def folder(self) -> Path | None:
         """The local folder of the data set that the prompts are read from, if they are from one."""
-        path = Path(self.source.removeprefix("hf:")).expanduser()
-        return path if self.source.startswith("hf:") and path.is_dir() else None
+        path = plain_path(self.source.removeprefix("hf:"))
+        return path if self.source.startswith("hf:") and os.path.isdir(path) else None
 
     def load(self, model: Model) -> Prompts:
         """The prompts in the model's tokens; errors as ``load_prompts``."""
@@ -176,9 +178,9 @@ class Grid:
         4
     """
 
-    models: Annotated[Sequence[Annotated[SweepModel, table_of(SweepModel)]], Several]
-    prompts: Annotated[Sequence[Annotated[SweepPrompts, table_of(SweepPrompts)]], Several]
-    arms: Annotated[Sequence[Annotated[SweepArm, table_of(SweepArm)]], Several] = (SweepArm(),)
+    models: Several[Annotated[SweepModel, table_of(SweepModel)]]
+    prompts: Several[Annotated[SweepPrompts, table_of(SweepPrompts)]]
+    arms: Several[Annotated[SweepArm, table_of(SweepArm)]] = (SweepArm(),)
     sink_position: Annotated[int, Field(ge=0)] = 0
     estimator: Annotated[Estimator, table_of(_estimator)] = Estimator()
 
@@ -192,10 +194,10 @@ class Grid:
     def with_models(self, names: Sequence[str]) -> Grid:
         """The same grid with other models, with their default settings; ``"name@revision"`` is allowed."""
         revisions: dict[str, list[str]] = {}
-        for given in names:
-            name, at, revision = given.rpartition("@")
-            if not at or Path(given).expanduser().exists():
-                name, revision = given, ""
+        for text in names:
+            name, at, revision = text.rpartition("@")
+            if not at or os.path.exists(plain_path(text)):
+                name, revision = text, ""
             revisions.setdefault(name, []).append(revision)
         both = [name for name, listed in revisions.items() if "" in listed and len(listed) > 1]
         if both:

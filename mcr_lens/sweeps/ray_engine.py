@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
-from mcr_lens.errors import InputError, one_line
+from mcr_lens.errors import InputError, one_line, require_extra
 from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.fields import STRICT, Count, refusing
@@ -80,8 +79,7 @@ class RayEngine:
         gpus = self.gpus_per_worker
         if gpus is not None and gpus > 1 and not gpus.is_integer():
             raise InputError(f"gpus_per_worker = {gpus}: use a whole number, or one from 0 to 1")
-        if importlib.util.find_spec("ray") is None:
-            raise InputError('the ray engine needs Ray: pip install ".[ray]"')
+        require_extra("ray", "several workers", "ray")
 
     def __call__(self, listed: Sequence[Cell], store: ResultFolder, progress: bool) -> None:
         """Compute the cells that are not in the folder; failures are recorded there, and the rest goes on."""
@@ -258,29 +256,13 @@ def _start(ray: Any, address: str | None, cores: int, folder: str) -> None:
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE, "_temp_dir": folder}
         ray.init("local", num_cpus=cores, **own, **quiet)
         return
-    if address != "auto":
-        _check_address(address)
     try:
+        if address != "auto":  # Ray itself tries for minutes, and ends the process
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
         ray.init(address, **quiet)
-    except ConnectionError as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise InputError(
-            f"address {address!r}: no Ray cluster there ({one_line(error, 200)}); start one with "
-            "ray start --head, or leave the address out"
-        ) from error
-
-
-def _check_address(address: str) -> None:
-    """Raise ``InputError`` unless somebody answers: Ray itself tries for minutes, and ends the process."""
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not host or not port.isdecimal():
-        raise InputError(
-            f"address {address!r}: use HOST:PORT, as ray start --head prints it, or 'auto' on a machine "
-            "of the cluster"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(
-            f"address {address!r}: nothing answers there ({one_line(error)}); start a cluster with "
-            "ray start --head, or leave the address out"
+            f"address {address!r}: no Ray cluster answers there ({one_line(error, 200)}); use HOST:PORT, as "
+            "ray start --head prints it, 'auto' on a machine of the cluster, or leave the address out"
         ) from error

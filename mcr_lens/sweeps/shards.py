@@ -46,10 +46,8 @@ def merged(parts: Sequence[Profile]) -> Profile:
         InputError: when a part is missing, or the parts were not measured in the same way: of other prompts,
             on other devices, or with other versions of a package.
     """
-    if sum(part.data.sizes["prompt"] for part in parts) != (parts[0].data.attrs["n_prompts"] if parts else 1):
-        raise InputError("a shard is missing: all workers must see the folder of results")
-    first, *rest = (part.data.attrs for part in parts)
-    for other in rest:
+    first = parts[0].data.attrs if parts else {}
+    for other in (part.data.attrs for part in parts[1:]):
         differing = [name for name in first.keys() | other.keys() if first.get(name) != other.get(name)]
         if differing:
             name = min(differing)
@@ -57,6 +55,8 @@ def merged(parts: Sequence[Profile]) -> Profile:
                 f"shards differ in {name}: {first.get(name)} and {other.get(name)}; "
                 "use workers of one kind, or one shard"
             )
+    if not parts or sum(part.data.sizes["prompt"] for part in parts) != first["n_prompts"]:
+        raise InputError("a shard is missing: all workers must see the folder of results")
     joined = Profile.concat(parts, "prompt").data.variables
     # In the order of one that was never cut.
     order = parts[0].data

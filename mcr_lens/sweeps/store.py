@@ -46,7 +46,8 @@ class ResultFolder:
         Raises:
             InputError: when it cannot be written, or when a cell has no name: then nothing is made.
         """
-        records = {self.error_path(cell) for cell in cells}
+        for cell in cells:
+            self.result_path(cell)
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.place).close()
@@ -55,12 +56,6 @@ class ResultFolder:
                 f"{self.place}: not a folder to write in ({error.strerror}); choose another"
             ) from error
         self.clean(())
-        # A mended model or file has another name; what was recorded of it before is no news.
-        settings = {_identity(cell.settings(), _sources(cell)) for cell in cells}
-        for path in set(self.place.glob(f"*{_ERROR}")) - records:
-            about = _read(path)
-            if "sources" in about and _identity(about.get("cell"), about["sources"]) in settings:
-                path.unlink(missing_ok=True)
 
     def clean(self, cells: Sequence[Cell]) -> None:
         """Remove the shards of these cells, and the folders of writers on this machine that are no more."""
@@ -96,12 +91,13 @@ class ResultFolder:
         Of a record that somebody else has damaged no more than that.
         """
         path = self.error_path(cell)
-        if not os.path.lexists(path):
+        if not path.is_file():
             return None
-        about = _read(path)
-        if {"error", "message"} <= set(about):
-            return about
-        return {"error": "unknown", "message": f"{path.name} is no record of ours; delete it"}
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            return {"error": about["error"], "message": about["message"], **about}
+        except (OSError, ValueError, RecursionError, LookupError, TypeError):
+            return {"error": "unknown", "message": f"{path.name} is no record of ours; delete it"}
 
     def result(self, cell: Cell) -> Profile:
         """The cell's profile.
@@ -136,8 +132,7 @@ class ResultFolder:
             InputError: when the files that it was made of have changed since the cell got its name.
         """
         cell.check_unchanged()
-        path = self.result_path(cell)
-        with self._put(path) as temporary:
+        with self._put(self.result_path(cell)) as temporary:
             measured.save(temporary)
         self.error_path(cell).unlink(missing_ok=True)
 
@@ -175,14 +170,13 @@ class ResultFolder:
             "message": one_line(error),
             "traceback": "".join(traceback.format_exception(error)),
             "cell": cell.settings(),
-            "sources": _sources(cell),
         }
         with self._put(self.error_path(cell)) as temporary:
             temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @contextlib.contextmanager
     def _put(self, path: Path) -> Iterator[Path]:
-        """A place for a file that is moved to ``path`` when it is complete and on the disk.
+        """A place for a file that is moved to ``path`` when it is complete.
 
         The hidden folder around it names machine and process, so that the next sweep knows whether its
         writer is alive.
@@ -190,8 +184,6 @@ class ResultFolder:
         with tempfile.TemporaryDirectory(prefix=f"{_WRITER}{os.getpid()}.", dir=self.place) as folder:
             temporary = Path(folder) / path.name
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
             os.replace(temporary, path)
 
     def table(self, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -220,21 +212,3 @@ def _is_alive(process: int) -> bool:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record; empty for one that somebody has damaged, or that is gone meanwhile."""
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def _identity(settings: object, sources: object) -> str:
-    """The same for cells of the same settings that are read from the same places."""
-    return json.dumps([settings, sources], sort_keys=True)
-
-
-def _sources(cell: Cell) -> list[str]:
-    return [cell.model.source, cell.prompts.source]

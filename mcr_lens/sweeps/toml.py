@@ -45,20 +45,19 @@ def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
         max_tokens = 256
     """
     path = plain_path(path)
-    if os.path.exists(path) and not os.path.isfile(path):  # a device could be read for ever
-        raise InputError(f"{path}: cannot be read (not a file); give a TOML file")
     try:
+        if os.path.exists(path) and not path.is_file():  # a device could be read for ever
+            raise InputError("cannot be read (not a file); give a TOML file")
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _grid(table, path.absolute().parent, trust_remote_code)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, OverflowError, RecursionError) as error:  # such as a number of thousands of digits
         raise InputError(f"{path}: not valid TOML ({one_line(error, 200)})") from error
-    try:
-        return _grid(table, path.absolute().parent, trust_remote_code)
-    except (ValueError, OverflowError) as error:  # an InputError, or a number too large to be shown
-        raise InputError(f"{path}: {one_line(error)}") from error
 
 
 def _grid(table: dict[str, Any], folder: Path, trust_remote_code: bool) -> Grid:
@@ -73,16 +72,13 @@ def _grid(table: dict[str, Any], folder: Path, trust_remote_code: bool) -> Grid:
                 "you trust the model, give mcr-lens sweep --trust-remote-code, or read_grid "
                 "trust_remote_code=True"
             )
-    models = [
-        replace(model, source=str((folder / model.source).resolve()))
-        if model.source.startswith(("./", "../"))
-        else model
-        for model in grid.models
-    ]
-    prompts = [
-        prompts if prompts.file is None else replace(prompts, source=str(folder / prompts.file))
-        for prompts in grid.prompts
-    ]
+    models, prompts = list(grid.models), list(grid.prompts)
+    for i, model in enumerate(models):
+        if model.source.startswith(("./", "../")):
+            models[i] = replace(model, source=str((folder / model.source).resolve()))
+    for i, each in enumerate(prompts):
+        if each.file is not None:
+            prompts[i] = replace(each, source=str(folder / each.file))
     return replace(grid, models=models, prompts=prompts)
 
 

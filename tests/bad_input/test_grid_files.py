@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 
@@ -138,19 +137,6 @@ def test_a_damaged_record_of_a_failure_is_told(content: bytes, tmp_path: Path) -
     table = sweep_status(grid, out.place)
     assert table.state.tolist() == ["failed"]
     assert "delete it" in table.error[0]
-    out.prepare([cell])
-    assert out.error_path(cell).is_file()  # nobody can say whose it is
-
-
-def test_a_foreign_record_stays(tmp_path: Path) -> None:
-    grid = read_grid(grid_file(tmp_path, "mine", "model"))
-    out = ResultFolder(tmp_path / "out")
-    out.place.mkdir()
-    foreign = out.place / "theirs.error.json"
-    foreign.write_text(json.dumps({"cell": 3}))
-    (out.place / "folder.error.json").mkdir()
-    out.prepare(cells(grid))
-    assert foreign.is_file()
 
 
 def test_a_folder_that_is_no_path(tmp_path: Path) -> None:

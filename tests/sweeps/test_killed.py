@@ -32,7 +32,7 @@ def die(function, first):
 
 where = sys.argv[3]
 if where == "written, not complete":
-    os.chmod = die(os.chmod, first=True)  # what ends the writing of a netCDF file
+    os.fsync = die(os.fsync, first=True)  # what ends the writing of a file
 elif where == "before it is put in its place":
     mcr.Profile.save = die(mcr.Profile.save, first=False)
 else:

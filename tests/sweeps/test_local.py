@@ -146,11 +146,11 @@ def test_failing_cells_are_recorded_and_the_others_done(llama_folder: Path, tmp_
     assert "Traceback" in record["traceback"] and "run.py" in record["traceback"]
     assert record["cell"]["arm"] == {"intervention": "ablate_mlp_write", "layers": [99]}
     assert len(list(out.iterdir())) == 8
-    # Mended, the model has another name: its old records go with the next run.
+    # Mended, the model has another name; its old records stay.
     shutil.copy(llama_folder / "config.json", broken / "config.json")
     again = sweep(grid, out, progress=False)
     assert again.state.tolist()[:2] == ["done", "failed"]
-    assert len(list(out.iterdir())) == 8
+    assert len(list(out.iterdir())) == 12
 
 
 def test_a_failed_cell_is_tried_again_and_its_record_goes(
@@ -269,9 +269,9 @@ def test_a_model_that_changes_meanwhile(
     with monkeypatch.context() as patched:
         patched.setattr(local, "compute", compute_and_write)
         table = sweep(grid, tmp_path / "out", progress=False)
-    assert table.state.tolist() == ["failed"] and f"{folder}: changed while" in table.error[0]
+    assert table.state.tolist() == ["failed"]
+    assert f"{folder} or prompts made-up: changed while" in table.error[0]
     assert sweep(grid, tmp_path / "out", progress=False).state.tolist() == ["done"]
-    assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 def test_a_changed_data_set_is_another_one(tmp_path: Path) -> None:
@@ -297,29 +297,13 @@ def test_results_may_be_put_where_the_data_are(tmp_path: Path) -> None:
     assert sweep_status(grid, out).state.tolist() == ["done", "failed", "done"]
 
 
-def test_records_of_another_grid_stay(tmp_path: Path) -> None:
-    """The same settings for files of the same name elsewhere."""
-    arms = [SweepArm(), SweepArm("ablate_mlp_write", layers=(99,))]
-    grids = []
-    for place, text in (("a", "one two three"), ("b", "four five")):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "p.txt").write_text(f"{text}\n")
-        grids.append(Grid([SweepModel("tiny")], [SweepPrompts(str(tmp_path / place / "p.txt"))], arms))
-    for grid in grids:
-        sweep(grid, tmp_path / "out", progress=False)
-    for grid in grids:
-        assert sweep_status(grid, tmp_path / "out").state.tolist() == ["done", "failed"]
-
-
 def test_a_result_that_somebody_cut_short_is_told_with_the_way_out(tmp_path: Path) -> None:
     grid = Grid([SweepModel("tiny")], [MADE_UP], [SweepArm("clamp_norm", layers=(1,), rest_norm="baseline")])
     table = sweep(grid, tmp_path, progress=False)
     (tmp_path / table.file[0]).write_bytes((tmp_path / table.file[0]).read_bytes()[:3000])
     (tmp_path / table.file[1]).unlink()
-    assert (
-        "cut short (ValueError); delete it, and the next run"
-        in sweep(grid, tmp_path, progress=False).error[1]
-    )
+    message = sweep(grid, tmp_path, progress=False).error[1]
+    assert "damaged or cut short" in message and "delete it, and the next run computes it again" in message
 
 
 def test_what_others_finish_counts_as_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,10 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any], words: str)
 def test_without_ray_one_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
-    with pytest.raises(mcr.InputError, match=r'needs Ray: pip install "\.\[ray\]"'):
+    with pytest.raises(
+        mcr.InputError,
+        match=r'several workers need ray, which is not installed: pip install "mcr-lens\[ray\]"',
+    ):
         sweep(GRID, tmp_path / "out", "ray")
     assert not (tmp_path / "out").exists()
 
@@ -69,10 +72,10 @@ def test_what_is_no_address_is_refused(ray: Any, address: str, tmp_path: Path) -
 def test_an_address_where_nothing_answers_is_refused_at_once(ray: Any, tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound, and not listening
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(mcr.InputError, match="nothing answers there"):
+        with pytest.raises(mcr.InputError, match="no Ray cluster answers there"):
             sweep(GRID, tmp_path, RayEngine(address=f"127.0.0.1:{taken.getsockname()[1]}"))
     for address in ("127.0.0.1:99999", "a..b:6379", f"{'x' * 70}:6379"):
-        with pytest.raises(mcr.InputError, match="nothing answers there"):
+        with pytest.raises(mcr.InputError, match="no Ray cluster answers there"):
             sweep(GRID, tmp_path, RayEngine(address=address))
     assert not ray.is_initialized()
 
@@ -89,7 +92,9 @@ def test_auto_without_a_cluster_is_refused(
     monkeypatch.setattr(ray, "init", init)
     options = ("--out", tmp_path / "out", "--engine", "ray", "--address", "auto")
     refused = run("sweep", grid_file, *options)
-    assert_refused(refused, 2, "address 'auto': no Ray cluster there", words, "start one with ray start")
+    assert_refused(
+        refused, 2, "address 'auto': no Ray cluster answers there", words, "as ray start --head prints it"
+    )
 
 
 def test_ray_is_imported_only_when_there_is_something_to_do(

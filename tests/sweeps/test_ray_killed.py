@@ -29,13 +29,12 @@ source = "tiny"
 revisions = ["step4096", "step20000"]
 [[prompts]]
 source = "made-up"
-n = 8
+n = 2
 """
 # By chance the same cell may lose three workers, which the default gives up as one that kills; the next run
 # would take it up again (tests/sweeps/test_tasks.py kills with the default). What is tested here is that a
 # sweep survives, however often.
 ENGINE = "RayEngine(workers=2, shards=2, retries=20)"
-KILLS = 10
 
 
 @pytest.fixture
@@ -52,11 +51,11 @@ def test_the_driver_killed_ten_times_at_random_moments(grid: Path, tmp_path: Pat
         # No worker goes on alone; what Ray has beside them waits for a minute or so.
         return lambda: until(lambda: not any(map(is_alive, below)), seconds=30)
 
-    assert killed_at_random(grid, tmp_path, KILLS, seed=3, engine=ENGINE, watch=watch)
+    assert killed_at_random(grid, tmp_path, kills=10, seed=3, engine=ENGINE, watch=watch)
 
 
 @pytest.mark.slow
-def test_workers_killed_ten_times_at_random_moments(grid: Path, tmp_path: Path) -> None:
+def test_workers_killed_twenty_times_at_random_moments(grid: Path, tmp_path: Path) -> None:
     rng = random.Random(4)
     killed = sweeps = 0
     with server(grid, ENGINE) as started:
@@ -64,11 +63,11 @@ def test_workers_killed_ten_times_at_random_moments(grid: Path, tmp_path: Path) 
         assert started.wait() == [0]
         expected = content(tmp_path / "whole")
         assert len(finished(tmp_path / "whole")) == 8
-        while killed < KILLS:
+        while killed < 20:
             out = tmp_path / f"out{sweeps}"
             (process,) = started.start(out)
             known: dict[str, tuple[int, int]] = {}
-            while killed < KILLS and len(finished(out)) < len(expected):
+            while killed < 20 and len(finished(out)) < len(expected):
                 time.sleep(rng.uniform(0, 4))
                 if found := workers(process):
                     os.kill(rng.choice(found), signal.SIGKILL)
