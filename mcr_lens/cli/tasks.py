@@ -12,10 +12,9 @@ from mcr_lens.cli.together import appearing_together, check_folder
 from mcr_lens.errors import InputError
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from mcr_lens.experiments import Use
     from mcr_lens.models import Model
+    from mcr_lens.results import Result
 
 __all__ = ["tasks"]
 
@@ -86,7 +85,7 @@ def tasks(
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
     loaded = model.load()
-    results: dict[str, xr.Dataset] = {}
+    results: dict[str, Result] = {}
     uses: list[Use] = []
     try:
         _measure(loaded, options, run, results, uses)
@@ -110,18 +109,16 @@ def tasks(
         show_text(f"saved in {out}: {', '.join(written)}")
 
 
-def _write(results: "dict[str, xr.Dataset]", folder: Path) -> None:
-    from mcr_lens.results import save_dataset
-
-    for name, data in results.items():
-        save_dataset(data, folder / name)
+def _write(results: "dict[str, Result]", folder: Path) -> None:
+    for name, result in results.items():
+        result.save(folder / name)
 
 
 def _measure(
     model: "Model",
     options: TaskOptions,
     run: RunOptions,
-    results: "dict[str, xr.Dataset]",
+    results: "dict[str, Result]",
     uses: "list[Use]",
 ) -> None:
     """Each part that was asked for: adds its results by file name, and its uses, once they are there."""
@@ -133,13 +130,13 @@ def _measure(
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)
-        data = mcr.tasks.lens_perplexity(
+        perplexity = mcr.tasks.lens_perplexity(
             model, texts, translators=tuned, max_tokens=options.window, **settings
         )
-        results["perplexity.nc"] = data
-        uses.append(mcr.tasks.perplexity_use(data))
+        results["perplexity.nc"] = perplexity
+        uses += perplexity.uses()
     if options.choices is not None:
-        data = mcr.tasks.multiple_choice(
+        answers = mcr.tasks.multiple_choice(
             model,
             options.choices.split(","),
             translators=tuned,
@@ -148,8 +145,8 @@ def _measure(
             include_path=options.include_path,
             batch_size=settings["batch_size"],
         )
-        results["choices.nc"] = data
-        uses += mcr.tasks.choice_uses(data, options.metric)
+        results["choices.nc"] = answers
+        uses += answers.uses(options.metric)
     if options.labelled is not None:
         text, label = _column(options.text_column), _column(options.label_column)
         group = None if options.group_column is None else _column(options.group_column)
@@ -164,9 +161,9 @@ def _measure(
             config=options.labelled_config,
             split=options.labelled_split,
         )
-        data = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
-        results["probes.nc"] = data
-        uses += mcr.tasks.probe_uses(data)
+        probes = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
+        results["probes.nc"] = probes
+        uses += probes.uses()
 
 
 def _column(name: str) -> str | int:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.lenses import lens_summary
+from mcr_lens.experiments.lens_result import lens_summary
 from mcr_lens.hooks import depth_hook_name
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.lenses.translators import Translators, translate

@@ -112,7 +112,7 @@ def ablation_study(
                     LogitLens(model),
                 ]
                 with warnings_about(f"arm {arm.name}, dose {dose:g}"):
-                    measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
+                    measured = measure(model, prompts, observers, interventions=arm.hooks(dose), **settings)
                 at_doses.append(measured[list(_VARIABLES)])
                 bar.update()
             runs.append(_along(at_doses, "dose", [0.0, *doses]))

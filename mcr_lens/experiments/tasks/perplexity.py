@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
+from mcr_lens.experiments.tasks.results import PerplexityResult
 from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts, read_texts
@@ -41,7 +42,7 @@ def lens_perplexity(
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> PerplexityResult:
     """The perplexity that every depth would have on a corpus, if it were the last.
 
     ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
@@ -60,9 +61,9 @@ def lens_perplexity(
         batch_size, chunk, progress: as in ``measure``.
 
     Returns:
-        What ``logit_lens`` returns, a prompt a window, with the coordinate ``document`` (prompt) and over
-        ``depth``: ``perplexity``, ``perplexity_low``, ``perplexity_high``. How the interval was made stands
-        in ``attrs["interval"]``.
+        ``.data``: that of ``logit_lens``, a prompt a window, with the coordinate ``document`` (prompt) and
+        over ``depth``: ``perplexity``, ``perplexity_low``, ``perplexity_high``. How the interval was made
+        stands in ``attrs["interval"]``.
 
     Raises:
         InputError: for documents that do not belong to the prompts, ``max_tokens`` with prompts, and for what
@@ -71,8 +72,8 @@ def lens_perplexity(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> data = lens_perplexity(model, mcr.prompts.word_problems(8), progress=False)
-        >>> bool(data.perplexity[-1] < data.perplexity[0])
+        >>> perplexity = lens_perplexity(model, mcr.prompts.word_problems(8), progress=False)["perplexity"]
+        >>> bool(perplexity[-1] < perplexity[0])
         True
     """
     if isinstance(texts, Prompts):
@@ -106,7 +107,7 @@ def lens_perplexity(
         for name, loss in losses.items():
             data[f"perplexity{name}"] = ("depth", np.exp(loss))
     data.attrs["interval"] = {**options, "documents": len(sums)}
-    return data
+    return PerplexityResult(data)
 
 
 def text_windows(
