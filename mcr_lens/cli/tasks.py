@@ -1,5 +1,6 @@
 """``mcr-lens tasks``: what each depth is good for, and where one could stop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,14 +94,15 @@ def tasks(
     except InputError as error:  # a later part, or depths that nothing can be said of
         if not results:
             raise
-        with appearing_together(out.expanduser()) as folder:
-            _write(results, folder)
+        with appearing_together(out.expanduser(), list(results)) as partial:
+            _write(results, partial)
         raise InputError(f"{error}; what was measured is saved in {out}: {', '.join(results)}") from error
-    with appearing_together(out.expanduser()) as folder:
-        _write(results, folder)
-        quality.to_csv(folder / "quality.csv", index=False)
-        best.to_csv(folder / "best_depth.csv")
-        mcr.viz.task_depth(quality).write_html(folder / "tasks.html", include_plotlyjs=True)
+    with appearing_together(out.expanduser(), [*FILES[3:], *results]) as partial:
+        table, best_table, figure, *rest = partial
+        quality.to_csv(table, index=False)
+        best.to_csv(best_table)
+        mcr.viz.task_depth(quality).write_html(figure, include_plotlyjs=True)
+        _write(results, rest)
     with showing(out):
         table = pd.DataFrame({use.name: use.curve() for use in uses}).rename_axis("depth")
         show_table("Quality by depth (accuracy, or loss in nats a token)", table)
@@ -109,9 +111,9 @@ def tasks(
         show_text(f"saved in {out}: {', '.join(written)}")
 
 
-def _write(results: "dict[str, Result]", folder: Path) -> None:
-    for name, result in results.items():
-        result.save(folder / name)
+def _write(results: "dict[str, Result]", paths: Sequence[Path]) -> None:
+    for result, path in zip(results.values(), paths, strict=True):
+        result.save(path)
 
 
 def _measure(

@@ -1,3 +1,4 @@
+from . import tasks
 from .ablation.claims import Claim
 from .ablation.run import ablation_study
 from .ablation.study import AblationStudy
@@ -64,6 +65,7 @@ __all__ = [
     "profile_training",
     "quality_by_depth",
     "read_documents",
+    "tasks",
     "text_windows",
     "wikitext_articles",
 ]

@@ -1,5 +1,7 @@
 """Results of experiments: each is shown, saved, and opened by ``mcr.load`` as what it is."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,7 @@ def test_a_patching_result_names_the_place_of_the_best_patch() -> None:
 def test_a_table_of_choices_counts_documents_that_every_depth_has() -> None:
     table = choices().table()
     assert table.acc["a"].tolist() == [0.5, 1.0] and table.acc["b"].isna().all()
+
+
+def test_tasks_are_there_before_anything_else_is_asked_for() -> None:
+    subprocess.run([sys.executable, "-c", "import mcr_lens; mcr_lens.tasks.best_depth"], check=True)

@@ -17,7 +17,7 @@ from profiles import made_profile
 import mcr_lens as mcr
 from mcr_lens.results import findings
 from mcr_lens.viz import report
-from mcr_lens.viz._report.html import figure_json, number, plain
+from mcr_lens.viz._report.html import figure_json, plain
 
 ATTACK = "</script><img src=x onerror='window.bad=1'>\u202e\u2028\ud800"
 RATIO, ENTROPY = [1, 1, 200, 210, 3], [0.9, 0.9, 0.2, 0.1, 0.8]
@@ -419,11 +419,3 @@ def test_a_result_is_never_replaced_nor_compared_with_itself(tmp_path: Path) -> 
         report([run, str(run)], tmp_path / "page.html")
     assert run.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(3, "3"), (0.5, "0.500"), (float("nan"), "–"), (float("inf"), "inf"), (-2e9, "-2e+09"), (0.0, "0.000")],
-)
-def test_numbers_as_people_read_them(value: float, shown: str) -> None:
-    assert number(value) == shown

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,7 @@ from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.experiments.tasks.results import PerplexityResult
 from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.prompts import Prompts, read_texts
+from mcr_lens.prompts import Prompts, PromptsLike, as_prompts, read_texts
 from mcr_lens.prompts.files import read_text
 from mcr_lens.stats.bootstrap import bootstrap_ratio
 from mcr_lens.validate import is_whole
@@ -30,7 +30,7 @@ _TITLE = re.compile(r"\s*= [^=]*[^=\s] =\s*")
 
 def lens_perplexity(
     model: Model,
-    texts: Prompts | Sequence[str],
+    texts: PromptsLike,
     *,
     interventions: Sequence[Hook] = (),
     translators: Translators | None = None,
@@ -51,7 +51,8 @@ def lens_perplexity(
     NaN is left out from that depth on, and a warning names it (see ``measure``).
 
     Args:
-        texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.
+        texts: texts, each a document, cut into windows by ``text_windows``; or prompts or token ids,
+            taken as they are.
         interventions: hooks that edit; they run before the lens.
         translators: of a tuned lens; ``None``: the logit lens.
         documents: for prompts, the document of each; ``None``: each is a document of its own. Windows of
@@ -76,10 +77,11 @@ def lens_perplexity(
         >>> bool(perplexity[-1] < perplexity[0])
         True
     """
-    if isinstance(texts, Prompts):
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list | tuple) or any(not isinstance(text, str) for text in texts):
         if max_tokens is not None:
             raise InputError("max_tokens is for texts: these prompts are windows already, load them shorter")
-        prompts = texts
+        prompts = as_prompts(texts, model)
         documents = range(len(prompts)) if documents is None else documents
         if len(documents) != len(prompts):
             raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
@@ -88,7 +90,7 @@ def lens_perplexity(
     elif documents is not None:
         raise InputError("documents is for prompts: each of these texts is a document already")
     else:
-        prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
+        prompts, documents = text_windows(cast(Sequence[str], texts), model, max_tokens=max_tokens)
     data = logit_lens(
         model,
         prompts,

@@ -22,7 +22,7 @@ from mcr_lens.experiments.tasks.results import ProbeResult
 from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts import Prompts, PromptsLike, as_prompts
 from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["linear_probes"]
@@ -30,10 +30,10 @@ __all__ = ["linear_probes"]
 
 def linear_probes(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     labels: Iterable[Hashable],
     *,
-    test: tuple[Prompts, Iterable[Hashable]] | None = None,
+    test: tuple[PromptsLike, Iterable[Hashable]] | None = None,
     pooling: str | Sequence[str] = POOLINGS,
     depths: Sequence[int] | None = None,
     folds: int = 5,
@@ -97,7 +97,8 @@ def linear_probes(
         raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
     if not is_whole(seed, 0, 2**32):
         raise InputError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
-    sets = [prompts] if test is None else [prompts, test[0]]
+    prompts = as_prompts(prompts, model)
+    sets = [prompts] if test is None else [prompts, as_prompts(test[0], model)]
     codes, classes = _codes(sets, [labels] if test is None else [labels, test[1]])
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
     measured = []

@@ -158,7 +158,6 @@ def test_bad_input_is_told_in_one_line(llama: Any) -> None:
         (texts(5), {"documents": [0]}, "documents is for prompts"),
         (texts(5), {"max_tokens": 1}, "max_tokens 1: use 2 to 256"),
         (texts(5), {"max_tokens": 257}, "max_tokens 257: use 2 to 256"),
-        ("w1 w2", {}, "single string"),
         (texts(5), {"confidence": 2.0}, "confidence 2.0"),
     ]
     for given, options, message in cases:
