@@ -80,7 +80,7 @@ def profile(
             model,
             prompts,
             [*standard, *observers],
-            interventions,
+            interventions=interventions,
             batch_size=batch_size,
             chunk=chunk,
             progress=progress,
@@ -97,8 +97,8 @@ def measure(
     model: Model,
     prompts: PromptsLike,
     observers: Sequence[Observer],
-    interventions: Sequence[Hook] = (),
     *,
+    interventions: Sequence[Hook] = (),
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
@@ -185,8 +185,8 @@ def record(
     model: Model,
     prompts: PromptsLike,
     hook_names: Sequence[str],
-    interventions: Sequence[Hook] = (),
     *,
+    interventions: Sequence[Hook] = (),
     batch_size: int | Literal["auto"] = "auto",
 ) -> Activations:
     """Run prompts and keep whole activations, as sources for patching.
@@ -209,7 +209,7 @@ def record(
         True
     """
     recorder = ActivationRecorder(hook_names)
-    measure(model, prompts, [recorder], interventions, batch_size=batch_size, progress=False)
+    measure(model, prompts, [recorder], interventions=interventions, batch_size=batch_size, progress=False)
     return recorder.activations()
 
 

@@ -191,7 +191,7 @@ def test_an_observer_of_ones_own_sees_what_interventions_left(load: Any, backend
     before = mcr.measure(model, prompts, [observer], batch_size=2, chunk=16, progress=False)
     assert (before.largest_write.sel(layer=2) > 0).all()
     assert {context.offset for context in observer.contexts} == {0, 16, 32}
-    after = mcr.measure(model, prompts, [CountingObserver()], silence, progress=False)
+    after = mcr.measure(model, prompts, [CountingObserver()], interventions=silence, progress=False)
     assert (after.largest_write.sel(layer=2) == 0).all()
     ablated = mcr.profile(model, prompts, interventions=silence, progress=False).data
     assert (ablated.mlp_write_norm.sel(layer=2) == 0).all()

@@ -117,7 +117,7 @@ def test_attention_alone_leaves_a_broken_prompt_out(model: Any) -> None:
     """Also where a model makes rows of NaN into rows of zeros, which look like padding."""
     edit = [("blocks.1.hook_resid_pre", plant(float("inf"))[0][1])]
     with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 1 "):
-        data = mcr.measure(model, PROMPTS, [AttentionObserver(model)], edit, progress=False)
+        data = mcr.measure(model, PROMPTS, [AttentionObserver(model)], interventions=edit, progress=False)
     assert data.sink_score.sel(prompt=BROKEN, layer=1).isnull().all()
     assert data.sink_score.sel(prompt=[0, 1]).notnull().all()
 
@@ -163,7 +163,7 @@ def test_a_bridge_in_compatibility_mode_hides_nothing_either(llama_folder: Path)
     bridge.enable_compatibility_mode(no_processing=True, disable_warnings=True)
     hooks = [(f"blocks.{LAYER}.attn.hook_attn_scores", edit)]
     with pytest.warns(RuntimeWarning, match="1 of 3 prompts, first in prompt 2 at depth 2 "):
-        data = mcr.measure(bridge, PROMPTS, [AttentionObserver(bridge)], hooks, progress=False)
+        data = mcr.measure(bridge, PROMPTS, [AttentionObserver(bridge)], interventions=hooks, progress=False)
     assert data.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
     assert data.sink_score.sel(prompt=BROKEN, layer=LAYER).isnull().values.tolist() == [
         False,

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import mcr_lens as mcr
 from mcr_lens.experiments import PromptPairs, activation_patching, kl_divergence
-from mcr_lens.experiments.tasks import choice_summary
+from mcr_lens.experiments.tasks import ChoiceResult
 from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
 from mcr_lens.not_finite import not_finite_note
 
@@ -121,14 +121,14 @@ def test_the_summary_counts_the_prompts_that_are_left(loud: Loud) -> None:
 
 @QUIET
 def test_perplexity_leaves_such_windows_out(loud: Loud) -> None:
-    data = mcr.tasks.lens_perplexity(loud.model, PROMPTS, progress=False, n_resamples=9)
+    data = mcr.tasks.lens_perplexity(loud.model, PROMPTS, progress=False, n_resamples=9).data
     lost = data.lens_loss.isnull()
     assert lost.any()
     for depth in data.depth.values:
         kept = [tokens for tokens, gone in zip(TOKENS, lost.sel(depth=depth).values, strict=True) if not gone]
         rest = mcr.tasks.lens_perplexity(
             loud.model, mcr.Prompts.from_tokens(kept), progress=False, n_resamples=9
-        )
+        ).data
         np.testing.assert_allclose(data.perplexity.sel(depth=depth), rest.perplexity.sel(depth=depth), 1e-3)
 
 
@@ -153,7 +153,7 @@ def test_a_question_is_neither_right_nor_wrong_there(loud: Loud, tmp_path: Path)
     pytest.importorskip("lm_eval")
     rows = [f'{{"q": "{" ".join(f"w{t - 3}" for t in t_s[1:])}", "c": ["w1", "w2"]}}\n' for t_s in TOKENS]
     task = json_task("loud", tmp_path, rows, target="0")
-    data = mcr.tasks.multiple_choice(loud.model, task, progress=False)
+    data = mcr.tasks.multiple_choice(loud.model, task, progress=False).data
     begins = data.not_finite_depth
     lost = ((begins >= 0) & (data.depth >= begins)).transpose("document", "depth")
     assert lost.any() and not lost.all()
@@ -169,7 +169,7 @@ def test_a_summary_of_no_question_is_refused() -> None:
         {"acc": (("document", "depth"), acc)}, {"task": ("document", ["a"] * 3), "depth": range(4)}
     )
     with pytest.raises(mcr.InputError, match="metric 'acc': no document has it at every depth"):
-        choice_summary(data)
+        ChoiceResult(data).summary()
 
 
 @QUIET
@@ -190,7 +190,7 @@ def test_patching_names_the_prompts_without_a_metric(loud: Loud) -> None:
     with pytest.warns(
         RuntimeWarning, match="logit_difference rests on Inf or NaN for . of 4 prompts, first"
     ) as told:
-        data = activation_patching(loud.model, pairs, over=["layer"], positions=[-1], progress=False)
+        data = activation_patching(loud.model, pairs, over=["layer"], positions=[-1], progress=False).data
     np.testing.assert_array_equal(data.clean.isnull(), ends)
     assert not np.isinf(data.patched).any() and not np.isinf(data.corrupt).any()
     assert data.recovered.sel(prompt=np.array(ends)).isnull().all()
@@ -200,7 +200,7 @@ def test_patching_names_the_prompts_without_a_metric(loud: Loud) -> None:
     # To minus infinity an overflow costs a probability nothing: it is 0 either way.
     data = activation_patching(
         loud.model, pairs, over=["layer"], positions=[-1], metric=kl_divergence, progress=False
-    )
+    ).data
     assert (data.clean.isnull() | (data.clean == 0)).all()
 
 

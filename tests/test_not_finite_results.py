@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import mcr_lens as mcr
 from mcr_lens.errors import warnings_about
 from mcr_lens.experiments import PromptPairs, activation_patching
-from mcr_lens.experiments.tasks import choice_summary
+from mcr_lens.experiments.tasks import ChoiceResult
 from mcr_lens.hooks import PooledStates, current_context
 from mcr_lens.not_finite import not_finite_note
 
@@ -55,7 +55,7 @@ def test_a_lens_names_the_broken_prompt_and_leaves_it_out(model: Any, options: d
     settings = {"progress": False, "top_k": 2, "per_token": True, **options}
     sound = mcr.logit_lens(model, PROMPTS, **settings).data
     with pytest.warns(RuntimeWarning, match=NAMED):
-        broken = mcr.logit_lens(model, PROMPTS, plant(), **settings).data
+        broken = mcr.logit_lens(model, PROMPTS, interventions=plant(), **settings).data
     assert sound.not_finite_depth.values.tolist() == [-1, -1, -1]
     assert broken.not_finite_depth.values.tolist() == [-1, -1, LAYER + 1]
     for name, values in broken.data_vars.items():
@@ -83,7 +83,7 @@ def test_attention_that_a_hooked_transformer_loses_is_named_by_a_lens(model: Any
 
     hooks = [(f"blocks.{LAYER}.attn.hook_attn_scores", edit)]
     with pytest.warns(RuntimeWarning, match=NAMED):
-        data = mcr.logit_lens(model, PROMPTS, hooks, progress=False).data
+        data = mcr.logit_lens(model, PROMPTS, interventions=hooks, progress=False).data
     assert data.lens_loss.sel(prompt=BROKEN, depth=slice(LAYER + 1, None)).isnull().all()
 
 
@@ -91,7 +91,7 @@ def test_some_depths_are_enough_to_name_the_first(model: Any) -> None:
     """The broken depth is not one of those that are read."""
     observer = PooledStates(model, "mean", depths=[0, 3])
     with pytest.warns(RuntimeWarning, match=NAMED):
-        data = mcr.measure(model, PROMPTS, [observer], plant(), progress=False)
+        data = mcr.measure(model, PROMPTS, [observer], interventions=plant(), progress=False)
     assert data.depth.values.tolist() == [0, 3]
     assert data.pooled_state.sel(depth=3).isnull().any("dimension").values.tolist() == [[False]] * 2 + [
         [True]
@@ -99,24 +99,24 @@ def test_some_depths_are_enough_to_name_the_first(model: Any) -> None:
 
 
 def test_perplexity_leaves_broken_windows_out(model: Any) -> None:
-    sound = mcr.tasks.lens_perplexity(model, PROMPTS, **QUICK)
+    sound = mcr.tasks.lens_perplexity(model, PROMPTS, **QUICK).data
     rest = mcr.Prompts.from_tokens(list(PROMPTS.tokens[:2]))
-    others = mcr.tasks.lens_perplexity(model, rest, **QUICK)
+    others = mcr.tasks.lens_perplexity(model, rest, **QUICK).data
     with pytest.warns(RuntimeWarning, match=NAMED):
-        broken = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
+        broken = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK).data
     after = slice(LAYER + 1, None)
     np.testing.assert_allclose(broken.perplexity.sel(depth=after), others.perplexity.sel(depth=after), 1e-4)
     np.testing.assert_allclose(broken.perplexity[: LAYER + 1], sound.perplexity[: LAYER + 1], 1e-4)
-    use = mcr.tasks.perplexity_use(broken)
-    np.testing.assert_allclose(use.values, mcr.tasks.perplexity_use(others).values, 1e-4)
+    use = mcr.experiments.PerplexityResult(broken).uses()[0]
+    np.testing.assert_allclose(use.values, mcr.experiments.PerplexityResult(others).uses()[0].values, 1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
 def test_no_window_left_is_told(model: Any) -> None:
-    data = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(lambda *_: True), **QUICK)
+    data = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(lambda *_: True), **QUICK).data
     assert data.perplexity.isnull().values.tolist() == [depth > LAYER for depth in data.depth.values]
     with pytest.raises(mcr.InputError, match="no window has a loss at every depth"):
-        mcr.tasks.perplexity_use(data)
+        mcr.experiments.PerplexityResult(data).uses()
 
 
 @pytest.mark.filterwarnings("ignore:Inf or NaN:RuntimeWarning")
@@ -137,10 +137,10 @@ def test_a_broken_question_is_neither_right_nor_wrong(model: Any, tmp_path: Path
     marked = model.tokenizer.encode("w40", add_special_tokens=False)[-1]
     rows = [f'{{"q": "w{i} w4 w5 w6 w7 w8 w9 w10", "c": ["w1", "w2 w3"], "gold": 0}}\n' for i in (11, 40, 12)]
     task = json_task("broken", tmp_path, rows, target="gold")
-    sound = mcr.tasks.multiple_choice(model, task, progress=False)
+    sound = mcr.tasks.multiple_choice(model, task, progress=False).data
     edit = plant(lambda _, tokens: marked in tokens)
     with pytest.warns(RuntimeWarning, match=r"at depth 2 \(which layer 1 leaves behind\)"):
-        broken = mcr.tasks.multiple_choice(model, task, interventions=edit, progress=False)
+        broken = mcr.tasks.multiple_choice(model, task, interventions=edit, progress=False).data
     assert broken.not_finite_depth.values.tolist() == [-1, LAYER + 1, -1]
     lost = broken.isel(document=1).sel(depth=slice(LAYER + 1, None))
     assert lost.acc.isnull().all() and lost.log_likelihood.isnull().all()
@@ -151,7 +151,7 @@ def test_a_broken_question_is_neither_right_nor_wrong(model: Any, tmp_path: Path
     )
     told = broken.attrs["results"]["broken"]["acc,none"]
     assert np.isnan(told).tolist() == [depth > LAYER for depth in broken.depth.values]
-    assert choice_summary(broken, n_resamples=9).n.tolist() == [2] * broken.sizes["depth"]
+    assert ChoiceResult(broken).summary(n_resamples=9).n.tolist() == [2] * broken.sizes["depth"]
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +237,9 @@ def test_a_report_names_them_all(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         profile = mcr.profile(model, PROMPTS, interventions=plant(), progress=False)
-        lens = mcr.logit_lens(model, PROMPTS, plant(), progress=False).data
+        lens = mcr.logit_lens(model, PROMPTS, interventions=plant(), progress=False).data
         sound = mcr.logit_lens(model, PROMPTS, progress=False).data
-        text = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK)
+        text = mcr.tasks.lens_perplexity(model, PROMPTS, interventions=plant(), **QUICK).data
     named = "1 of 3 prompts, first in prompt 2 at depth 2"
     results = {"profile": profile, "lens": lens, "tasks": text, "study": broken_study, "sound": sound}
     for name, result in results.items():
@@ -304,7 +304,7 @@ def test_edits_of_something_else_hide_no_lost_attention(shouting: Any) -> None:
     edited = mcr.profile(shouting, prompts, interventions=idle, progress=False).data
     np.testing.assert_array_equal(edited.not_finite_depth, alone.not_finite_depth)
     np.testing.assert_array_equal(edited.norm_ratio, alone.norm_ratio)
-    lens = mcr.logit_lens(shouting, prompts, idle, progress=False).data
+    lens = mcr.logit_lens(shouting, prompts, interventions=idle, progress=False).data
     np.testing.assert_array_equal(lens.not_finite_depth, alone.not_finite_depth)
     # Where an edit gives a whole pattern, nothing is left of what was lost; another layer's hides nothing.
     for layer, begins in ((1, [-1, -1, -1]), (2, [-1, 2, -1])):
@@ -324,5 +324,5 @@ def test_patching_takes_no_metric_from_a_broken_run(shouting: Any, direction: An
     ):
         found = activation_patching(
             shouting, pairs, over=["layer"], positions=[-1], direction=direction, progress=False
-        )
+        ).data
     assert found.clean.isnull().values.tolist() == [False, True, False]

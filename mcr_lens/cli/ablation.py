@@ -94,11 +94,12 @@ def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None
     for name in FILES:
         if name != "study.nc":
             (folder / name).unlink(missing_ok=True)  # of an earlier study
-    with appearing_together(folder) as new:
-        effects.to_csv(new / "effects.csv", index=False)
-        (new / "claims.md").write_text("\n".join(_claims_page(study, effects)) + "\n", encoding="utf-8")
+    with appearing_together(folder, ("effects.csv", "claims.md", "dose_response.html")) as partial:
+        table, page, figure = partial
+        effects.to_csv(table, index=False)
+        page.write_text("\n".join(_claims_page(study, effects)) + "\n", encoding="utf-8")
         # With the whole of plotly in it: it opens without a network.
-        viz.dose_response(study).write_html(new / "dose_response.html", include_plotlyjs=True)
+        viz.dose_response(study).write_html(figure, include_plotlyjs=True)
 
 
 def _arms(study: "AblationStudy") -> list[str]:

@@ -1,5 +1,6 @@
 """``mcr-lens tasks``: what each depth is good for, and where one could stop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +13,9 @@ from mcr_lens.cli.together import appearing_together, check_folder
 from mcr_lens.errors import InputError
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from mcr_lens.experiments import Use
     from mcr_lens.models import Model
+    from mcr_lens.results import Result
 
 __all__ = ["tasks"]
 
@@ -86,7 +86,7 @@ def tasks(
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
     loaded = model.load()
-    results: dict[str, xr.Dataset] = {}
+    results: dict[str, Result] = {}
     uses: list[Use] = []
     try:
         _measure(loaded, options, run, results, uses)
@@ -94,14 +94,15 @@ def tasks(
     except InputError as error:  # a later part, or depths that nothing can be said of
         if not results:
             raise
-        with appearing_together(out.expanduser()) as folder:
-            _write(results, folder)
+        with appearing_together(out.expanduser(), list(results)) as partial:
+            _write(results, partial)
         raise InputError(f"{error}; what was measured is saved in {out}: {', '.join(results)}") from error
-    with appearing_together(out.expanduser()) as folder:
-        _write(results, folder)
-        quality.to_csv(folder / "quality.csv", index=False)
-        best.to_csv(folder / "best_depth.csv")
-        mcr.viz.task_depth(quality).write_html(folder / "tasks.html", include_plotlyjs=True)
+    with appearing_together(out.expanduser(), [*FILES[3:], *results]) as partial:
+        table, best_table, figure, *rest = partial
+        quality.to_csv(table, index=False)
+        best.to_csv(best_table)
+        mcr.viz.task_depth(quality).write_html(figure, include_plotlyjs=True)
+        _write(results, rest)
     with showing(out):
         table = pd.DataFrame({use.name: use.curve() for use in uses}).rename_axis("depth")
         show_table("Quality by depth (accuracy, or loss in nats a token)", table)
@@ -110,18 +111,16 @@ def tasks(
         show_text(f"saved in {out}: {', '.join(written)}")
 
 
-def _write(results: "dict[str, xr.Dataset]", folder: Path) -> None:
-    from mcr_lens.results import save_dataset
-
-    for name, data in results.items():
-        save_dataset(data, folder / name)
+def _write(results: "dict[str, Result]", paths: Sequence[Path]) -> None:
+    for result, path in zip(results.values(), paths, strict=True):
+        result.save(path)
 
 
 def _measure(
     model: "Model",
     options: TaskOptions,
     run: RunOptions,
-    results: "dict[str, xr.Dataset]",
+    results: "dict[str, Result]",
     uses: "list[Use]",
 ) -> None:
     """Each part that was asked for: adds its results by file name, and its uses, once they are there."""
@@ -133,13 +132,13 @@ def _measure(
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)
-        data = mcr.tasks.lens_perplexity(
+        perplexity = mcr.tasks.lens_perplexity(
             model, texts, translators=tuned, max_tokens=options.window, **settings
         )
-        results["perplexity.nc"] = data
-        uses.append(mcr.tasks.perplexity_use(data))
+        results["perplexity.nc"] = perplexity
+        uses += perplexity.uses()
     if options.choices is not None:
-        data = mcr.tasks.multiple_choice(
+        answers = mcr.tasks.multiple_choice(
             model,
             options.choices.split(","),
             translators=tuned,
@@ -148,8 +147,8 @@ def _measure(
             include_path=options.include_path,
             batch_size=settings["batch_size"],
         )
-        results["choices.nc"] = data
-        uses += mcr.tasks.choice_uses(data, options.metric)
+        results["choices.nc"] = answers
+        uses += answers.uses(options.metric)
     if options.labelled is not None:
         text, label = _column(options.text_column), _column(options.label_column)
         group = None if options.group_column is None else _column(options.group_column)
@@ -164,9 +163,9 @@ def _measure(
             config=options.labelled_config,
             split=options.labelled_split,
         )
-        data = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
-        results["probes.nc"] = data
-        uses += mcr.tasks.probe_uses(data)
+        probes = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
+        results["probes.nc"] = probes
+        uses += probes.uses()
 
 
 def _column(name: str) -> str | int:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,28 +29,15 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def appearing_together(folder: Path) -> Iterator[Path]:
-    """A temporary folder for the block to write into; its files are moved to ``folder`` when it ends well.
+def appearing_together(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
+    """A place for each file of a folder; the files appear when the block has written them all.
 
     Files of the same names are replaced, others stay.
 
     Raises:
-        InputError: when the place cannot be written.
+        InputError: when a place cannot be written.
     """
-    is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as temporary:
-            yield Path(temporary)
-            for path in sorted(Path(temporary).iterdir()):
-                os.replace(path, folder / path.name)
-    except (OSError, InputError) as error:
-        cause = error.__cause__ if isinstance(error, InputError) else error
-        if not isinstance(cause, OSError):
-            raise
-        reason = cause.strerror or cause
-        raise InputError(f"{folder}: cannot be written ({reason}); choose another place") from error
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # only an empty folder goes
-                folder.rmdir()
+    from mcr_lens.results import atomic_write
+
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(atomic_write(folder / name)) for name in names]

@@ -1,25 +1,27 @@
+from . import tasks
 from .ablation.claims import Claim
 from .ablation.run import ablation_study
 from .ablation.study import AblationStudy
 from .appearances import Appearance, appearance
-from .lenses import LensResult, lens_summary, logit_lens
+from .lens_result import LensResult, lens_summary
+from .lenses import logit_lens
 from .patching.logit_metrics import answer_loss, kl_divergence, logit_difference, logits_at
 from .patching.prompt_pairs import PairBatch, PromptPairs
+from .patching.result import PatchingResult
 from .patching.run import activation_patching
 from .tasks import (
+    ChoiceResult,
     DepthEncoder,
+    EmbeddingResult,
+    PerplexityResult,
+    ProbeResult,
     TextStates,
     Use,
     best_depth,
-    choice_summary,
-    choice_uses,
     embedding_tasks,
     lens_perplexity,
     linear_probes,
     multiple_choice,
-    perplexity_use,
-    probe_summary,
-    probe_uses,
     quality_by_depth,
     read_documents,
     text_windows,
@@ -32,10 +34,15 @@ from .tuned_lens import fit_tuned_lens
 __all__ = [
     "AblationStudy",
     "Appearance",
+    "ChoiceResult",
     "Claim",
     "DepthEncoder",
+    "EmbeddingResult",
     "LensResult",
     "PairBatch",
+    "PatchingResult",
+    "PerplexityResult",
+    "ProbeResult",
     "PromptPairs",
     "TextStates",
     "Use",
@@ -44,8 +51,6 @@ __all__ = [
     "answer_loss",
     "appearance",
     "best_depth",
-    "choice_summary",
-    "choice_uses",
     "embedding_tasks",
     "fit_tuned_lens",
     "input_dependence",
@@ -57,12 +62,10 @@ __all__ = [
     "logit_lens",
     "logits_at",
     "multiple_choice",
-    "perplexity_use",
-    "probe_summary",
-    "probe_uses",
     "profile_training",
     "quality_by_depth",
     "read_documents",
+    "tasks",
     "text_windows",
     "wikitext_articles",
 ]

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.engine import measure
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.lenses import lens_summary
+from mcr_lens.experiments.lens_result import lens_summary
 from mcr_lens.hooks import depth_hook_name
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.lenses.translators import Translators, translate
@@ -25,7 +25,7 @@ from mcr_lens.models import Model, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
-from mcr_lens.prompts import Batch, Prompts
+from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
 from mcr_lens.validate import check_count, check_fraction, check_positive
 
 __all__ = ["fit_tuned_lens"]
@@ -36,7 +36,7 @@ _LOOKS = 10
 
 def fit_tuned_lens(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     *,
     steps: int = 200,
     learning_rate: float = 1e-3,
@@ -70,6 +70,7 @@ def fit_tuned_lens(
             found broken, or whose own states or logits hold Inf or NaN.
     """
     require(model, "final_readout", "fit_tuned_lens")
+    prompts = as_prompts(prompts, model)
     _check(prompts, steps, learning_rate, tokens_per_step, held_out)
     facts = model_facts(model)
     training, held = _split(len(prompts), held_out, seed)
@@ -222,8 +223,8 @@ def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator
 
 
 def _check(prompts: Prompts, steps: int, learning_rate: float, tokens_per_step: int, held_out: float) -> None:
-    if not isinstance(prompts, Prompts) or len(prompts) < 2:
-        raise InputError("fit_tuned_lens needs at least 2 prompts, from load_prompts: one is held out")
+    if len(prompts) < 2:
+        raise InputError("fit_tuned_lens needs at least 2 prompts: one is held out")
     check_count("steps", steps, 0)
     check_count("tokens_per_step", tokens_per_step)
     check_fraction("held_out", held_out, 0.1)

@@ -21,6 +21,11 @@ _CLASSES = {
     "profile": "mcr_lens.results.profile:Profile",
     "lens": "mcr_lens.experiments:LensResult",
     "ablation study": "mcr_lens.experiments:AblationStudy",
+    "activation patching": "mcr_lens.experiments:PatchingResult",
+    "lens perplexity": "mcr_lens.experiments:PerplexityResult",
+    "multiple choice": "mcr_lens.experiments:ChoiceResult",
+    "linear probes": "mcr_lens.experiments:ProbeResult",
+    "embedding tasks": "mcr_lens.experiments:EmbeddingResult",
 }
 
 

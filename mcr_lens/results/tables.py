@@ -1,5 +1,7 @@
 """Numbers and tables as they are shown: in a terminal, a notebook and a report alike."""
 
+from numbers import Integral
+
 import numpy as np
 import pandas as pd
 
@@ -7,10 +9,12 @@ __all__ = ["as_text", "count", "number", "to_html", "to_markdown", "to_text"]
 
 
 def number(value: float) -> str:
-    """Three decimals; thousands marked where there are any, powers of ten from a million on; NaN is blank."""
+    """Three decimals or none; powers of ten below 0.0005 and from a million on; NaN is blank."""
     if value != value:
         return ""
     size = abs(value)
+    if 0 < size < 5e-4:
+        return f"{value:.1e}"
     if size == float("inf") or size < 1e3:
         return f"{value:.3f}"
     return f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
@@ -46,12 +50,10 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def _cells(values: pd.Series) -> list[str]:
-    is_whole = values.dtype.kind in "iu"
-    known = zip(values, values.notna(), strict=True)
-    return [_cell(value, is_whole) if there else "" for value, there in known]
+    return [_cell(value) if known else "" for value, known in zip(values, values.notna(), strict=True)]
 
 
-def _cell(value: object, is_whole: bool) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, str | bool | np.bool_):
         return str(value)
-    return f"{value:,}" if is_whole else number(float(value))  # type: ignore[arg-type]
+    return f"{value:,}" if isinstance(value, Integral) else number(float(value))  # type: ignore[arg-type]

@@ -91,7 +91,9 @@ def attention_sinks(
     most = _TOP if isinstance(heads, str) and heads == "top" else len(named)
     size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
     observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
-    data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0, layer=0)
+    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(
+        prompt=0, layer=0
+    )
     ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]
     drawn = [head for head in ranked if head in named][:most]
     texts = token_texts(model, prompts.tokens[0])

@@ -71,7 +71,7 @@ def lens_tokens(
     rows = check_indices("depths", spread.tolist() if depths is None else depths, n_depths)
     cut = Prompts.from_tokens([ids], prompts.source)
     options = {"translators": translators, "top_k": top_k, "per_token": True, "progress": False}
-    data = logit_lens(model, cut, interventions, **options).data.isel(prompt=0)
+    data = logit_lens(model, cut, interventions=interventions, **options).data.isel(prompt=0)
     title = f"{model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
     some = f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else ""
     note = notes(cut_note(len(ids), length), context, some, edit_note(interventions))

@@ -1,6 +1,9 @@
 """Maps of patching sweeps."""
 
+from __future__ import annotations
+
 import html
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,6 +13,9 @@ from mcr_lens.errors import InputError
 from mcr_lens.viz._panels import styled
 from mcr_lens.viz._tokens import visible
 
+if TYPE_CHECKING:
+    from mcr_lens.experiments import PatchingResult
+
 __all__ = ["patching_map"]
 
 _LONGEST_LABEL = 14  # characters of a token on the axis
@@ -18,7 +24,9 @@ _FEW_COLUMNS = 8  # so few leave room for numbers
 _SIDES = {"denoise": "clean into corrupt", "noise": "corrupt into clean"}
 
 
-def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | None = None) -> go.Figure:
+def patching_map(
+    result: PatchingResult | xr.Dataset, value: str | None = None, prompt: int | None = None
+) -> go.Figure:
     """A heat map of an ``activation_patching`` sweep: layer by position, layer by head, or by layer alone.
 
     Blue is above 0, red below, white 0: the patch did nothing. Positions are labelled with their token where
@@ -35,14 +43,15 @@ def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | Non
     Raises:
         InputError: for a variable or prompt that the result does not have, or one that is not a map.
     """
-    value = value or ("lost" if "lost" in result else "recovered")
-    result, across = _as_map(result, value)
+    data = result if isinstance(result, xr.Dataset) else result.data
+    value = value or ("lost" if "lost" in data else "recovered")
+    data, across = _as_map(data, value)
     if prompt is not None:
-        if prompt not in result.prompt.values:
-            raise InputError(f"prompt {prompt} is not in the result: it has {result.prompt.values.tolist()}")
-        result = result.sel(prompt=[prompt])
-    cells = result[value].mean("prompt").transpose("layer", across)
-    labels, names = _labels(result, across)
+        if prompt not in data.prompt.values:
+            raise InputError(f"prompt {prompt} is not in the result: it has {data.prompt.values.tolist()}")
+        data = data.sel(prompt=[prompt])
+    cells = data[value].mean("prompt").transpose("layer", across)
+    labels, names = _labels(data, across)
     layers = [str(layer) for layer in cells.layer.values]
     figure = go.Figure(
         go.Heatmap(
@@ -69,7 +78,7 @@ def patching_map(result: xr.Dataset, value: str | None = None, prompt: int | Non
     rows = {"tickvals": list(range(len(layers))), "ticktext": layers}
     figure.update_yaxes(title_text="layer", showgrid=False, **rows)
     figure.update_layout(height=180 + max(120, round(min(30, max(16, 900 / len(layers))) * len(layers))))
-    title = _title(result, prompt)
+    title = _title(data, prompt)
     return figure.update_layout(
         {"title": {"text": title, "font": {"size": 14}}} if title else {"margin_t": 20}
     )

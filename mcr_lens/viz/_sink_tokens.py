@@ -64,7 +64,7 @@ def sink_tokens(
     layers = check_indices("layers", range(facts.n_layers) if layers is None else layers, facts.n_layers)
     size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
     observer = PatternObserver(model, layers, max_tokens=size, patterns=False)
-    data = measure(model, prompts, [observer], interventions, progress=False).isel(prompt=0)
+    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(prompt=0)
     texts = token_texts(model, prompts.tokens[0][:size])
     title = f"{facts.name}: attention received, by token"
     cut = cut_note(size, length, f"; means are over all {length} queries")

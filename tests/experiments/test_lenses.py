@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.lenses import lens_summary
+from mcr_lens.experiments import lens_summary
 from mcr_lens.hooks import ResidualObserver
 
 ON_BACKENDS = [
@@ -87,7 +87,7 @@ def test_every_depth_equals_numpy(llama_folder: Path, backend: Any, chunk: int |
 def test_lens_and_profile_share_a_pass_and_see_interventions(llama_folder: Path, backend: Any) -> None:
     model = mcr.load_model(llama_folder, backend=backend)
     off = mcr.ablate_mlp_write([0, 1])
-    alone = mcr.logit_lens(model, ragged(), off, progress=False).data
+    alone = mcr.logit_lens(model, ragged(), interventions=off, progress=False).data
     lens = mcr.LogitLens(model)
     shared = mcr.profile(model, ragged(), interventions=off, observers=[lens], progress=False).data
     np.testing.assert_allclose(shared.lens_loss, alone.lens_loss, rtol=1e-6)

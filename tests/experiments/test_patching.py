@@ -48,7 +48,7 @@ def pairs_of(clean: Any = CLEAN, corrupt: Any = CORRUPT) -> mcr.PromptPairs:
 )
 def test_the_sweep_agrees_with_transformer_lens(model: Any, hook: str, over: Any, theirs: str) -> None:
     pairs = pairs_of()
-    found = mcr.activation_patching(model, pairs, hook, over, progress=False)
+    found = mcr.activation_patching(model, pairs, hook, over, progress=False).data
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor(CLEAN))
 
@@ -62,7 +62,7 @@ def test_the_sweep_agrees_with_transformer_lens(model: Any, hook: str, over: Any
 def test_the_bundled_model_agrees_too(bundled_model: Any) -> None:
     texts = ["Ann has 5 pens and buys", "Ann has 7 pens and buys"]
     pairs = mcr.PromptPairs.from_texts(texts, texts[::-1], bundled_model, ["5", "7"], ["7", "5"])
-    found = mcr.activation_patching(bundled_model, pairs, progress=False)
+    found = mcr.activation_patching(bundled_model, pairs, progress=False).data
     right, wrong = torch.tensor(pairs.answers), torch.tensor(pairs.wrong_answers)
     with torch.no_grad():
         _, cache = bundled_model.run_with_cache(torch.tensor(pairs.clean.tokens))
@@ -79,7 +79,7 @@ def test_a_hook_written_by_hand_gives_the_same(model: Any) -> None:
     """One pair at a time, without padding, one line of TransformerLens a place."""
     clean = [*CLEAN, [1, 4, 5]]
     corrupt = [*CORRUPT, [1, 6, 5]]
-    found = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=2, progress=False)
+    found = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=2, progress=False).data
     for pair, (right, wrong) in enumerate(zip(clean, corrupt, strict=True)):
         for layer in range(3):
             name, kept = f"blocks.{layer}.hook_resid_pre", []
@@ -99,16 +99,16 @@ def test_a_hook_written_by_hand_gives_the_same(model: Any) -> None:
 
 def test_everything_recovers_everything_and_the_same_run_changes_nothing(model: Any) -> None:
     ragged = pairs_of([*CLEAN, [1, 4, 5]], [*CORRUPT, [1, 6, 5]])
-    every = mcr.activation_patching(model, ragged, over=("layer",), layers=0, progress=False)
+    every = mcr.activation_patching(model, ragged, over=("layer",), layers=0, progress=False).data
     assert every.recovered.dims == ("prompt", "layer")
     assert (every.recovered == 1).all()
     noised = mcr.activation_patching(
         model, ragged, over=("layer",), layers=0, direction="noise", progress=False
-    )
+    ).data
     assert (noised.lost == 1).all() and "recovered" not in noised
     same = pairs_of([*CLEAN, [1, 4, 5]], [*CLEAN, [1, 4, 5]])
     for hook, over in (("resid_pre", ("layer", "position")), ("z", ("layer", "head"))):
-        result = mcr.activation_patching(model, same, hook, over, progress=False)
+        result = mcr.activation_patching(model, same, hook, over, progress=False).data
         there = result.patched.notnull()
         assert bool((result.patched == result.corrupt).where(there, True).all())
         assert result.recovered.isnull().all()  # nothing between the runs to recover
@@ -116,16 +116,16 @@ def test_everything_recovers_everything_and_the_same_run_changes_nothing(model: 
 
 def test_batches_and_order_change_nothing(model: Any) -> None:
     clean, corrupt = [*CLEAN, [1, 4, 5], [1, 9, 9, 8]], [*CORRUPT, [1, 6, 5], [1, 9, 7, 8]]
-    whole = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=1, progress=False)
+    whole = mcr.activation_patching(model, pairs_of(clean, corrupt), batch_size=1, progress=False).data
     order = [2, 0, 3, 1]
     shuffled = pairs_of([clean[i] for i in order], [corrupt[i] for i in order])
-    again = mcr.activation_patching(model, shuffled, batch_size=3, progress=False)
+    again = mcr.activation_patching(model, shuffled, batch_size=3, progress=False).data
     np.testing.assert_allclose(again.patched, whole.patched.isel(prompt=order), atol=1e-5)
     np.testing.assert_array_equal(again.token, whole.token.isel(prompt=order))
 
 
 def test_key_value_heads_are_those_that_there_are(model: Any) -> None:
-    result = mcr.activation_patching(model, pairs_of(), "k", ("layer", "head"), progress=False)
+    result = mcr.activation_patching(model, pairs_of(), "k", ("layer", "head"), progress=False).data
     assert result.sizes["head"] == 2 < model.cfg.n_heads
 
 
@@ -134,22 +134,22 @@ def test_runs_may_differ_in_their_interventions_alone(model: Any) -> None:
     same = pairs_of(CLEAN, CLEAN)
     off = mcr.ablate_mlp_write([0], positions=0)
     options: dict[str, Any] = {"positions": [0], "corrupt_interventions": off, "progress": False}
-    back = mcr.activation_patching(model, same, **options)
+    back = mcr.activation_patching(model, same, **options).data
     assert back.recovered.dims == ("prompt", "layer", "position")
     assert back.sizes["position"] == 1
     np.testing.assert_array_equal(back.recovered.sel(layer=1), 1)
     assert (back.clean != back.corrupt).all()
-    away = mcr.activation_patching(model, same, direction="noise", **options)
+    away = mcr.activation_patching(model, same, direction="noise", **options).data
     np.testing.assert_array_equal(away.lost.sel(layer=[0, 1]), [[[0], [1]]] * 2)
     (recorded,) = away.attrs["corrupt_interventions"]
     assert recorded.startswith("ablate_mlp_write(layers=[0]") and away.attrs["clean_interventions"] == []
     # By hand, as patches of one's own are made.
     name = "blocks.1.hook_resid_pre"
-    source = mcr.record(model, same.clean, [name], off)
+    source = mcr.record(model, same.clean, [name], interventions=off)
     by_hand = mcr.activation_patching(
         model, same, over=("layer",), layers=[2], progress=False,
         corrupt_interventions=mcr.patch_activation(name, source, positions=0),
-    )  # fmt: skip
+    ).data  # fmt: skip
     np.testing.assert_array_equal(by_hand.corrupt, back.corrupt)
 
 
@@ -159,7 +159,7 @@ def test_an_intervention_keeps_to_its_prompt_in_ragged_batches(model: Any) -> No
     off = mcr.ablate_mlp_write([1], positions=[[2], [5], [3]])
     data = mcr.activation_patching(
         model, pairs_of(clean, clean), corrupt_interventions=off, layers=[2], progress=False
-    )
+    ).data
     for pair, at in enumerate([2, 5, 3]):
         assert float(data.recovered[pair, 0, at]) == 1
         others = [p for p in range(len(clean[pair])) if p != at]
@@ -171,7 +171,7 @@ def test_the_result_says_what_it_is_of(model: Any, tmp_path: Path) -> None:
     metric = partial(logit_difference, position=-1)
     result = mcr.activation_patching(
         model, pairs, "mlp_out", positions=[-1, 4], layers=[2, 0], metric=metric, progress=False
-    )
+    ).data
     assert result.layer.values.tolist() == [2, 0]
     assert result.position.values.tolist() == [-1, 4]
     assert result.token.values.tolist() == [[40, 5], [41, 6], [5, -1]]
@@ -187,7 +187,7 @@ def test_the_result_says_what_it_is_of(model: Any, tmp_path: Path) -> None:
     assert again.identical(result)
     template = mcr.activation_patching(
         model, pairs, "blocks.{layer}.hook_mlp_out", positions=[-1, 4], layers=[2, 0], progress=False
-    )
+    ).data
     np.testing.assert_array_equal(template.patched, result.patched)
 
 
@@ -214,22 +214,24 @@ def test_nothing_is_left_behind_after_an_exception(model: Any) -> None:
 
 def test_what_must_hold(model: Any) -> None:
     ragged = pairs_of([*CLEAN, [1, 4, 5]], [*CORRUPT, [1, 6, 5]])
-    result = mcr.activation_patching(model, ragged, "resid_pre", progress=False)
+    result = mcr.activation_patching(model, ragged, "resid_pre", progress=False).data
     assert result.patched.shape == (3, 3, 6)
     assert np.isnan(result.patched.values[2, :, 3:]).all()
     # The changed token is all that the prompts differ in before the first block.
     np.testing.assert_allclose(result.recovered.sel(layer=0)[:2, 2], 1, atol=1e-4)
     np.testing.assert_allclose(result.recovered.sel(layer=0)[:, 0], 0, atol=1e-5)
-    last = mcr.activation_patching(model, ragged, "resid_post", positions=-1, progress=False)
+    last = mcr.activation_patching(model, ragged, "resid_post", positions=-1, progress=False).data
     np.testing.assert_allclose(np.ravel(last.recovered.sel(layer=2)), 1, atol=1e-4)
-    alone = mcr.activation_patching(model, pairs_of([[1, 4, 5]], [[1, 6, 5]]), "resid_pre", progress=False)
+    alone = mcr.activation_patching(
+        model, pairs_of([[1, 4, 5]], [[1, 6, 5]]), "resid_pre", progress=False
+    ).data
     np.testing.assert_allclose(result.patched.values[2, :, :3], alone.patched.values[0], atol=1e-5)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
 def test_noising_is_denoising_with_the_sides_changed(model: Any) -> None:
-    there = mcr.activation_patching(model, pairs_of(), "mlp_out", direction="noise", progress=False)
-    back = mcr.activation_patching(model, pairs_of(CORRUPT, CLEAN), "mlp_out", progress=False)
+    there = mcr.activation_patching(model, pairs_of(), "mlp_out", direction="noise", progress=False).data
+    back = mcr.activation_patching(model, pairs_of(CORRUPT, CLEAN), "mlp_out", progress=False).data
     np.testing.assert_allclose(there.patched, back.patched, atol=1e-6)
 
 
@@ -238,7 +240,7 @@ def test_a_metric_of_ones_own_and_the_divergence(model: Any) -> None:
         return logits[:, -1].logsumexp(-1)
 
     mcr.activation_patching(model, pairs_of(), metric=own, layers=1, progress=False)
-    result = mcr.activation_patching(model, pairs_of(), metric=kl_divergence, layers=0, progress=False)
+    result = mcr.activation_patching(model, pairs_of(), metric=kl_divergence, layers=0, progress=False).data
     np.testing.assert_allclose(result.clean, 0, atol=1e-6)
     np.testing.assert_allclose(result.patched.sel(layer=0)[:, 2], 0, atol=1e-5)
     assert (result.corrupt > 0).all()
@@ -284,7 +286,7 @@ def test_bad_pairs_are_refused(model: Any) -> None:
 
 def test_a_map_is_drawn(model: Any) -> None:
     for over in (("layer", "position"), ("layer", "head")):
-        result = mcr.activation_patching(model, pairs_of(), "z", over, progress=False)
+        result = mcr.activation_patching(model, pairs_of(), "z", over, progress=False).data
         figure: Any = mcr.viz.patching_map(result)
         assert np.shape(figure.data[0].z) == (3, result.sizes[over[1]])
 
@@ -302,13 +304,13 @@ def test_mean_and_resample_ablation_are_what_numpy_gives(model: Any) -> None:
         (mcr.hooks.mean_ablate(name, recorded, over="tokens"), lambda p: by_token),
     ]
     for hooks, expected in cases:
-        found = mcr.record(model, prompts, [name], hooks, batch_size=2)[name].numpy()
+        found = mcr.record(model, prompts, [name], interventions=hooks, batch_size=2)[name].numpy()
         for prompt, length in enumerate(prompts.lengths):
             for position in range(length):
                 np.testing.assert_allclose(found[prompt, position], expected(position), atol=1e-6)
     draws = mcr.hooks.resample_ablate(name, recorded, seed=4)
-    found = mcr.record(model, prompts, [name], draws, batch_size=1)[name]
-    again = mcr.record(model, prompts, [name], draws, batch_size=3)[name]
+    found = mcr.record(model, prompts, [name], interventions=draws, batch_size=1)[name]
+    again = mcr.record(model, prompts, [name], interventions=draws, batch_size=3)[name]
     assert torch.equal(found, again)
     donors = [i for i in (0, 2) if torch.equal(found[0, :6], recorded[name][i, :6])]
     assert len(donors) == 1
@@ -320,7 +322,7 @@ def test_a_cache_of_transformer_lens_is_a_source(model: Any) -> None:
         _, cache = model.run_with_cache(torch.tensor(CLEAN))
     hooks = mcr.patch_activation(name, cache, positions=[2, -1], heads=[1])
     base = mcr.record(model, mcr.Prompts.from_tokens(CORRUPT), [name])[name]
-    found = mcr.record(model, mcr.Prompts.from_tokens(CORRUPT), [name], hooks)[name]
+    found = mcr.record(model, mcr.Prompts.from_tokens(CORRUPT), [name], interventions=hooks)[name]
     expected = base.clone()
     for position in (2, 5):
         expected[:, position, 1] = cache[name][:, position, 1]

@@ -123,7 +123,7 @@ def test_one_point_alone(model: Any, alone: Any) -> None:
 def test_an_edit_is_seen_and_padding_that_is_forgotten_shows(model: Any) -> None:
     silence = [("blocks.1.hook_mlp_out", lambda write, hook: torch.zeros_like(write))]
     observer = mcr.observe(last_norm, "hook_mlp_out")
-    data = mcr.measure(model, ragged(), [observer], silence, progress=False)
+    data = mcr.measure(model, ragged(), [observer], interventions=silence, progress=False)
     assert (data.last_norm.sel(layer=1) == 0).all() and (data.last_norm.sel(layer=0) > 0).all()
     forgets = mcr.observe(lambda block, rows: {"norm": block.norm(dim=-1).mean(1)})
     data = mcr.measure(model, ragged(), [forgets], batch_size=7, progress=False)
@@ -136,7 +136,11 @@ def test_a_broken_prompt_is_nan_and_named(model: Any) -> None:
 
     with pytest.warns(RuntimeWarning, match=r"of 7 prompts, first in prompt . at depth 1"):
         data = mcr.measure(
-            model, ragged(), [mcr.observe(last_norm)], [("blocks.1.hook_resid_pre", edit)], progress=False
+            model,
+            ragged(),
+            [mcr.observe(last_norm)],
+            interventions=[("blocks.1.hook_resid_pre", edit)],
+            progress=False,
         )
     broken = data.not_finite_depth == 1
     assert broken.any() and not broken.all()

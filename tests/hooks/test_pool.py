@@ -137,7 +137,7 @@ def test_an_intervention_is_seen_and_the_passes_leave_nothing_behind(llama: Any)
     prompts, observer = ragged(), PooledStates(llama, "mean", depths=[1, 2])
     before = mcr.measure(llama, prompts, [observer], progress=False).pooled_state
     doubled = [("blocks.1.hook_resid_pre", lambda state, hook: 2 * state)]
-    edited = mcr.measure(llama, prompts, [observer], doubled, progress=False).pooled_state
+    edited = mcr.measure(llama, prompts, [observer], interventions=doubled, progress=False).pooled_state
     np.testing.assert_allclose(edited.sel(depth=1), 2 * before.sel(depth=1), rtol=1e-6)
     assert np.abs(edited.sel(depth=2) - before.sel(depth=2)).max() > 1e-3
     again = mcr.measure(llama, prompts, [observer], progress=False).pooled_state

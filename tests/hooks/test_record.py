@@ -52,7 +52,7 @@ def test_every_prompt_has_the_activations_of_a_run_of_its_own(model: Any, see: A
 def test_what_is_recorded_is_a_copy_of_what_the_interventions_left(model: Any, see: Any) -> None:
     prompts, name = ragged(), "blocks.1.hook_mlp_out"
     off = mcr.ablate_mlp_write([1], dose=0.5)
-    plain, ablated = (mcr.record(model, prompts, [name], hooks) for hooks in ([], off))
+    plain, ablated = (mcr.record(model, prompts, [name], interventions=hooks) for hooks in ([], off))
     torch.testing.assert_close(ablated[name][:, 0], plain[name][:, 0] * 0.5)
     before = plain[name].clone()
     mcr.profile(model, prompts, interventions=mcr.patch_activation(name, plain), progress=False)
@@ -80,4 +80,4 @@ def test_what_cannot_be_recorded_is_told(model: Any) -> None:
     with pytest.raises(InputError, match="whole prompts: leave out chunk="):
         mcr.measure(model, ragged(), [ActivationRecorder(NAMES)], chunk=3, progress=False)
     with pytest.raises(InputError, match=r"position 2: the shortest prompt has 2 tokens, 0\.\.1"):
-        mcr.record(model, ragged(), NAMES, mcr.ablate_mlp_write([0], 2))
+        mcr.record(model, ragged(), NAMES, interventions=mcr.ablate_mlp_write([0], 2))

@@ -171,7 +171,7 @@ def test_nothing_is_left_behind_when_a_hook_fails(llama: Any, have: Callable[...
     before = fingerprint(llama)
     hooks = [("blocks.1.hook_mlp_out", broken)]
     with pytest.raises(RuntimeError, match="on purpose"):
-        mcr.measure(llama, LONG, [], hooks, chunk="auto", progress=False)
+        mcr.measure(llama, LONG, [], interventions=hooks, chunk="auto", progress=False)
     assert fingerprint(llama) == before
 
 

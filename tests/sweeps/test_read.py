@@ -120,7 +120,7 @@ REFUSED = {
     f"arms = [{{{ABLATE}}}]\n{MODELS}{PROMPTS}": "missing 1 required positional argument: 'layers'; it takes",
     f"arms = [3]\n{MODELS}{PROMPTS}": "arms[0] = 3: use a table",
     f"arms = [{{{ABLATE}, layers = []}}]\n{MODELS}{PROMPTS}": "layers = []",
-    f"arms = [{{{ABLATE}, layers = [1, 1]}}]\n{MODELS}{PROMPTS}": "layers [1, 1]: use one or several of whole numbers from 0, each once",
+    f"arms = [{{{ABLATE}, layers = [1, 1]}}]\n{MODELS}{PROMPTS}": "layers [1, 1]: use one or several",
     f"arms = [{{{ABLATE}, layers = [-1]}}]\n{MODELS}{PROMPTS}": "layers [-1]",
     f'arms = [{{{ABLATE}, layers = "all"}}]\n{MODELS}{PROMPTS}': "layers = 'all': use a list",
     f"arms = [{{{ABLATE}, layers = [1], dose = 2}}]\n{MODELS}{PROMPTS}": "dose 2.0: use 0",

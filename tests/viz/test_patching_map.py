@@ -101,7 +101,7 @@ def test_a_sweep_over_layers_alone_is_one_column_with_its_positions() -> None:
         result = result.drop_vars(text, errors="ignore")
     result.attrs["positions"] = [0]
     figure = drawn(result)
-    np.testing.assert_array_equal(np.array(figure.data[0].z)[:, 0], result.recovered[0])
+    np.testing.assert_array_equal(np.array(figure.data[0].z)[:, 0], result["recovered"][0])
     assert (figure.layout.xaxis.title.text, labels(figure)) == ("positions", ["0"])
     assert labels(drawn(result.assign_attrs(positions="all"))) == ["all"]
 
@@ -158,5 +158,5 @@ def test_a_real_sweep_is_drawn(llama: Any) -> None:
     result = mcr.activation_patching(llama, pairs, over=("layer",), positions=[0, 2], progress=False)
     figure = drawn(result)
     assert labels(figure) == ["0, 2"]
-    np.testing.assert_array_equal(np.array(figure.data[0].z)[:, 0], result.recovered[0])
+    np.testing.assert_array_equal(np.array(figure.data[0].z)[:, 0], result["recovered"][0])
     assert "<div" in figure.to_html(include_plotlyjs=False, full_html=False)

@@ -17,7 +17,7 @@ from profiles import made_profile
 import mcr_lens as mcr
 from mcr_lens.results import findings
 from mcr_lens.viz import report
-from mcr_lens.viz._report.html import figure_json, number, plain
+from mcr_lens.viz._report.html import figure_json, plain
 
 ATTACK = "</script><img src=x onerror='window.bad=1'>\u202e\u2028\ud800"
 RATIO, ENTROPY = [1, 1, 200, 210, 3], [0.9, 0.9, 0.2, 0.1, 0.8]
@@ -225,13 +225,13 @@ def test_a_lens_and_a_training_folder(bundled_model: Any, tmp_path: Path) -> Non
 
 def test_tasks_stand_over_the_phases_of_the_same_model(bundled_model: Any, tmp_path: Path) -> None:
     texts = mcr.prompts.word_problems(6)
-    data = mcr.tasks.lens_perplexity(bundled_model, texts, progress=False)
+    perplexity = mcr.tasks.lens_perplexity(bundled_model, texts, progress=False)
     prompts = mcr.Prompts.from_texts(texts, bundled_model)
     measured = mcr.profile(bundled_model, prompts, progress=False)
-    uses = [mcr.tasks.perplexity_use(data)]
+    uses = perplexity.uses()
     folder = tmp_path / "tasks"
     folder.mkdir()
-    mcr.results.save_dataset(data, folder / "perplexity.nc")
+    perplexity.save(folder / "perplexity.nc")
     mcr.tasks.quality_by_depth(uses).to_csv(folder / "quality.csv", index=False)
     best = mcr.tasks.best_depth(uses)
     best.to_csv(folder / "best_depth.csv")
@@ -250,13 +250,13 @@ def test_tasks_stand_over_the_phases_of_the_same_model(bundled_model: Any, tmp_p
 @pytest.fixture(scope="module")
 def sweep(bundled_model: Any) -> xr.Dataset:
     pairs = mcr.PromptPairs.from_texts(["Ann has 5"], ["Ann has 7"], bundled_model, ["5"], ["7"])
-    return mcr.activation_patching(bundled_model, pairs, layers=[0, 1], progress=False)
+    return mcr.activation_patching(bundled_model, pairs, layers=[0, 1], progress=False).data
 
 
 def test_a_patching_sweep_is_mapped(sweep: xr.Dataset, tmp_path: Path) -> None:
     page = written(mcr.results.save_dataset(sweep, tmp_path / "patch.nc"), tmp_path)
     last = int(sweep.position[-1])  # the number is all the pair differs in
-    assert f"the patch that does most (recovered 1.00) is at layer 0, position {last}." in page.text
+    assert f"The patch that does most (recovered 1.00) is at layer 0, position {last}." in page.text
     assert any(trace["type"] == "heatmap" for trace in page.figures[0]["data"])
 
 
@@ -419,11 +419,3 @@ def test_a_result_is_never_replaced_nor_compared_with_itself(tmp_path: Path) -> 
         report([run, str(run)], tmp_path / "page.html")
     assert run.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(3, "3"), (0.5, "0.500"), (float("nan"), "–"), (float("inf"), "inf"), (-2e9, "-2e+09"), (0.0, "0.000")],
-)
-def test_numbers_as_people_read_them(value: float, shown: str) -> None:
-    assert number(value) == shown

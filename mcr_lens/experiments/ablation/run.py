@@ -14,7 +14,7 @@ from mcr_lens.experiments.ablation.study import AblationStudy
 from mcr_lens.hooks import AttentionObserver, ResidualObserver
 from mcr_lens.hooks.lenses.logit import LogitLens
 from mcr_lens.models import Model, model_facts, require
-from mcr_lens.prompts import Prompts
+from mcr_lens.prompts import PromptsLike, as_prompts
 from mcr_lens.results import Profile
 from mcr_lens.validate import check_count, check_indices, check_positive, is_number
 
@@ -37,7 +37,7 @@ _VARIABLES = (
 
 def ablation_study(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     layers: Literal["emergence"] | int | Iterable[int] = "emergence",
     doses: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
     arms: Sequence[str] = ARMS,
@@ -91,6 +91,7 @@ def ablation_study(
         layers = check_indices("layers", layers, model_facts(model).n_layers)
     check_positive("max_ratio", max_ratio, 1)
     check_count("seed", seed, 0)
+    prompts = as_prompts(prompts, model)
     settings = {"batch_size": batch_size, "chunk": chunk, "progress": False}
     bar = tqdm(desc="ablation", unit="run", disable=None if progress else True)
     with bar:
@@ -112,7 +113,7 @@ def ablation_study(
                     LogitLens(model),
                 ]
                 with warnings_about(f"arm {arm.name}, dose {dose:g}"):
-                    measured = measure(model, prompts, observers, arm.hooks(dose), **settings)
+                    measured = measure(model, prompts, observers, interventions=arm.hooks(dose), **settings)
                 at_doses.append(measured[list(_VARIABLES)])
                 bar.update()
             runs.append(_along(at_doses, "dose", [0.0, *doses]))

@@ -13,6 +13,7 @@ from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
 from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
 from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
+from mcr_lens.experiments.patching.result import PatchingResult
 from mcr_lens.hooks.interventions import described, patch_activation
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode
@@ -37,7 +38,7 @@ def activation_patching(
     corrupt_interventions: Sequence[Hook] = (),
     batch_size: int | Literal["auto"] = "auto",
     progress: bool = True,
-) -> xr.Dataset:
+) -> PatchingResult:
     """Patch one activation at a time from one run of each pair into the other.
 
     Denoising runs the corrupt prompt and puts the clean run's activation in: what *suffices* to bring the
@@ -63,14 +64,14 @@ def activation_patching(
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
-        ``patched`` (prompt, layer, ...), the metric of the patched runs; ``clean`` and ``corrupt`` (prompt),
-        of those left alone. Denoising adds ``recovered = (patched - corrupt) / (clean - corrupt)``, noising
-        ``lost = (clean - patched) / (clean - corrupt)``: in both, 0 means that the patch did nothing and 1
-        that it did as much as the whole other run. NaN where the two runs do not differ, where a shorter
-        pair has no such position, and where a metric or a state is Inf or NaN, which a warning tells. Pairs
-        whose runs hardly differ give huge shares: choose pairs that do, or read ``patched``. Along
-        ``position``: the ids ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1 beyond the
-        end) and, where the model has a tokenizer, ``text`` and ``clean_text``.
+        ``.data``: ``patched`` (prompt, layer, ...), the metric of the patched runs; ``clean`` and ``corrupt``
+        (prompt), of those left alone. Denoising adds ``recovered = (patched - corrupt) / (clean - corrupt)``,
+        noising ``lost = (clean - patched) / (clean - corrupt)``: in both, 0 means that the patch did nothing
+        and 1 that it did as much as the whole other run. NaN where the two runs do not differ, where a
+        shorter pair has no such position, and where a metric or a state is Inf or NaN, which a warning
+        tells. Pairs whose runs hardly differ give huge shares: choose pairs that do, or read ``patched``.
+        Along ``position``: the ids ``token`` and ``clean_token`` of the corrupt and the clean prompt (-1
+        beyond the end) and, where the model has a tokenizer, ``text`` and ``clean_text``.
 
     Raises:
         InputError: for hooks, layers, positions or prompts that the model does not have, for heads of an
@@ -87,9 +88,9 @@ def activation_patching(
         >>> model = mcr.load_model("tiny")
         >>> pairs = PromptPairs.from_texts(["Ann has 5"], ["Ann has 7"], model, ["5"], ["7"])
         >>> result = activation_patching(model, pairs, layers=[0, 1], progress=False)
-        >>> result.patched.dims
+        >>> result["patched"].dims
         ('prompt', 'layer', 'position')
-        >>> bool(result.recovered.sel(layer=0)[0, -1] == 1)  # the number is all they differ in
+        >>> bool(result["recovered"].sel(layer=0)[0, -1] == 1)  # the number is all they differ in
         True
     """
     if direction not in _DIRECTIONS:
@@ -107,7 +108,9 @@ def activation_patching(
         values = {side: runs.values(side) for side in ("clean", "corrupt")}
         for layer, name in axes.names.items():
             donors = getattr(pairs, source)
-            activations = record(model, donors, [name], interventions[source], batch_size=batch_size)
+            activations = record(
+                model, donors, [name], interventions=interventions[source], batch_size=batch_size
+            )
             for place, at, head in axes.settings(layer):
                 patch = patch_activation(name, activations, at, head)
                 patched[:, *place] = runs.values(base, patch, at)
@@ -122,7 +125,7 @@ def activation_patching(
         "direction": direction,
         **{f"{side}_interventions": described(hooks) for side, hooks in interventions.items()},
     }
-    return data
+    return PatchingResult(data)
 
 
 def _dataset(

@@ -2,26 +2,26 @@ from .best_depth import best_depth, quality_by_depth
 from .embeddings import embedding_tasks
 from .encoder import DepthEncoder, TextStates
 from .lens_language_model import LensLanguageModel
-from .multiple_choice import choice_summary, multiple_choice
+from .multiple_choice import multiple_choice
 from .perplexity import lens_perplexity, read_documents, text_windows, wikitext_articles
-from .probes import linear_probes, probe_summary
-from .uses import Use, choice_uses, perplexity_use, probe_uses
+from .probes import linear_probes
+from .results import ChoiceResult, EmbeddingResult, PerplexityResult, ProbeResult
+from .uses import Use
 
 __all__ = [
+    "ChoiceResult",
     "DepthEncoder",
+    "EmbeddingResult",
     "LensLanguageModel",
+    "PerplexityResult",
+    "ProbeResult",
     "TextStates",
     "Use",
     "best_depth",
-    "choice_summary",
-    "choice_uses",
     "embedding_tasks",
     "lens_perplexity",
     "linear_probes",
     "multiple_choice",
-    "perplexity_use",
-    "probe_summary",
-    "probe_uses",
     "quality_by_depth",
     "read_documents",
     "text_windows",

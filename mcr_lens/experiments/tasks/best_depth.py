@@ -70,7 +70,7 @@ def best_depth(
     docs/how-to/tasks.md.
 
     Args:
-        uses: from ``choice_uses``, ``perplexity_use``, ``probe_uses``.
+        uses: from ``.uses()`` of the results of tasks.
         keep: share of the last depth's quality, in (0, 1].
         confidence, n_resamples, seed: of the bootstrap over units.
 
@@ -180,7 +180,7 @@ def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.
 def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int) -> Sequence[Use]:
     check_resampling(confidence, n_resamples, seed)
     if not uses:
-        raise InputError("no uses: give some of choice_uses, perplexity_use and probe_uses")
+        raise InputError("no uses: give those of .uses() of the results of tasks")
     names = [use.name for use in uses]
     if len(set(names)) < len(names):
         raise InputError(f"uses {names}: give each another name")

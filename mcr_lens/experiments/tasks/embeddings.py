@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError, one_line, require_extra
 from mcr_lens.experiments.tasks.encoder import DepthEncoder, TextStates
+from mcr_lens.experiments.tasks.results import EmbeddingResult
 from mcr_lens.models import Model, model_facts
 
 __all__ = ["embedding_tasks"]
@@ -22,7 +23,7 @@ def embedding_tasks(
     pooling: str | Sequence[str] = "mean",
     progress: bool = True,
     **options: Any,
-) -> xr.Dataset:
+) -> EmbeddingResult:
     """Main scores of mteb tasks at every depth; the model runs over each text of a task once.
 
     The states of a task's texts are held at all depths until the task is done: (texts x depths x poolings
@@ -38,8 +39,8 @@ def embedding_tasks(
             and so on.
 
     Returns:
-        ``main_score`` (task, depth, pooling), the mean over the task's splits and subsets; which score that
-        is stands in ``metric`` (task), such as ``"accuracy"`` or ``"cosine_spearman"``.
+        ``.data``: ``main_score`` (task, depth, pooling), the mean over the task's splits and subsets; which
+        score that is stands in ``metric`` (task), such as ``"accuracy"`` or ``"cosine_spearman"``.
 
     Raises:
         InputError: without mteb or any task; for a task that is unknown or has no data here; for texts
@@ -68,9 +69,9 @@ def embedding_tasks(
         "metric": ("task", [task.metadata.main_score for task in task_list]),
     }
     data = xr.Dataset({"main_score": (("task", "depth", "pooling"), scores)}, coords)
-    data.attrs = model_facts(model).attributes() | {"result": "embedding tasks", **states.record()}
+    data.attrs = model_facts(model).attributes() | states.record()
     data.attrs["versions"] = data.attrs["versions"] | {"mteb": mteb.__version__}
-    return data
+    return EmbeddingResult(data)
 
 
 def _scores(task: Any, model: Model, states: TextStates) -> Iterator[tuple[tuple[int, int], float]]:

@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError, require_extra
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
-from mcr_lens.experiments.tasks.uses import check_metric
+from mcr_lens.experiments.tasks.results import ChoiceResult
 from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.stats.bootstrap import bootstrap_interval
 from mcr_lens.validate import is_number, is_whole
 
-__all__ = ["choice_summary", "multiple_choice"]
+__all__ = ["multiple_choice"]
 
 
 def multiple_choice(
@@ -36,7 +34,7 @@ def multiple_choice(
     batch_size: int | Literal["auto"] = "auto",
     seed: int | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> ChoiceResult:
     """How well every depth answers multiple-choice questions, read out through a lens.
 
     ``lm_eval`` makes the prompts, draws the few-shot examples and scores the answers, once a depth; the model
@@ -58,8 +56,8 @@ def multiple_choice(
         seed: of few-shot examples and shuffled choices; ``None``: those of ``lm_eval``'s own command.
 
     Returns:
-        With dimensions ``document`` (coordinates ``task``, ``doc_id`` and ``n_choices``, 0 for a task
-        without choices) and ``depth``: every metric of the tasks that is one number a document, such as
+        ``.data`` with dimensions ``document`` (coordinates ``task``, ``doc_id`` and ``n_choices``, 0 for a
+        task without choices) and ``depth``: every metric of the tasks that is one number a document, such as
         ``acc`` and ``acc_norm`` (NaN where a task lacks it), and ``log_likelihood`` (document, depth,
         choice) in nats, of each request of a document in ``lm_eval``'s order: with ``acc_mutual_info``
         the choices after the question, then each by itself. In ``attrs``: model, lens, interventions; under
@@ -75,8 +73,7 @@ def multiple_choice(
             generated text, and for what ``LensLanguageModel`` refuses.
 
     Example:
-        >>> data = multiple_choice(model, "arc_easy", limit=200)               # doctest: +SKIP
-        >>> choice_summary(data, "acc_norm")                                   # doctest: +SKIP
+        >>> multiple_choice(model, "arc_easy", limit=200).summary("acc_norm")          # doctest: +SKIP
     """
     require_extra("lm_eval", "multiple-choice tasks", "tasks")
     from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
@@ -119,42 +116,7 @@ def multiple_choice(
         "limit": limit,
         "seed": seed,
     }
-    return data
-
-
-def choice_summary(
-    data: xr.Dataset,
-    metric: str = "acc",
-    *,
-    confidence: float = 0.95,
-    n_resamples: int = 9999,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """A metric of every task by depth: ``mean``, its interval ``low``..``high`` over documents, ``n``.
-
-    Args:
-        data: from ``multiple_choice``.
-        metric: one of its variables over (document, depth).
-        confidence, n_resamples, seed: of the bootstrap over documents.
-
-    Raises:
-        InputError: for a metric that is not there, or that no document has at every depth.
-    """
-    check_metric(data, metric)
-    tables = []
-    for task in dict.fromkeys(data.task.values.tolist()):
-        values = data[metric].values[data.task.values == task]
-        values = values[~np.isnan(values).any(1)]
-        if not len(values):
-            continue
-        options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
-        low, high = bootstrap_interval(values, **options)
-        columns = {"mean": values.mean(0), "low": low, "high": high, "n": len(values)}
-        index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
-        tables.append(pd.DataFrame(columns, index=index))
-    if not tables:
-        raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_depth")
-    return pd.concat(tables)
+    return ChoiceResult(data)
 
 
 def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -12,9 +12,10 @@ from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
+from mcr_lens.experiments.tasks.results import PerplexityResult
 from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.prompts import Prompts, read_texts
+from mcr_lens.prompts import Prompts, PromptsLike, as_prompts, read_texts
 from mcr_lens.prompts.files import read_text
 from mcr_lens.stats.bootstrap import bootstrap_ratio
 from mcr_lens.validate import is_whole
@@ -29,7 +30,7 @@ _TITLE = re.compile(r"\s*= [^=]*[^=\s] =\s*")
 
 def lens_perplexity(
     model: Model,
-    texts: Prompts | Sequence[str],
+    texts: PromptsLike,
     *,
     interventions: Sequence[Hook] = (),
     translators: Translators | None = None,
@@ -41,7 +42,7 @@ def lens_perplexity(
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> PerplexityResult:
     """The perplexity that every depth would have on a corpus, if it were the last.
 
     ``exp(sum of losses / number of predicted tokens)``: every token of the corpus counts the same, those
@@ -50,7 +51,8 @@ def lens_perplexity(
     NaN is left out from that depth on, and a warning names it (see ``measure``).
 
     Args:
-        texts: texts, each a document, cut into windows by ``text_windows``; or prompts, taken as they are.
+        texts: texts, each a document, cut into windows by ``text_windows``; or prompts or token ids,
+            taken as they are.
         interventions: hooks that edit; they run before the lens.
         translators: of a tuned lens; ``None``: the logit lens.
         documents: for prompts, the document of each; ``None``: each is a document of its own. Windows of
@@ -60,9 +62,9 @@ def lens_perplexity(
         batch_size, chunk, progress: as in ``measure``.
 
     Returns:
-        What ``logit_lens`` returns, a prompt a window, with the coordinate ``document`` (prompt) and over
-        ``depth``: ``perplexity``, ``perplexity_low``, ``perplexity_high``. How the interval was made stands
-        in ``attrs["interval"]``.
+        ``.data``: that of ``logit_lens``, a prompt a window, with the coordinate ``document`` (prompt) and
+        over ``depth``: ``perplexity``, ``perplexity_low``, ``perplexity_high``. How the interval was made
+        stands in ``attrs["interval"]``.
 
     Raises:
         InputError: for documents that do not belong to the prompts, ``max_tokens`` with prompts, and for what
@@ -71,14 +73,15 @@ def lens_perplexity(
     Example:
         >>> import mcr_lens as mcr
         >>> model = mcr.load_model("tiny")
-        >>> data = lens_perplexity(model, mcr.prompts.word_problems(8), progress=False)
-        >>> bool(data.perplexity[-1] < data.perplexity[0])
+        >>> perplexity = lens_perplexity(model, mcr.prompts.word_problems(8), progress=False)["perplexity"]
+        >>> bool(perplexity[-1] < perplexity[0])
         True
     """
-    if isinstance(texts, Prompts):
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list | tuple) or any(not isinstance(text, str) for text in texts):
         if max_tokens is not None:
             raise InputError("max_tokens is for texts: these prompts are windows already, load them shorter")
-        prompts = texts
+        prompts = as_prompts(texts, model)
         documents = range(len(prompts)) if documents is None else documents
         if len(documents) != len(prompts):
             raise InputError(f"{len(documents)} documents for {len(prompts)} prompts: give one a prompt")
@@ -87,7 +90,7 @@ def lens_perplexity(
     elif documents is not None:
         raise InputError("documents is for prompts: each of these texts is a document already")
     else:
-        prompts, documents = text_windows(texts, model, max_tokens=max_tokens)
+        prompts, documents = text_windows(cast(Sequence[str], texts), model, max_tokens=max_tokens)
     data = logit_lens(
         model,
         prompts,
@@ -106,7 +109,7 @@ def lens_perplexity(
         for name, loss in losses.items():
             data[f"perplexity{name}"] = ("depth", np.exp(loss))
     data.attrs["interval"] = {**options, "documents": len(sums)}
-    return data
+    return PerplexityResult(data)
 
 
 def text_windows(

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Int
 
@@ -19,22 +18,22 @@ from mcr_lens.experiments.tasks.probe_folds import (
     majority_correct,
     shuffled_labels,
 )
+from mcr_lens.experiments.tasks.results import ProbeResult
 from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
-from mcr_lens.prompts import Prompts
-from mcr_lens.stats.bootstrap import bootstrap_ratio
+from mcr_lens.prompts import Prompts, PromptsLike, as_prompts
 from mcr_lens.validate import is_number, is_whole
 
-__all__ = ["linear_probes", "probe_summary"]
+__all__ = ["linear_probes"]
 
 
 def linear_probes(
     model: Model,
-    prompts: Prompts,
+    prompts: PromptsLike,
     labels: Iterable[Hashable],
     *,
-    test: tuple[Prompts, Iterable[Hashable]] | None = None,
+    test: tuple[PromptsLike, Iterable[Hashable]] | None = None,
     pooling: str | Sequence[str] = POOLINGS,
     depths: Sequence[int] | None = None,
     folds: int = 5,
@@ -47,7 +46,7 @@ def linear_probes(
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     progress: bool = True,
-) -> xr.Dataset:
+) -> ProbeResult:
     """How well a logistic regression tells the labels from the pooled states, at every depth.
 
     A probe standardises each dimension and fits an L2-penalised logistic regression (scikit-learn's, lbfgs),
@@ -72,8 +71,8 @@ def linear_probes(
         batch_size, chunk, progress: as in ``measure``.
 
     Returns:
-        ``accuracy`` (pooling, depth, fold); ``correct`` (pooling, depth, prompt), 1 or 0, of the prompts
-        that were tested; ``predicted`` likewise, as a place in ``attrs["classes"]``, and ``chosen_C``
+        ``.data``: ``accuracy`` (pooling, depth, fold); ``correct`` (pooling, depth, prompt), 1 or 0, of the
+        prompts that were tested; ``predicted`` likewise, as a place in ``attrs["classes"]``, and ``chosen_C``
         (pooling, depth, fold). With the control ``shuffled_accuracy`` and ``shuffled_correct``.
         ``majority_accuracy`` (fold) and ``majority_correct`` (prompt): the training prompts' most frequent
         label. Coordinates of ``prompt``: ``label``, ``fold_tested``, ``group`` and ``n_tokens``.
@@ -90,8 +89,7 @@ def linear_probes(
         >>> model = mcr.load_model("gpt2")                                            # doctest: +SKIP
         >>> prompts, labels = load_labelled("hf:stanfordnlp/sst2", model,
         ...     text="sentence", split="train", n=1000, seed=0)                       # doctest: +SKIP
-        >>> data = linear_probes(model, prompts, labels)                              # doctest: +SKIP
-        >>> data.accuracy.mean("fold").to_pandas()                                    # doctest: +SKIP
+        >>> linear_probes(model, prompts, labels).summary()                           # doctest: +SKIP
     """
     require_extra("sklearn", "linear probes", "tasks")
     penalties = _penalties(C)
@@ -99,7 +97,8 @@ def linear_probes(
         raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
     if not is_whole(seed, 0, 2**32):
         raise InputError(f"seed {seed!r} must be a whole number from 0 to 2**32 - 1")
-    sets = [prompts] if test is None else [prompts, test[0]]
+    prompts = as_prompts(prompts, model)
+    sets = [prompts] if test is None else [prompts, as_prompts(test[0], model)]
     codes, classes = _codes(sets, [labels] if test is None else [labels, test[1]])
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
     measured = []
@@ -122,7 +121,6 @@ def linear_probes(
     in_test = np.sort(np.concatenate([fold.test for fold in split]))
     data = data.isel(prompt=in_test).assign_coords(prompt=range(len(in_test)))
     data.attrs = measured[-1].attrs | {
-        "result": "linear probes",
         "classes": classes,
         "C": penalties,
         "folds": folds if test is None else None,
@@ -132,32 +130,7 @@ def linear_probes(
         "sink_position": sink_position,
         "interventions": described(list(interventions)),
     }
-    return data
-
-
-def probe_summary(
-    data: xr.Dataset, *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0
-) -> pd.DataFrame:
-    """One row per pooling and depth: accuracy over the tested prompts, its interval, what to hold it against.
-
-    The interval is over prompts, drawn anew a group at a time: it takes the probes
-    as they were trained, and says how far the accuracy would move with other test prompts.
-
-    Returns:
-        Columns ``pooling``, ``depth``, ``accuracy``, ``low``, ``high``, ``shuffled`` (where the control was
-        run), ``majority`` and ``n`` (prompts).
-    """
-    correct = data["correct"].stack(place=("pooling", "depth"))
-    group = np.unique(data["group"].values, return_inverse=True)[1]
-    sums = np.zeros((group.max() + 1, correct.sizes["place"]))
-    np.add.at(sums, group, correct.values)
-    sizes = np.bincount(group)[:, None]
-    low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
-    table = correct.place.to_index().to_frame(index=False)
-    table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)
-    if "shuffled_correct" in data:
-        table["shuffled"] = data["shuffled_correct"].mean("prompt").stack(place=("pooling", "depth")).values
-    return table.assign(majority=float(data["majority_correct"].mean()), n=len(group))
+    return ProbeResult(data)
 
 
 def _penalties(C: float | Sequence[float]) -> list[float]:

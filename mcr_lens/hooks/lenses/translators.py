@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.paths import plain_path
+from mcr_lens.results import atomic_write
 
 __all__ = ["Translators", "translate"]
 
@@ -104,20 +104,10 @@ class Translators:
         if os.path.exists(folder) and not (folder.is_dir() and _names(folder) in (set(), {_CONFIG, _PARAMS})):
             raise InputError(f"{folder}: something else stands there; choose another folder")
         tensors = {"weights": self.weights.cpu().contiguous(), "biases": self.biases.cpu().contiguous()}
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as temporary:
-                new, old = Path(temporary) / "new", Path(temporary) / "old"
-                new.mkdir()  # as readable as any other folder, which the temporary one is not
-                save_file(tensors, new / _PARAMS)
-                (new / _CONFIG).write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
-                if folder.exists():
-                    os.rename(folder, old)
-                os.rename(new, folder)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{folder}: cannot be written ({one_line(error)}); choose another place"
-            ) from error
+        with atomic_write(folder, is_folder=True) as partial:
+            partial.mkdir()
+            (partial / _PARAMS).write_bytes(save(tensors))
+            (partial / _CONFIG).write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod

@@ -74,16 +74,8 @@ def lenses(runs: Sequence[Run]) -> Part:
 
 def patching(run: Run) -> Part:
     """The map of a sweep, and its largest place."""
-    name = "lost" if "lost" in run.content else "recovered"
-    mean = run.content[name].mean("prompt")
-    places = mean.to_series().dropna()
-    sentences = []
-    if len(places):
-        at = places.idxmax()
-        at = at if isinstance(at, tuple) else (at,)
-        where = ", ".join(f"{dim} {place}" for dim, place in zip(mean.dims, at, strict=True))
-        sentences = [f"{run.label}: the patch that does most ({name} {places.max():.2f}) is at {where}."]
-    n = run.content.sizes["prompt"]
+    sentences = [f"{run.label}: {each}" for each in run.content.sentences()]
+    n = run.content.data.sizes["prompt"]
     caption = f"Mean over {n} pair{'s' * (n != 1)}. 1: all of the difference, 0: the patch did nothing."
     blocks = [{"figure": patching_map(run.content), "caption": caption}]
     return f"Patching: {run.label}", _words(run, sentences), blocks

@@ -111,14 +111,14 @@ def _read(result: Any) -> list[Run]:
 
 def _runs(data: xr.Dataset, source: str) -> list[Run]:
     """What a dataset is, from its dimensions and variables; a stack of profiles is several."""
-    from mcr_lens.experiments import AblationStudy, best_depth, quality_by_depth
+    from mcr_lens.experiments import AblationStudy, PatchingResult, best_depth, quality_by_depth
 
     dims = set(data.dims)
     with naming(source):
         if {"arm", "dose", "prompt", "depth"} <= dims:
             return [_run("study", data, source, AblationStudy(data))]
         if {"recovered", "lost"} & set(data.data_vars) and "layer" in dims:
-            return [_run("patching", data, source, data)]
+            return [_run("patching", data, source, PatchingResult(data))]
         if {"prompt", "depth"} <= dims and "norm_ratio" in data:
             if "step" in dims:
                 return [_run("training", data, source, Profile(data))]
@@ -179,13 +179,15 @@ def _tasks(folder: Path, files: Sequence[Path], source: str) -> Run:
 
 def _uses(data: xr.Dataset) -> list[Any]:
     """What the single results of a folder of tasks are uses of; none for other results."""
-    from mcr_lens.experiments import choice_uses, perplexity_use, probe_uses
+    from mcr_lens.experiments import ChoiceResult, PerplexityResult, ProbeResult
 
     if {"correct", "majority_correct"} <= set(data.data_vars):
-        return probe_uses(data)
+        return ProbeResult(data).uses()
     if "document" in data.dims and "acc" in data:
-        return choice_uses(data)
-    return [perplexity_use(data)] if "document" in data.coords and "lens_loss" in data else []
+        return ChoiceResult(data).uses()
+    if "document" in data.coords and "lens_loss" in data:
+        return PerplexityResult(data).uses()
+    return []
 
 
 def _run(kind: Kind, data: xr.Dataset, source: str, content: Any) -> Run:

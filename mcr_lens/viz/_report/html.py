@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
-from numbers import Integral, Number
 from typing import Any
 
 import jinja2
@@ -29,9 +28,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
+from mcr_lens.results.tables import as_text
 from mcr_lens.viz._tokens import visible
 
-__all__ = ["MARK", "Block", "figure_json", "number", "plain", "render", "with_interval"]
+__all__ = ["MARK", "Block", "figure_json", "plain", "render", "with_interval"]
 
 Block = dict[str, Any]
 # Near the beginning of every page: such a file may be replaced by the next report.
@@ -67,29 +67,10 @@ def plain(text: object, longest: int = 400) -> str:
     return prose if len(cut) <= longest else prose[: longest - 1] + "…"
 
 
-def number(value: Any) -> str:
-    """A number as people read it: whole ones as such, others to three decimals or two digits.
-
-    Example:
-        >>> number(7), number(0.12345), number(1234.5), number(0.00012), number(3e7)
-        ('7', '0.123', '1,234', '1.2e-04', '3e+07')
-    """
-    if isinstance(value, Integral):
-        return f"{int(value):,}"
-    size = abs(value)
-    if size != size:
-        return "–"
-    if size >= 1e6:
-        return f"{value:.2g}"
-    if 0 < size < 5e-4:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if size >= 1e3 else f"{value:.3f}"
-
-
 def with_interval(frame: pd.DataFrame, name: str, low: str, high: str) -> list[str]:
     """A column with its interval, as ``1.0 [0.8, 1.2]``."""
-    columns = zip(frame[name], frame[low], frame[high], strict=True)
-    return [f"{_cell(value)} [{_cell(least)}, {_cell(most)}]" for value, least, most in columns]
+    cells = as_text(frame.filter([name, low, high])).itertuples(index=False, name=None)
+    return [f"{value} [{least}, {most}]" for value, least, most in cells]
 
 
 def figure_json(figure: go.Figure) -> Markup:
@@ -125,17 +106,11 @@ def _plain_strings(value: Any) -> Any:
 
 def _rows(frame: pd.DataFrame) -> list[list[str]]:
     """A data frame as text, its index first; the first rows of a long one."""
-    return [[_cell(value) for value in row] for row in frame.iloc[:_MOST_ROWS].itertuples()]
+    return [[str(cell) for cell in row] for row in as_text(frame.head(_MOST_ROWS)).itertuples()]
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
     return [str(name).replace("_", " ") for name in (frame.index.name or "", *frame.columns)]
-
-
-def _cell(value: Any) -> str:
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return "–"
-    return number(value) if isinstance(value, Number) and not isinstance(value, bool) else str(value)
 
 
 @cache

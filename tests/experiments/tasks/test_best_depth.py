@@ -10,11 +10,11 @@ from scipy.stats import norm
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.tasks import (
+    ChoiceResult,
+    PerplexityResult,
+    ProbeResult,
     Use,
     best_depth,
-    choice_uses,
-    perplexity_use,
-    probe_uses,
     quality_by_depth,
 )
 
@@ -86,7 +86,7 @@ def test_documents_weigh_as_much_as_their_tokens() -> None:
         coords={"document": ("prompt", [0, 0, 1]), "n_tokens": ("prompt", [3, 7, 5]), "depth": [0, 1]},
         attrs={"d_vocab": 100},
     )
-    use = perplexity_use(data)
+    use = PerplexityResult(data).uses()[0]
     np.testing.assert_allclose(use.values, [[7.0, 5.0], [1.0, 1.0]])
     assert use.weights.tolist() == [8, 4]
     np.testing.assert_allclose(use.curve(), [(8 * 7 + 4) / 12, (8 * 5 + 4) / 12])
@@ -114,31 +114,31 @@ def questions(metric: str = "acc", **about: Any) -> xr.Dataset:
 
 
 def test_tasks_of_choices_are_kept_apart_and_chance_is_theirs() -> None:
-    four, two, word = choice_uses(questions())
+    four, two, word = ChoiceResult(questions()).uses()
     assert (four.name, four.chance, two.name, two.chance) == ("four", 0.25, "two", 0.5)
     assert word.name == "word" and np.isnan(word.chance)
     assert four.curve().to_dict() == {0: 0.5, 3: 1.0}
     row: Any = best_depth([word]).loc["word"]
     assert row.best_depth == 0 and row.exit_depth is pd.NA
     with pytest.raises(InputError, match="these results have acc"):
-        choice_uses(questions(), "f1")
+        ChoiceResult(questions()).uses("f1")
 
 
 def test_chance_is_not_guessed_where_one_over_the_choices_is_not_it() -> None:
-    assert all(np.isnan(use.chance) for use in choice_uses(questions("exact_match"), "exact_match"))
-    assert all(np.isnan(use.chance) for use in choice_uses(questions(several_right=True)))
-    assert choice_uses(questions("acc_mutual_info"), "acc_mutual_info")[0].chance == 0.25
-    assert all(np.isnan(use.chance) for use in choice_uses(questions().drop_vars("n_choices")))
+    assert all(np.isnan(use.chance) for use in ChoiceResult(questions("exact_match")).uses("exact_match"))
+    assert all(np.isnan(use.chance) for use in ChoiceResult(questions(several_right=True)).uses())
+    assert ChoiceResult(questions("acc_mutual_info")).uses("acc_mutual_info")[0].chance == 0.25
+    assert all(np.isnan(use.chance) for use in ChoiceResult(questions().drop_vars("n_choices")).uses())
 
 
 def test_what_is_no_accuracy_is_not_called_one() -> None:
     with pytest.raises(InputError, match=r"'errors' of task 'four' is no accuracy \(lower is better\)"):
-        choice_uses(questions("errors", higher_is_better={"errors": False}), "errors")
+        ChoiceResult(questions("errors", higher_is_better={"errors": False})).uses("errors")
     shares = questions()
     shares["acc"] = shares.acc * 0.7
     with pytest.raises(InputError, match="other values than 0 and 1"):
-        choice_uses(shares)
-    assert len(choice_uses(questions(higher_is_better={"acc": True, "perplexity": False}))) == 3
+        ChoiceResult(shares).uses()
+    assert len(ChoiceResult(questions(higher_is_better={"acc": True, "perplexity": False})).uses()) == 3
 
 
 def probed(correct: np.ndarray, group: Any) -> xr.Dataset:
@@ -158,7 +158,7 @@ def probed(correct: np.ndarray, group: Any) -> xr.Dataset:
 
 def test_each_pooling_of_a_probe_is_a_use() -> None:
     correct = np.arange(18).reshape(2, 3, 3) % 2
-    first, second = probe_uses(probed(correct, [7, 9, 8]), "sst2")
+    first, second = ProbeResult(probed(correct, [7, 9, 8])).uses("sst2")
     assert (first.name, second.name) == ("sst2, mean", "sst2, mean without sink")
     np.testing.assert_array_equal(first.values, correct[0].T[[0, 2, 1]])
     np.testing.assert_array_equal(second.curve(), correct[1].mean(1))
@@ -167,7 +167,7 @@ def test_each_pooling_of_a_probe_is_a_use() -> None:
 
 def test_a_group_of_probed_prompts_is_one_unit() -> None:
     correct = np.array([[[1, 0, 0, 1, 1], [0, 0, 1, 1, 1]]])
-    (use,) = probe_uses(probed(correct, [3, 3, 1, 1, 1]))
+    (use,) = ProbeResult(probed(correct, [3, 3, 1, 1, 1])).uses()
     np.testing.assert_allclose(use.values, [[2 / 3, 1], [1 / 2, 0]])
     assert use.weights.tolist() == [3, 2]
     np.testing.assert_allclose(use.curve(), [3 / 5, 3 / 5])
@@ -180,7 +180,7 @@ def test_copies_in_a_group_do_not_make_a_flat_curve_gain(copies: int) -> None:
     gained, widths = 0, []
     for _ in range(60):
         correct = np.repeat(rng.random((1, 9, 25)) < 0.7, copies, axis=2).astype(int)
-        (use,) = probe_uses(probed(correct, np.repeat(range(25), copies)))
+        (use,) = ProbeResult(probed(correct, np.repeat(range(25), copies))).uses()
         row: Any = best_depth([use], 0.9, n_resamples=199).loc["probe, mean"]
         gained += row.gain_low > 0
         table = quality_by_depth([use], n_resamples=199)

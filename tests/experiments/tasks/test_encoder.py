@@ -188,7 +188,7 @@ def test_similarity_is_the_cosine(llama: Any) -> None:
 
 def test_scores_by_depth_are_mtebs_own(llama: Any) -> None:
     tasks = [classification_task(), similarity_task()]
-    data = embedding_tasks(llama, tasks, pooling=["mean", "last"], progress=False)
+    data = embedding_tasks(llama, tasks, pooling=["mean", "last"], progress=False).data
     assert data.main_score.dims == ("task", "depth", "pooling") and data.main_score.shape == (2, 4, 2)
     assert data.task.values.tolist() == ["MadeUpClassification", "MadeUpSTS"]
     assert data.metric.values.tolist() == ["accuracy", "cosine_spearman"]
@@ -210,7 +210,7 @@ def test_similarity_scores_are_spearmans_of_the_cosines(llama: Any) -> None:
     from scipy.stats import spearmanr
 
     task = similarity_task()
-    data = embedding_tasks(llama, task, depths=[2], progress=False)
+    data = embedding_tasks(llama, task, depths=[2], progress=False).data
     task.load_data()
     rows = task.dataset["test"]
     pairs = [DepthEncoder(llama, 2).encode(batches(rows[name])) for name in ("sentence1", "sentence2")]

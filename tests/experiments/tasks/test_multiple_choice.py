@@ -18,10 +18,8 @@ from transformers import AutoTokenizer
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.tasks import lens_language_model
+from mcr_lens.experiments.tasks import ChoiceResult, lens_language_model, multiple_choice
 from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
-from mcr_lens.experiments.tasks.multiple_choice import choice_summary, multiple_choice
-from mcr_lens.experiments.tasks.uses import choice_uses
 from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
 from mcr_lens.prompts.sample_texts import word_problem
 from mcr_lens.tiny import weights_folder
@@ -175,7 +173,9 @@ def test_the_last_depth_equals_lm_evals_own_model(
 ) -> None:
     folder = task_folder("arithmetic")
     model = mcr.load_model("tiny", backend=backend)
-    data = multiple_choice(model, "arithmetic", include_path=folder, num_fewshot=num_fewshot, progress=False)
+    data = multiple_choice(
+        model, "arithmetic", include_path=folder, num_fewshot=num_fewshot, progress=False
+    ).data
     expected = evaluated(stock(weights_folder()), folder, "arithmetic", num_fewshot=num_fewshot)
     samples = expected["samples"]["arithmetic"]
     last = data.isel(depth=-1)
@@ -198,7 +198,7 @@ def test_requests_without_a_question_and_tasks_without_choices(
     task_folder: Any, stock: Any, llama: Any, llama_folder: Path, task: str
 ) -> None:
     folder = task_folder("words")
-    data = multiple_choice(llama, task, include_path=folder, progress=False)
+    data = multiple_choice(llama, task, include_path=folder, progress=False).data
     expected = evaluated(stock(llama_folder), folder, task)
     np.testing.assert_allclose(
         data.log_likelihood.isel(depth=-1), answers_of(expected, task), rtol=1e-4, atol=1e-4
@@ -211,14 +211,14 @@ def test_requests_without_a_question_and_tasks_without_choices(
 def test_chance_is_that_of_the_choices_whatever_else_is_asked(task_folder: Any, llama: Any) -> None:
     """With mutual information every choice is asked for twice; a last word has no choices."""
     names = ["words", "words_mutual", "words_last_word"]
-    data = multiple_choice(llama, names, include_path=task_folder("words"), progress=False)
+    data = multiple_choice(llama, names, include_path=task_folder("words"), progress=False).data
     assert data.sizes["choice"] == 8
     assert data.n_choices.values.tolist() == [4] * 24 + [0] * 12
-    words, mutual, last = choice_uses(data)
+    words, mutual, last = ChoiceResult(data).uses()
     assert (words.chance, mutual.chance) == (0.25, 0.25) and np.isnan(last.chance)
-    assert choice_uses(data, "acc_mutual_info")[0].chance == 0.25
+    assert ChoiceResult(data).uses("acc_mutual_info")[0].chance == 0.25
     with pytest.raises(InputError, match="'perplexity' of task 'words_last_word' is no accuracy"):
-        choice_uses(data, "perplexity")
+        ChoiceResult(data).uses("perplexity")
     assert data.attrs["tasks"]["words_mutual"]["higher_is_better"] == {"acc": True, "acc_mutual_info": True}
     assert data.attrs["tasks"]["words"]["several_right"] is False
 
@@ -300,7 +300,7 @@ def test_every_depth_equals_numpy(task_folder: Any, llama_folder: Path, backend:
     biases = 0.2 * torch.randn(3, 32, generator=generator)
     lens = mcr.hooks.Translators(weights, biases) if tuned else None
     folder = task_folder("words")
-    data = multiple_choice(model, "words", translators=lens, include_path=folder, progress=False)
+    data = multiple_choice(model, "words", translators=lens, include_path=folder, progress=False).data
     head = reference.lm_head.weight.detach().numpy()
     gain, eps = reference.model.norm.weight.detach().numpy(), reference.config.rms_norm_eps
     right = np.zeros((12, 4))
@@ -346,35 +346,35 @@ def test_the_model_runs_once_for_all_depths(
 
 def test_batches_order_and_chosen_depths_change_nothing(task_folder: Any, llama: Any) -> None:
     options: dict[str, Any] = {"include_path": task_folder("words"), "progress": False}
-    whole = multiple_choice(llama, ["words", "words_last_word"], **options)
-    single = multiple_choice(llama, ["words", "words_last_word"], batch_size=1, **options)
+    whole = multiple_choice(llama, ["words", "words_last_word"], **options).data
+    single = multiple_choice(llama, ["words", "words_last_word"], batch_size=1, **options).data
     np.testing.assert_allclose(single.log_likelihood, whole.log_likelihood, rtol=1e-5, atol=1e-5)
-    turned = multiple_choice(llama, ["words_last_word", "words"], **options)
+    turned = multiple_choice(llama, ["words_last_word", "words"], **options).data
     for task in ("words", "words_last_word"):
         np.testing.assert_allclose(
             turned.log_likelihood[turned.task.values == task],
             whole.log_likelihood[whole.task.values == task],
             rtol=1e-5, atol=1e-5,
         )  # fmt: skip
-    chosen = multiple_choice(llama, "words", depths=[2, 0], **options)
+    chosen = multiple_choice(llama, "words", depths=[2, 0], **options).data
     assert chosen.depth.values.tolist() == [0, 2]
     np.testing.assert_allclose(
         chosen.acc, whole.acc.sel(depth=[0, 2]).where(whole.task == "words", drop=True)
     )
     # What one task has and the other lacks is missing, not zero.
     assert whole.acc_norm.isnull().any("depth").values.tolist() == [False] * 12 + [True] * 12
-    assert multiple_choice(llama, "words", limit=5, **options).sizes["document"] == 5
+    assert multiple_choice(llama, "words", limit=5, **options).data.sizes["document"] == 5
 
 
 def test_a_task_may_be_a_file_or_a_configuration(task_folder: Any, llama: Any) -> None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     file = task_folder("words") / "words.yaml"
-    by_name = multiple_choice(llama, "words", include_path=file.parent, progress=False)
-    by_file = multiple_choice(llama, file, progress=False)
+    by_name = multiple_choice(llama, "words", include_path=file.parent, progress=False).data
+    by_file = multiple_choice(llama, file, progress=False).data
     np.testing.assert_array_equal(by_file.log_likelihood, by_name.log_likelihood)
     configuration = {**load_yaml(file), "task": "other"}
-    by_content = multiple_choice(llama, configuration, include_path=file.parent, progress=False)
+    by_content = multiple_choice(llama, configuration, include_path=file.parent, progress=False).data
     np.testing.assert_array_equal(by_content.log_likelihood, by_name.log_likelihood)
     assert set(by_content.task.values) == {"other"}
 
@@ -383,7 +383,7 @@ def test_the_seed_draws_the_examples_and_leaves_the_callers_alone(task_folder: A
     options: dict[str, Any] = {"include_path": task_folder("words"), "num_fewshot": 2, "progress": False}
     random.seed(5)
     expected = random.Random(5).random()
-    first, again, other = (multiple_choice(llama, "words", seed=seed, **options) for seed in (3, 3, 4))
+    first, again, other = (multiple_choice(llama, "words", seed=seed, **options).data for seed in (3, 3, 4))
     assert random.random() == expected
     np.testing.assert_array_equal(first.log_likelihood, again.log_likelihood)
     assert not np.allclose(first.log_likelihood, other.log_likelihood)
@@ -405,7 +405,7 @@ def test_examples_never_come_from_the_test_documents(task_folder: Any, llama: An
 @pytest.mark.parametrize("kind", SAME_DOCUMENTS)
 def test_a_question_is_never_its_own_example(task_folder: Any, llama: Any, kind: str) -> None:
     options: dict[str, Any] = {"include_path": task_folder("words"), "depths": [0], "progress": False}
-    assert multiple_choice(llama, f"words_{kind}", **options).sizes["document"] == 12
+    assert multiple_choice(llama, f"words_{kind}", **options).data.sizes["document"] == 12
     if kind == "others":
         multiple_choice(llama, f"words_{kind}", num_fewshot=2, **options)
     else:
@@ -415,8 +415,8 @@ def test_a_question_is_never_its_own_example(task_folder: Any, llama: Any, kind:
 
 def test_interventions_reach_the_depths_above_them(task_folder: Any, llama: Any) -> None:
     options: dict[str, Any] = {"include_path": task_folder("words"), "progress": False}
-    plain = multiple_choice(llama, "words", **options)
-    edited = multiple_choice(llama, "words", interventions=mcr.ablate_mlp_write([1]), **options)
+    plain = multiple_choice(llama, "words", **options).data
+    edited = multiple_choice(llama, "words", interventions=mcr.ablate_mlp_write([1]), **options).data
     changed = np.abs(edited.log_likelihood - plain.log_likelihood).max(["document", "choice"]).values
     # What is taken from the first token at layer 1 reaches the others through the attention of layer 2.
     assert (changed[:3] < 1e-6).all()
@@ -425,15 +425,15 @@ def test_interventions_reach_the_depths_above_them(task_folder: Any, llama: Any)
 
 
 def test_the_summary_has_intervals_over_documents(task_folder: Any, llama: Any) -> None:
-    data = multiple_choice(llama, ["words", "words_last_word"], include_path=task_folder("words"))
-    table = choice_summary(data, "acc", n_resamples=999)
+    data = multiple_choice(llama, ["words", "words_last_word"], include_path=task_folder("words")).data
+    table = ChoiceResult(data).summary("acc", n_resamples=999)
     assert table.loc["words"].n.tolist() == [12] * 4
     np.testing.assert_allclose(table.loc["words"]["mean"], data.attrs["results"]["words"]["acc,none"])
     varies = table[(table["mean"] > 0) & (table["mean"] < 1)]
     assert len(varies) and ((varies.low < varies["mean"]) & (varies["mean"] < varies.high)).all()
-    assert list(choice_summary(data, "acc_norm", n_resamples=99).loc["words"].index) == [0, 1, 2, 3]
+    assert list(ChoiceResult(data).summary("acc_norm", n_resamples=99).loc["words"].index) == [0, 1, 2, 3]
     with pytest.raises(InputError, match="these results have acc, acc_norm"):
-        choice_summary(data, "f1")
+        ChoiceResult(data).summary("f1")
 
 
 def test_only_the_rows_that_are_asked_for_are_read_out(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +462,7 @@ def test_only_the_rows_that_are_asked_for_are_read_out(llama: Any, monkeypatch: 
 def test_results_can_be_saved(task_folder: Any, llama: Any, tmp_path: Path) -> None:
     from mcr_lens.results import load_dataset, save_dataset
 
-    data = multiple_choice(llama, "words", include_path=task_folder("words"), progress=False)
+    data = multiple_choice(llama, "words", include_path=task_folder("words"), progress=False).data
     assert load_dataset(save_dataset(data, tmp_path / "choices.nc")).identical(data)
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
+from mcr_lens.experiments.tasks import ProbeResult, linear_probes
 from mcr_lens.experiments.tasks.probe_folds import (
     Fold,
     clusters,
@@ -17,7 +18,6 @@ from mcr_lens.experiments.tasks.probe_folds import (
     fit_probes,
     fixed_split,
 )
-from mcr_lens.experiments.tasks.probes import linear_probes, probe_summary
 from mcr_lens.hooks.observers.pooled_states import PooledStates
 from mcr_lens.prompts.labelled import load_labelled
 
@@ -44,7 +44,7 @@ def planted(n: int, seed: int = 0) -> tuple[mcr.Prompts, list[str]]:
 
 @needs_scikit_learn
 def test_a_planted_label_is_found_where_it_is_and_not_where_it_is_not(llama: Any) -> None:
-    data = linear_probes(llama, *planted(80), C=0.1, progress=False)
+    data = linear_probes(llama, *planted(80), C=0.1, progress=False).data
     accuracy = data.accuracy.mean("fold")
     assert data.accuracy.dims == ("pooling", "depth", "fold") and data.accuracy.shape == (3, 4, 5)
     assert (accuracy.sel(pooling=["mean", "mean_without_sink"], depth=[0, 1]) == 1).all()
@@ -61,8 +61,8 @@ def test_noise_gives_chance_and_intervals_that_cover_it(llama: Any) -> None:
     covered = []
     for seed in range(10):
         labels = np.random.default_rng(seed + 100).permutation([0, 1] * 30)
-        data = linear_probes(llama, drawn(60, seed), labels, C=0.01, depths=[0, 3], progress=False)
-        table = probe_summary(data, n_resamples=999)
+        data = linear_probes(llama, drawn(60, seed), labels, C=0.01, depths=[0, 3], progress=False).data
+        table = ProbeResult(data).summary(n_resamples=999)
         covered += ((table.low <= 0.5) & (table.high >= 0.5)).tolist()
         assert 0.2 < table.accuracy.mean() < 0.8
     assert np.mean(covered) > 0.8
@@ -73,7 +73,7 @@ def test_numbers_agree_with_one_another_and_with_a_probe_written_out(llama: Any)
     from sklearn.linear_model import LogisticRegression
 
     prompts, labels = drawn(50), [number % 3 for number in range(50)]
-    data = linear_probes(llama, prompts, labels, C=0.1, pooling="mean", depths=[2], progress=False)
+    data = linear_probes(llama, prompts, labels, C=0.1, pooling="mean", depths=[2], progress=False).data
     states = mcr.measure(llama, prompts, [PooledStates(llama, "mean", depths=[2])], progress=False)
     x, y = states.pooled_state.values[:, 0, 0].astype(np.float64), np.array(labels)
     for fold in range(5):
@@ -98,12 +98,14 @@ def test_the_seed_fixes_the_result_and_folds_are_shared(llama: Any) -> None:
         "pooling": ["mean", "last"],
         "progress": False,
     }
-    first = linear_probes(llama, prompts, labels, seed=3, **settings)
-    xr.testing.assert_identical(first, linear_probes(llama, prompts, labels, seed=3, **settings))
+    first = linear_probes(llama, prompts, labels, seed=3, **settings).data
+    xr.testing.assert_identical(first, linear_probes(llama, prompts, labels, seed=3, **settings).data)
     quick = settings | {"depths": [0], "pooling": "mean", "C": 0.1}
-    other = linear_probes(llama, prompts, labels, seed=4, **quick)
+    other = linear_probes(llama, prompts, labels, seed=4, **quick).data
     assert (first.fold_tested != other.fold_tested).any()
-    alone = linear_probes(llama, prompts, labels, seed=3, **(settings | {"depths": [2], "pooling": "last"}))
+    alone = linear_probes(
+        llama, prompts, labels, seed=3, **(settings | {"depths": [2], "pooling": "last"})
+    ).data
     xr.testing.assert_equal(alone.correct, first.correct.sel(depth=[2], pooling=["last"]))
     for fold in range(5):
         assert np.bincount(first.label.values[first.fold_tested.values == fold]).tolist() == [3, 3, 3]
@@ -141,14 +143,14 @@ def test_equal_texts_and_groups_are_never_on_both_sides(llama: Any) -> None:
     prompts = mcr.Prompts.from_tokens([*half.tokens, *half.tokens])
     # Labels that follow no rule: only a copy in the training set could tell them.
     labels = np.tile(np.random.default_rng(0).permutation([0, 1] * 15), 2).tolist()
-    data = linear_probes(llama, prompts, labels, depths=[0], pooling="mean", C=100.0, progress=False)
+    data = linear_probes(llama, prompts, labels, depths=[0], pooling="mean", C=100.0, progress=False).data
     assert data.accuracy.mean() < 0.75
     np.testing.assert_array_equal(data.fold_tested[:30], data.fold_tested[30:])
     np.testing.assert_array_equal(data.group[:30], data.group[30:])
     authors = [number % 12 for number in range(60)]
     grouped = linear_probes(
         llama, prompts, labels, groups=authors, depths=[0], pooling="mean", C=1.0, folds=3, progress=False
-    )
+    ).data
     for author in range(12):
         assert len(set(grouped.fold_tested.values[author::12])) == 1
 
@@ -174,7 +176,7 @@ def test_a_fixed_split_tests_only_the_test_set_and_trains_on_none_of_it(llama: A
     test, test_labels = planted(20, seed=1)
     both = mcr.Prompts.from_tokens([*train.tokens, *test.tokens[:5]])
     labels = [*train_labels, *test_labels[:5]]
-    data = linear_probes(llama, both, labels, test=(test, test_labels), depths=[0, 3], progress=False)
+    data = linear_probes(llama, both, labels, test=(test, test_labels), depths=[0, 3], progress=False).data
     assert dict(data.sizes) | {"pooling": 3, "depth": 2, "fold": 1, "prompt": 20} == dict(data.sizes)
     assert data.attrs["left_out_of_training"] == 5
     assert data.attrs["prompts"]["digest"] == test.digest
@@ -184,7 +186,7 @@ def test_a_fixed_split_tests_only_the_test_set_and_trains_on_none_of_it(llama: A
     assert data.label.values.tolist() == [int(label == "good") for label in test_labels]
     without = linear_probes(
         llama, train, train_labels, test=(test, test_labels), depths=[0, 3], progress=False
-    )
+    ).data
     xr.testing.assert_equal(without.correct, data.correct)
 
 
@@ -193,7 +195,7 @@ def test_an_intervention_that_wipes_the_states_leaves_chance(llama: Any) -> None
     wiped = [("blocks.1.hook_resid_pre", lambda state, hook: state * 0)]
     data = linear_probes(
         llama, *planted(40), interventions=wiped, depths=[0, 1], pooling="mean", C=1.0, progress=False
-    )
+    ).data
     assert data.accuracy.sel(depth=0).mean() == 1
     assert data.accuracy.sel(depth=1).mean() == 0.5
     assert data.attrs["interventions"] == ["blocks.1.hook_resid_pre"]
@@ -201,25 +203,27 @@ def test_an_intervention_that_wipes_the_states_leaves_chance(llama: Any) -> None
 
 @needs_scikit_learn
 def test_the_summary_resamples_groups_where_there_are_some(llama: Any) -> None:
-    data = linear_probes(llama, drawn(60), [0, 1] * 30, depths=[1], pooling="mean", C=0.1, progress=False)
-    table = probe_summary(data)
+    data = linear_probes(
+        llama, drawn(60), [0, 1] * 30, depths=[1], pooling="mean", C=0.1, progress=False
+    ).data
+    table = ProbeResult(data).summary()
     assert table.columns.tolist() == "pooling depth accuracy low high shuffled majority n".split()
     assert table.accuracy[0] == pytest.approx(float(data.correct.mean())) and table.n[0] == 60
     assert table.low[0] < table.accuracy[0] < table.high[0]
     # Groups that are right or wrong as one: as many independent things as there are groups.
     together = data.assign(correct=data.correct * 0 + np.repeat(np.arange(6) % 2, 10).astype(np.int8))
-    wide = probe_summary(together.assign_coords(group=("prompt", np.repeat(np.arange(6), 10))))
-    narrow = probe_summary(together)
+    wide = ProbeResult(together.assign_coords(group=("prompt", np.repeat(np.arange(6), 10)))).summary()
+    narrow = ProbeResult(together).summary()
     assert wide.high[0] - wide.low[0] > 2 * (narrow.high[0] - narrow.low[0])
-    bare = linear_probes(llama, *planted(40), control=False, depths=[0], pooling="mean", progress=False)
-    assert "shuffled" not in probe_summary(bare) and "shuffled_correct" not in bare
+    bare = linear_probes(llama, *planted(40), control=False, depths=[0], pooling="mean", progress=False).data
+    assert "shuffled" not in ProbeResult(bare).summary() and "shuffled_correct" not in bare
 
 
 @needs_scikit_learn
 def test_a_result_is_saved_and_loaded(llama: Any, tmp_path: Path) -> None:
     from mcr_lens.results import load_dataset, save_dataset
 
-    data = linear_probes(llama, *planted(40), depths=[0], pooling="mean", C=1.0, progress=False)
+    data = linear_probes(llama, *planted(40), depths=[0], pooling="mean", C=1.0, progress=False).data
     xr.testing.assert_equal(load_dataset(save_dataset(data, tmp_path / "probes.nc")), data)
 
 
@@ -276,7 +280,7 @@ def test_sst2_is_read_and_probed(bundled_model: Any, shared_data: Path) -> None:
     file = shared_data / "sst2" / "train.tsv"
     prompts, labels = load_labelled(file, bundled_model, text=0, label=1, n=120, seed=0)
     assert len(prompts) == len(labels) == 120 and set(labels) == {"0", "1"}
-    data = linear_probes(bundled_model, prompts, labels, depths=[0, 5], C=0.01, progress=False)
+    data = linear_probes(bundled_model, prompts, labels, depths=[0, 5], C=0.01, progress=False).data
     assert data.accuracy.shape == (3, 2, 5) and data.attrs["prompts"]["source"] == str(file)
 
 

@@ -120,7 +120,14 @@ def test_ragged_batches_and_chunks_edit_each_position_once(pair: Any, where: str
     expected = [oracle.logits(tokens, places) for tokens, places in zip(PROMPTS, own, strict=True)]
     for options in ({}, {"chunk": 1}, {"chunk": 3, "batch_size": 2}, {"chunk": 4}):
         seen = Logits(model)
-        mcr.measure(model, mcr.Prompts.from_tokens(PROMPTS), [seen], edit(asked), progress=False, **options)
+        mcr.measure(
+            model,
+            mcr.Prompts.from_tokens(PROMPTS),
+            [seen],
+            interventions=edit(asked),
+            progress=False,
+            **options,
+        )
         for prompt, logits in enumerate(expected):
             assert_equal(torch.cat(seen.rows[prompt]), logits, f"{options}, prompt {prompt}")
 
@@ -178,9 +185,9 @@ def test_a_plain_hook_is_told_of_chunks(load: Any) -> None:
     model, prompts = load("llama"), mcr.Prompts.from_tokens(PROMPTS)
     own = [("blocks.1.hook_mlp_out", lambda write, hook: write * 2)]
     with pytest.warns(UserWarning, match=r"your hook at blocks\.1\.hook_mlp_out.*mcr_lens\.intervention"):
-        mcr.measure(model, prompts, [], own, chunk=3, progress=False)
-    mcr.measure(model, prompts, [], own, chunk=11, progress=False)
-    mcr.measure(model, prompts, [], edit(0), chunk=3, progress=False)
+        mcr.measure(model, prompts, [], interventions=own, chunk=3, progress=False)
+    mcr.measure(model, prompts, [], interventions=own, chunk=11, progress=False)
+    mcr.measure(model, prompts, [], interventions=edit(0), chunk=3, progress=False)
 
 
 def test_a_hook_that_cannot_work_is_refused_by_name(load: Any) -> None:
@@ -205,7 +212,7 @@ def test_a_hook_that_cannot_work_is_refused_by_name(load: Any) -> None:
     ]
     for hooks, message in lists:
         with pytest.raises(InputError, match=message) as caught:
-            mcr.measure(model, prompts, [], hooks, progress=False)
+            mcr.measure(model, prompts, [], interventions=hooks, progress=False)
         assert "\n" not in str(caught.value)
 
 

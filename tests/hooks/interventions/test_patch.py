@@ -118,7 +118,7 @@ def test_sources_of_every_kind_give_the_same(model: Any, see: Any) -> None:
         found = see(model, mcr.patch_activation(name, source), [POST], TOKENS)[POST]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     # From a run under interventions too, and one row serves a batch.
-    ablated = mcr.record(model, mcr.Prompts.from_tokens(OTHER), [name], off)
+    ablated = mcr.record(model, mcr.Prompts.from_tokens(OTHER), [name], interventions=off)
     torch.testing.assert_close(ablated[name], see(model, off, [name], OTHER)[name])
     pair = see(model, mcr.patch_activation(name, recorded), [POST], TOKENS.repeat(2, 1))[POST]
     torch.testing.assert_close(pair, expected.repeat(2, 1, 1), rtol=1e-5, atol=1e-5)
@@ -148,14 +148,17 @@ def test_a_draw_belongs_to_its_prompt_whatever_the_batch(model: Any) -> None:
     reference = mcr.record(model, ragged(), [name])
     hooks = mcr.hooks.resample_ablate(name, reference, 3, seed=1)
     recorded = [
-        mcr.record(model, prompts, [name], hooks, batch_size=size)[name][:, 3] for size in ("auto", 1, 3)
+        mcr.record(model, prompts, [name], interventions=hooks, batch_size=size)[name][:, 3]
+        for size in ("auto", 1, 3)
     ]
     for other in recorded[1:]:
         torch.testing.assert_close(other, recorded[0], rtol=1e-5, atol=1e-5)
     rows = reference[name][:, 3]
     assert all(any(torch.allclose(row, drawn, atol=1e-5) for row in rows) for drawn in recorded[0])
     seeds = [
-        mcr.record(model, prompts, [name], mcr.hooks.resample_ablate(name, reference, 3, seed=seed))
+        mcr.record(
+            model, prompts, [name], interventions=mcr.hooks.resample_ablate(name, reference, 3, seed=seed)
+        )
         for seed in (1, 5)
     ]
     assert not torch.allclose(seeds[0][name], seeds[1][name])
