@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -70,13 +69,17 @@ def fit_tuned_lens(
             found broken, or whose own states or logits hold Inf or NaN.
     """
     require(model, "final_readout", "fit_tuned_lens")
-    _check(prompts, steps, learning_rate, tokens_per_step, held_out)
+    if not isinstance(prompts, Prompts) or len(prompts) < 2:
+        raise InputError("fit_tuned_lens needs at least 2 prompts, from load_prompts: one is held out")
+    check_count("steps", steps, 0)
+    check_count("tokens_per_step", tokens_per_step)
+    check_fraction("held_out", held_out, 0.1)
+    check_positive("learning_rate", learning_rate, 1e-3)
     facts = model_facts(model)
     training, held = _split(len(prompts), held_out, seed)
     held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held])
     fit = _Fit(model, learning_rate, steps)
-    look = partial(_held_out_kl, model, held_prompts)
-    best = _Best(fit.translators(), look(fit.translators()))
+    best = _Best(fit.translators(), _held_out_kl(model, held_prompts, fit.translators()))
     batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed)
     between = max(1, steps // _LOOKS)
     with evaluation_mode(model):
@@ -84,7 +87,7 @@ def fit_tuned_lens(
             fit.step(next(batches))
             if step % between == 0 or step == steps:
                 now = fit.translators()
-                best.update(now, look(now), step)
+                best.update(now, _held_out_kl(model, held_prompts, now), step)
     record = {
         "base_model": facts.name,
         "revision": facts.revision,
@@ -219,12 +222,3 @@ def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator
                 order = rng.sample(range(len(prompts)), len(prompts))
             chosen.append(prompts[order.pop()])
         yield next(Prompts.from_tokens(chosen).batches(len(chosen)))
-
-
-def _check(prompts: Prompts, steps: int, learning_rate: float, tokens_per_step: int, held_out: float) -> None:
-    if not isinstance(prompts, Prompts) or len(prompts) < 2:
-        raise InputError("fit_tuned_lens needs at least 2 prompts, from load_prompts: one is held out")
-    check_count("steps", steps, 0)
-    check_count("tokens_per_step", tokens_per_step)
-    check_fraction("held_out", held_out, 0.1)
-    check_positive("learning_rate", learning_rate, 1e-3)

@@ -4,11 +4,10 @@ Everything here reads a profile (or its dataset) against thresholds that are arg
 the answer; "no compression phase" is one of the answers. The unit of every interval is the prompt.
 """
 
+from mcr_lens.phases.boundaries import MIN_ENTROPY_DROP, MIN_NORM_RATIO, MIN_SHARE
 from mcr_lens.phases.change_points import ChangePoints, change_points
-from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
 from mcr_lens.phases.correlations import correlations
 from mcr_lens.phases.emergence import (
-    MIN_SHARE,
     Stage,
     dissipation_layers,
     dissipation_stages,

@@ -1,10 +1,9 @@
 """Texts to token batches: BOS first, right-padded, lengths carried; and word problems of our own."""
 
 from mcr_lens.prompts.batches import Batch, BatchCost, Prompts
+from mcr_lens.prompts.generators import library_code, word_problems
 from mcr_lens.prompts.labelled import Labelled, load_labelled
-from mcr_lens.prompts.library_code import library_code
 from mcr_lens.prompts.read import PromptsLike, as_prompts, load_prompts, read_texts
-from mcr_lens.prompts.word_problems import word_problems
 
 __all__ = [
     "Batch",

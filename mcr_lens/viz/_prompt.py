@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING
 
 from mcr_lens.errors import InputError
 from mcr_lens.viz._tokens import escaped
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import Prompts
+    from mcr_lens.prompts import Prompts, PromptsLike
 
-__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt"]
-
-TextOrTokens: TypeAlias = "Union[str, Sequence[int], Tensor, Prompts]"  # noqa: UP007
+__all__ = ["cut_note", "edit_note", "notes", "one_prompt"]
 
 
-def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str]:
+def one_prompt(model: Model, text_or_tokens: PromptsLike) -> tuple[Prompts, str]:
     """The prompt that is looked at, and a note where only its beginning fits the model's context.
 
     A text gets the BOS that ``Prompts.from_texts`` puts first.
@@ -27,28 +23,12 @@ def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str
     Raises:
         InputError: for more than one prompt, or anything but a text, ids (pos) or (1, pos), or ``Prompts``.
     """
-    import torch
-
     from mcr_lens.models import model_facts
-    from mcr_lens.prompts import Prompts
+    from mcr_lens.prompts import as_prompts
 
-    facts = model_facts(model)
-    if isinstance(text_or_tokens, str):
-        prompts = Prompts.from_texts([text_or_tokens], model, source="text")
-    elif isinstance(text_or_tokens, Prompts):
-        prompts = text_or_tokens
-    else:
-        try:
-            ids = torch.as_tensor(text_or_tokens)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"text_or_tokens: give a text, or the ids of one prompt ({error})") from error
-        if ids.ndim not in (1, 2) or ids.shape[:-1] not in ((), (1,)) or ids.is_floating_point():
-            raise InputError(
-                f"tokens of shape {tuple(ids.shape)} and {ids.dtype}: ids of one prompt are (pos) or (1, pos)"
-            )
-        prompts = Prompts.from_tokens([ids.flatten().tolist()])
+    facts, prompts = model_facts(model), as_prompts(text_or_tokens, model)
     if len(prompts) != 1:
-        raise InputError(f"{len(prompts)} prompts: a view shows one, give prompts[i:i + 1]")
+        raise InputError(f"{len(prompts)} prompts: a view shows one prompt, give prompts[i:i + 1]")
     (length,) = prompts.lengths
     if length <= facts.n_ctx:
         return prompts, ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from mcr_lens.prompts.word_problems import word_problem
+from mcr_lens.prompts.generators import word_problem
 
 __all__ = ["GENERATORS", "synthetic_document"]
 

@@ -19,6 +19,7 @@ from mcr_lens.experiments.tasks.probe_folds import (
     majority_correct,
     shuffled_labels,
 )
+from mcr_lens.experiments.tasks.uses import sums_by
 from mcr_lens.hooks.interventions import described
 from mcr_lens.hooks.observers.pooled_states import POOLINGS, PooledStates
 from mcr_lens.models import Hook, Model
@@ -147,11 +148,8 @@ def probe_summary(
         Columns ``pooling``, ``depth``, ``accuracy``, ``low``, ``high``, ``shuffled`` (where the control was
         run), ``majority`` and ``n`` (prompts).
     """
-    correct = data["correct"].stack(place=("pooling", "depth"))
-    group = np.unique(data["group"].values, return_inverse=True)[1]
-    sums = np.zeros((group.max() + 1, correct.sizes["place"]))
-    np.add.at(sums, group, correct.values)
-    sizes = np.bincount(group)[:, None]
+    correct, group = data["correct"].stack(place=("pooling", "depth")), data["group"].values
+    sums, sizes = sums_by(group, correct.values), sums_by(group, np.ones((len(group), 1)))
     low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
     table = correct.place.to_index().to_frame(index=False)
     table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)

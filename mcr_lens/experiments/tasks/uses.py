@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Use", "check_metric", "choice_uses", "perplexity_use", "probe_uses"]
+__all__ = ["Use", "check_metric", "choice_uses", "perplexity_use", "probe_uses", "sums_by"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,11 @@ def perplexity_use(data: xr.Dataset, name: str = "next token") -> Use:
     data = data.isel(prompt=~data.lens_loss.isnull().any("depth").values)
     if not data.sizes["prompt"]:
         raise InputError(f"{name}: no window has a loss at every depth: nothing to judge the depths by")
-    predicted = (data.n_tokens - 1).values.astype(float)
-    _, rows = np.unique(data.document.values, return_inverse=True)
-    tokens = np.bincount(rows, predicted)
-    losses = np.stack(
-        [np.bincount(rows, predicted * column) / tokens for column in data.lens_loss.values.T], axis=1
-    )
+    predicted = (data.n_tokens - 1).values[:, None].astype(float)
+    sums, tokens = (sums_by(data.document.values, x) for x in (predicted * data.lens_loss.values, predicted))
     vocabulary = data.attrs.get("d_vocab")
     chance = float(np.log(vocabulary)) if vocabulary else float("nan")
-    return Use(name, "generation", "loss", data.depth.values, losses, tokens, chance)
+    return Use(name, "generation", "loss", data.depth.values, sums / tokens, tokens[:, 0], chance)
 
 
 def probe_uses(data: xr.Dataset, name: str = "probe") -> list[Use]:
@@ -135,12 +131,20 @@ def probe_uses(data: xr.Dataset, name: str = "probe") -> list[Use]:
     is drawn, or left out to be judged by, as a whole.
     """
     chance = float(data.majority_correct.mean())
-    _, group = np.unique(data["group"].values, return_inverse=True)
-    sizes = np.bincount(group).astype(float)
+    group = data["group"].values
+    sizes = sums_by(group, np.ones((len(group), 1)))
     uses = []
     for pooling in data.pooling.values:
-        correct = data.correct.sel(pooling=pooling).transpose("depth", "prompt").values
-        shares = np.stack([np.bincount(group, right) / sizes for right in correct], axis=1)
+        right = sums_by(group, data.correct.sel(pooling=pooling).transpose("prompt", "depth").values)
         title = f"{name}, {str(pooling).replace('_', ' ')}"
-        uses.append(Use(title, "embedding", "accuracy", data.depth.values, shares, sizes, chance))
+        depths = data.depth.values
+        uses.append(Use(title, "embedding", "accuracy", depths, right / sizes, sizes[:, 0], chance))
     return uses
+
+
+def sums_by(groups: np.ndarray, values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "group column"]:
+    """Sums over the rows of each group, groups in sorted order."""
+    names, rows = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, rows, values)
+    return sums

@@ -23,7 +23,7 @@ from mcr_lens.experiments.tasks.lens_language_model import LensLanguageModel
 from mcr_lens.experiments.tasks.multiple_choice import choice_summary, multiple_choice
 from mcr_lens.experiments.tasks.uses import choice_uses
 from mcr_lens.hooks.lenses.continuation import Answer, AnswerLens
-from mcr_lens.prompts.word_problems import word_problem
+from mcr_lens.prompts.generators import word_problem
 from mcr_lens.tiny import weights_folder
 
 YAML = """\

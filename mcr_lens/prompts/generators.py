@@ -1,9 +1,14 @@
-"""Word problems of our own, so that the demo needs no data set and the bundled model has some to learn."""
+"""Prompts without a data set: word problems of our own, and code that every installation has."""
 
+import ast
 import random
+import sysconfig
+from pathlib import Path
 
-__all__ = ["word_problem", "word_problems"]
+__all__ = ["library_code", "word_problem", "word_problems"]
 
+# Definitions of at least so many characters: shorter ones make no prompt.
+_SHORTEST = 400
 NAMES = (
     "Amina Bruno Chidi Daria Emeka Freya Goran Hana Ivo Jun Kofi Lena Mateo Nia Oskar Priya Quentin "
     "Rosa Sven Tariq Uma Vera Wei Ximena Yusuf Zoe"
@@ -52,3 +57,34 @@ def word_problem(rng: random.Random) -> str:
         f" buys {a} more. How many {thing} does each friend have?\n"
         f"Each friend gets {total}/{c} = {b} {thing}.\nThat makes {b}+{a} = {a + b}.\n#### {a + b}"
     )
+
+
+def library_code(n: int, seed: int = 0) -> list[str]:
+    """``n`` functions and classes of the standard library, as text; no two from one file.
+
+    The same for the same seed and the same Python version: the library's source changes between versions.
+
+    Example:
+        >>> (code,) = library_code(1)
+        >>> code.startswith(("def ", "class ", "async def ", "@"))
+        True
+    """
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    rng = random.Random(seed)
+    rng.shuffle(files)
+    found: list[str] = []
+    for file in files:
+        source = file.read_text(encoding="utf-8")
+        long = [text for text in _definitions(source) if len(text) >= _SHORTEST]
+        if long and len(found) < n:
+            found.append(rng.choice(long))
+    return found
+
+
+def _definitions(source: str) -> list[str]:
+    """Functions and classes at the top level of a module, decorators included."""
+    lines = source.splitlines(keepends=True)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = [node for node in ast.parse(source).body if isinstance(node, kinds)]
+    firsts = [min(each.lineno for each in (node, *node.decorator_list)) for node in nodes]
+    return ["".join(lines[first - 1 : node.end_lineno]) for first, node in zip(firsts, nodes, strict=True)]
