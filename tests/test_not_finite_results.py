@@ -182,7 +182,7 @@ def test_a_study_leaves_the_broken_prompt_out_of_every_comparison(
     columns = ["effect", "low", "high", "p", "there", "against"]
     found = broken_study.effects()
     np.testing.assert_allclose(found[columns].to_numpy(float), alone[columns].to_numpy(float), 1e-6, 1e-9)
-    note = str(broken_study.not_finite_note())
+    (note,) = broken_study.caveats()
     assert "1 of 12 prompts, first in prompt 2 at depth 3 " in note
     assert note in repr(broken_study) and note in broken_study._repr_html_()
 

@@ -47,7 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links into and out of ``docs/`` take one step less: in the site a page of ``docs/`` stands at the top."""
+    """Links into and out of ``docs/`` take one step less: the site has the pages of ``docs/`` at its top."""
     if page.file.src_dir == config.docs_dir:
         steps = "../" * page.file.src_uri.count("/")
         return markdown.replace(f"](../{steps}", f"]({steps}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,15 +53,14 @@ def ablate(
     from mcr_lens.experiments.ablation.arms import ARMS
 
     check_folder(out, list(FILES), overwrite)
-    study_layers = (
-        "emergence" if layers == "emergence" else numbers("--layers", layers, int, "1,4, or 'emergence'")
-    )
+    named = layers == "emergence"
+    wanted: Any = layers if named else numbers("--layers", layers, int, "1,4, or 'emergence'")
     shares = numbers("--doses", doses, float, "0,0.5,1")
     loaded = model.load()
     study = mcr.ablation_study(
         loaded,
         prompts.load(loaded),
-        study_layers,
+        wanted,
         shares,
         ARMS if arms is None else words(arms),
         sink_position=sink_position,
@@ -75,12 +74,12 @@ def ablate(
     with showing(folder):
         show_table(study.headline, study.outcome_table())
         show_text("Arms, at dose 1:")
-        show_list(_arms(study))
+        show_list(f"{arm}: {what}" for arm, what in study.data.attrs["arms"].items())
         show_text(f"Claims, at dose {effects.attrs['dose']:g}:")
         show_list(study.claims())
         show_text(_about_p(study, effects))
-        if note := study.not_finite_note():
-            show_text(f"Beware: {note}")
+        for caveat in study.caveats():
+            show_text(f"Beware: {caveat}")
         typer.echo(f"saved in {folder}:")
         for name, what in FILES.items():
             show_text(what, f"  {name:18}  ")
@@ -102,11 +101,6 @@ def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None
         viz.dose_response(study).write_html(figure, include_plotlyjs=True)
 
 
-def _arms(study: "AblationStudy") -> list[str]:
-    """What each arm does at dose 1."""
-    return [f"{arm}: {what}" for arm, what in study.data.attrs["arms"].items()]
-
-
 def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
     """What stands behind the p-values, and how small they could have become."""
     from mcr_lens.experiments.ablation.claims import ALPHA
@@ -126,20 +120,19 @@ def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> Iterator[st
     """The lines of claims.md."""
     from mcr_lens.results.tables import to_markdown
 
-    made, table, dose = study.data.attrs, study.outcome_table(), effects.attrs["dose"]
-    depths, prompts = made["compressed_depths"], made["prompts"]
+    made, prompts, dose = study.data.attrs, study.data.attrs["prompts"], effects.attrs["dose"]
+    depths = made["compressed_depths"]
     yield f"# {study.headline}\n"
     yield f"Prompts: {prompts['source']} (digest {prompts['digest']})."
     yield f"Made with mcr-lens {made['versions']['mcr-lens']}, seed of the controls {made['seed']}.\n"
     yield f"## Claims, at dose {dose:g}\n"
     for claim in study.claims():
         yield f"- {claim.question} **{claim.verdict}**: {claim.why}"
-    if note := study.not_finite_note():
-        yield f"\nBeware: {note}"
+    yield from (f"\nBeware: {caveat}" for caveat in study.caveats())
     yield f"\n{_about_p(study, effects)}\n"
     yield f"## Outcomes, at dose {dose:g}\n"
-    yield to_markdown(table)
+    yield to_markdown(study.outcome_table())
     where = f"depths {depths[0]} to {depths[-1]}"
     yield f"\nMeans over prompts and over {where}; the loss (nats a token) is the model's own.\n"
     yield "## Arms, at dose 1\n"
-    yield from (f"- {sentence}" for sentence in _arms(study))
+    yield from (f"- {arm}: {what}" for arm, what in made["arms"].items())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -14,9 +15,40 @@ if TYPE_CHECKING:
     from mcr_lens.models import Model
     from mcr_lens.prompts import Prompts
 
-__all__ = ["ModelOptions", "PromptOptions", "ResultFile", "RunOptions", "numbers", "words"]
+__all__ = [
+    "Backend",
+    "Config",
+    "Field",
+    "MaxTokens",
+    "ModelOptions",
+    "NPrompts",
+    "Overwrite",
+    "PromptOptions",
+    "ResultFile",
+    "Revision",
+    "RunOptions",
+    "Split",
+    "model_option",
+    "numbers",
+    "prompt_option",
+    "words",
+]
 
 Number = TypeVar("Number", int, float)
+model_option = partial(typer.Option, rich_help_panel="Model")
+prompt_option = partial(typer.Option, rich_help_panel="Prompts")
+
+# Options that stand in several groups.
+Backend = Annotated[
+    Literal["auto", "hooked_transformer", "bridge"], model_option(help="TransformerLens model class.")
+]
+Revision = Annotated[str | None, model_option(help="Revision on the hub, e.g. step1000.")]
+Field = Annotated[str | None, prompt_option(help="Column that holds the text.")]
+NPrompts = Annotated[int | None, prompt_option(help="Number of prompts.")]
+MaxTokens = Annotated[int | None, prompt_option(help="Cut prompts to this many tokens.")]
+Config = Annotated[str | None, prompt_option(help="Configuration of an hf: data set.")]
+Split = Annotated[str | None, prompt_option(help="Split of an hf: data set.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")]
 
 
 @dataclass(frozen=True)
@@ -24,25 +56,16 @@ class ModelOptions:
     """Which model, and how it is loaded."""
 
     model: Annotated[str, typer.Argument(help="'tiny', a model name, or a Hugging Face folder.")]
-    backend: Annotated[
-        Literal["auto", "hooked_transformer", "bridge"],
-        typer.Option(help="TransformerLens model class.", rich_help_panel="Model"),
-    ] = "auto"
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel="Model")
-    ] = None
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps ...", rich_help_panel="Model")] = None
-    revision: Annotated[
-        str | None, typer.Option(help="Revision on the hub, e.g. step1000.", rich_help_panel="Model")
-    ] = None
+    backend: Backend = "auto"
+    dtype: Annotated[str | None, model_option(help="float32, bfloat16 or float16.")] = None
+    device: Annotated[str | None, model_option(help="cpu, cuda, mps ...")] = None
+    revision: Revision = None
 
     def load(self) -> "Model":
         """The model; errors as ``mcr_lens.load_model``."""
         import mcr_lens as mcr
 
-        return mcr.load_model(
-            self.model, backend=self.backend, dtype=self.dtype, device=self.device, revision=self.revision
-        )
+        return mcr.load_model(self.model, **_without(self, "model"))
 
 
 @dataclass(frozen=True)
@@ -50,22 +73,12 @@ class PromptOptions:
     """Which prompts, and how many."""
 
     prompts: Annotated[str, typer.Argument(help="A .jsonl/.json/.csv/.tsv/.parquet/.txt file or hf:NAME.")]
-    field: Annotated[
-        str | None, typer.Option(help="Column that holds the text.", rich_help_panel="Prompts")
-    ] = None
-    n: Annotated[int | None, typer.Option(help="Number of prompts.", rich_help_panel="Prompts")] = None
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Cut prompts to this many tokens.", rich_help_panel="Prompts")
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Sample prompts at random.", rich_help_panel="Prompts")] = (
-        None
-    )
-    config: Annotated[
-        str | None, typer.Option(help="Configuration of an hf: data set.", rich_help_panel="Prompts")
-    ] = None
-    split: Annotated[
-        str | None, typer.Option(help="Split of an hf: data set.", rich_help_panel="Prompts")
-    ] = None
+    field: Field = None
+    n: NPrompts = None
+    max_tokens: MaxTokens = None
+    seed: Annotated[int | None, prompt_option(help="Sample prompts at random.")] = None
+    config: Config = None
+    split: Split = None
 
     def __post_init__(self) -> None:
         # Before a model is loaded.
@@ -80,16 +93,7 @@ class PromptOptions:
         """The prompts in the model's tokens; errors as ``mcr_lens.load_prompts``."""
         import mcr_lens as mcr
 
-        return mcr.load_prompts(
-            self.prompts,
-            model,
-            field=self.field,
-            n=self.n,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            config=self.config,
-            split=self.split,
-        )
+        return mcr.load_prompts(self.prompts, model, **_without(self, "prompts"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class ResultFile:
     """Where a result is saved; a file that is there is replaced only when that is asked for."""
 
     out: Annotated[Path, typer.Option(help="Where to save the result (netCDF, .nc).")]
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")] = False
+    overwrite: Overwrite = False
 
     def __post_init__(self) -> None:
         # Before a model is loaded.
@@ -136,6 +140,11 @@ class RunOptions:
         size = self.batch_size if self.batch_size == "auto" else int(self.batch_size)
         chunk = self.chunk if self.chunk in (None, "auto") else int(self.chunk)
         return {"batch_size": size, "chunk": chunk}
+
+
+def _without(options: Any, argument: str) -> dict[str, Any]:
+    """The options of a group by name, less the argument that they are for."""
+    return {name: value for name, value in vars(options).items() if name != argument}
 
 
 def _is_count(text: str) -> bool:

@@ -1,16 +1,30 @@
 """``mcr-lens plan``: does a profile fit into memory? From the configuration alone; nothing is loaded."""
 
+import contextlib
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from mcr_lens.cli.options import RunOptions
+from mcr_lens.cli.options import (
+    Backend,
+    Config,
+    Field,
+    MaxTokens,
+    NPrompts,
+    Revision,
+    RunOptions,
+    Split,
+    model_option,
+    prompt_option,
+)
 from mcr_lens.cli.show import show_list, show_table, showing
 from mcr_lens.errors import InputError, one_line
 
 __all__ = ["plan"]
 
+_machine_option = partial(typer.Option, rich_help_panel="Machine")
 # Options for a file or data set of prompts.
 _OF_FILES = ("field", "max_tokens", "config", "split")
 
@@ -25,56 +39,33 @@ class PlanOptions:
     prompts: Annotated[
         str | None, typer.Argument(help="As for profile; or leave it out and give --tokens.")
     ] = None
-    tokens: Annotated[
-        int | None,
-        typer.Option(help="Tokens of each prompt, for PROMPTS.", rich_help_panel="Prompts"),
-    ] = None
-    field: Annotated[
-        str | None, typer.Option(help="Column that holds the text.", rich_help_panel="Prompts")
-    ] = None
-    n: Annotated[int | None, typer.Option(help="Number of prompts.", rich_help_panel="Prompts")] = None
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Cut prompts to this many tokens.", rich_help_panel="Prompts")
-    ] = None
-    config: Annotated[
-        str | None, typer.Option(help="Configuration of an hf: data set.", rich_help_panel="Prompts")
-    ] = None
-    split: Annotated[
-        str | None, typer.Option(help="Split of an hf: data set.", rich_help_panel="Prompts")
-    ] = None
-    backend: Annotated[
-        Literal["auto", "hooked_transformer", "bridge"],
-        typer.Option(help="TransformerLens model class.", rich_help_panel="Model"),
-    ] = "auto"
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16; else the first two.", rich_help_panel="Model"),
-    ] = None
-    revision: Annotated[
-        str | None, typer.Option(help="Revision on the hub, e.g. step1000.", rich_help_panel="Model")
-    ] = None
-    bits: Annotated[
-        float | None, typer.Option(help="Bits a weight of the blocks, if quantised.", rich_help_panel="Model")
-    ] = None
+    tokens: Annotated[int | None, prompt_option(help="Tokens of each prompt, for PROMPTS.")] = None
+    field: Field = None
+    n: NPrompts = None
+    max_tokens: MaxTokens = None
+    config: Config = None
+    split: Split = None
+    backend: Backend = "auto"
+    dtype: Annotated[str | None, model_option(help="float32, bfloat16 or float16; else the first two.")] = (
+        None
+    )
+    revision: Revision = None
+    bits: Annotated[float | None, model_option(help="Bits a weight of the blocks, if quantised.")] = None
     devices: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of GPUs; 0 for the CPU; what is here if left out.", rich_help_panel="Machine"
-        ),
+        int | None, _machine_option(help="Number of GPUs; 0 for the CPU; what is here if left out.")
     ] = None
     memory: Annotated[
-        str | None,
-        typer.Option(help="Of each GPU, e.g. 80GB; what is free if left out.", rich_help_panel="Machine"),
+        str | None, _machine_option(help="Of each GPU, e.g. 80GB; what is free if left out.")
     ] = None
     host_memory: Annotated[
-        str | None,
-        typer.Option(help="Of the host, e.g. 512GB; what is free if left out.", rich_help_panel="Machine"),
+        str | None, _machine_option(help="Of the host, e.g. 512GB; what is free if left out.")
     ] = None
 
 
 def plan(options: PlanOptions, run: RunOptions) -> None:
     """Predict the memory of a profile from the model's configuration, and say whether it fits."""
     settings = run.settings()
+    settings["batch_size"] = None if settings["batch_size"] == "auto" else settings["batch_size"]
     if (options.prompts is None) == (options.tokens is None):
         raise InputError("give either PROMPTS or --tokens (with --n)")
     if options.tokens is not None and options.tokens < 2:
@@ -92,19 +83,9 @@ def plan(options: PlanOptions, run: RunOptions) -> None:
         lengths = _lengths(options.prompts, options, {**given, "n": options.n})
     else:
         lengths = [options.tokens or 0] * (options.n or 1)
-    planned = models.plan(
-        options.model,
-        lengths,
-        backend=options.backend,
-        dtype=options.dtype,
-        revision=options.revision,
-        devices=options.devices,
-        memory=options.memory,
-        host_memory=options.host_memory,
-        batch_size=None if settings["batch_size"] == "auto" else settings["batch_size"],
-        chunk=settings["chunk"],
-        bits=options.bits,
-    )
+    own = ("backend", "dtype", "revision", "devices", "memory", "host_memory", "bits")
+    settings |= {name: getattr(options, name) for name in own}
+    planned = models.plan(options.model, lengths, **settings)
     with showing("nothing"):
         show_table(planned.headline, planned.table())
         show_list(planned.sentences())
@@ -122,14 +103,12 @@ def _lengths(prompts: str, options: PlanOptions, of_files: dict[str, Any]) -> li
     from mcr_lens.prompts import load_prompts
 
     folder = model_folder(options.model, options.revision)
+    where = {"revision": options.revision} if folder is None else {"local_files_only": True}
     try:
-        if folder is not None:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        else:
-            with hub_or_cache():
-                tokenizer = AutoTokenizer.from_pretrained(
-                    options.model, revision=options.revision, trust_remote_code=False
-                )
+        with contextlib.nullcontext() if folder is not None else hub_or_cache():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder or options.model, trust_remote_code=False, **where
+            )
     except Exception as error:  # missing, broken, behind no network
         raise InputError(
             f"{options.model}: no tokenizer to count the prompts' tokens with ({one_line(error, 120)}); give "

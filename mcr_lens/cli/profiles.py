@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, ResultFile, RunOptions
-from mcr_lens.cli.report import report_beside, said_of_report
+from mcr_lens.cli.report import said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def demo(
     from mcr_lens.viz._report import check_page
 
     ResultFile(out, overwrite)
-    page = report_beside(out)
+    page = out.with_suffix(".html")
     check_page(page)
     model = mcr.load_model("tiny")
     texts = mcr.prompts.word_problems(n, seed)

@@ -7,7 +7,7 @@ import typer
 
 from mcr_lens.cli.show import show_text, showing
 
-__all__ = ["report", "report_beside", "said_of_report"]
+__all__ = ["report", "said_of_report"]
 
 
 def report(
@@ -39,9 +39,3 @@ def report(
 def said_of_report(path: Path) -> str:
     """Where the page is and what to do with it."""
     return f"report: {path} ({path.stat().st_size / 1e6:.1f} MB; open it in a browser)"
-
-
-def report_beside(profile: Path) -> Path:
-    """Where the report about a profile goes: the same name, as a page."""
-    path = profile.with_suffix(".html")
-    return path if path != profile else profile.with_name(f"{profile.name}.html")

@@ -1,5 +1,6 @@
 """``mcr-lens sweep``: a grid of profiles into a folder, resumed by the same command."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,6 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.sweeps import Grid
     from mcr_lens.sweeps.run import Engine
 
 __all__ = ["sweep"]
@@ -61,28 +61,32 @@ def sweep(
     """
     from mcr_lens import sweeps
 
-    options = {
-        "workers": workers,
-        "address": address,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-        "shards": shards,
-    }
-    run_by = _engine(engine, {name: value for name, value in options.items() if value is not None})
+    run_by = _engine(
+        engine,
+        workers=workers,
+        address=address,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        shards=shards,
+    )
     # Models of the grid that others replace run nothing, whatever they ask for.
-    trust_remote_code = trust_remote_code or bool(model)
-    read = sweeps.read_grid(grid, trust_remote_code=trust_remote_code)
-    chosen = _replaced(read, model, prompts, field, n, max_tokens)
+    cells = sweeps.read_grid(grid, trust_remote_code=trust_remote_code or bool(model))
+    if model:
+        cells = cells.with_models(model)
+    if prompts is not None:
+        cells = cells.with_prompts(prompts)
+    changes = _given(field=field, n=n, max_tokens=max_tokens)
+    cells = replace(cells, prompts=tuple(replace(each, **changes) for each in cells.prompts))
     if status or dry_run:
-        table = sweeps.sweep_status(chosen, out)
+        table = sweeps.sweep_status(cells, out)
         with showing(out):
             _show(table, with_files=dry_run)
             typer.echo(_counted(table))
         return
     try:
-        table = sweeps.sweep(chosen, out, run_by)
+        table = sweeps.sweep(cells, out, run_by)
     except (KeyboardInterrupt, SystemExit) as error:
-        table = sweeps.sweep_status(chosen, out)
+        table = sweeps.sweep_status(cells, out)
         typer.echo(f"mcr-lens: interrupted, {_counted(table)}; the same command goes on from here", err=True)
         # SIGTERM has a code of its own.
         code = error.code if isinstance(error, SystemExit) else 130
@@ -102,11 +106,17 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _engine(name: str, options: dict[str, Any]) -> "Engine":
-    """What ``sweep`` takes; options are those of Ray."""
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _engine(name: str, **of_ray: Any) -> "Engine":
+    """What ``sweep`` takes."""
     from mcr_lens.sweeps import RayEngine
     from mcr_lens.sweeps.run import engine_of
 
+    options = _given(**of_ray)
     if name == "ray":
         return RayEngine(**options)
     run_by = engine_of(name)
@@ -114,26 +124,6 @@ def _engine(name: str, options: dict[str, Any]) -> "Engine":
         given = ", ".join("--" + option.replace("_", "-") for option in options)
         raise InputError(f"{given}: for --engine ray only; the engine is {name}")
     return run_by
-
-
-def _replaced(
-    grid: "Grid",
-    models: list[str] | None,
-    prompts: str | None,
-    field: str | None,
-    n: int | None,
-    max_tokens: int | None,
-) -> "Grid":
-    """The grid with what was given on the command line in place of its own."""
-    from dataclasses import replace
-
-    if models:
-        grid = grid.with_models(models)
-    if prompts is not None:
-        grid = grid.with_prompts(prompts)
-    changes = {"field": field, "n": n, "max_tokens": max_tokens}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(grid, prompts=tuple(replace(each, **given) for each in grid.prompts))
 
 
 def _show(table: "pd.DataFrame", with_files: bool = False) -> None:

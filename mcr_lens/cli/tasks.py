@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,7 @@ class TaskOptions:
     """What the depths are tried at: any of the three."""
 
     text: Annotated[
-        str | None,
-        typer.Option(help="Perplexity: a file of texts, or hf:NAME; WikiText by articles."),
+        str | None, typer.Option(help="Perplexity: a file of texts, or hf:NAME; WikiText by articles.")
     ] = None
     field: Annotated[str | None, typer.Option(help="Column of --text that holds the text.")] = None
     text_config: Annotated[str | None, typer.Option(help="Configuration of --text hf:NAME.")] = None
@@ -150,14 +149,12 @@ def _measure(
         results["choices.nc"] = answers
         uses += answers.uses(options.metric)
     if options.labelled is not None:
-        text, label = _column(options.text_column), _column(options.label_column)
-        group = None if options.group_column is None else _column(options.group_column)
+        named = {part: getattr(options, f"{part}_column") for part in ("text", "label", "group")}
+        columns: Any = {part: int(name) if (name or "").isdecimal() else name for part, name in named.items()}
         labelled = mcr.prompts.load_labelled(
             options.labelled,
             model,
-            text=text,
-            label=label,
-            group=group,
+            **columns,
             n=options.n_labelled,
             seed=0,
             config=options.labelled_config,

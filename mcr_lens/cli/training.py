@@ -1,18 +1,13 @@
 """``mcr-lens training``: profiles along training checkpoints, and when what appeared."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from mcr_lens.results import Profile
 
 __all__ = ["training"]
 
@@ -33,6 +28,7 @@ def training(
     A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
     """
     import mcr_lens as mcr
+    from mcr_lens.experiments.appearances import levels_by_step
     from mcr_lens.models import checkpoints
     from mcr_lens.results import atomic_write, check_place
 
@@ -59,21 +55,7 @@ def training(
     with atomic_write(out / FIGURE) as partial:
         mcr.viz.training(profiles).write_html(partial, include_plotlyjs=True)
     with showing(out):
-        show_table(profiles.headline, _levels(profiles))
+        show_table(profiles.headline, levels_by_step(profiles))
         if len(sources) > 1:
             show_list(str(mcr.experiments.appearance(profiles)).split("\n"))
         show_text(f"saved in {out}: a profile a step (mcr_lens.load), {FIGURE}")
-
-
-def _levels(profiles: "Profile") -> "pd.DataFrame":
-    """What each step reaches at most: a row a step."""
-    import pandas as pd
-
-    table = pd.DataFrame(
-        {
-            "largest norm ratio": profiles["norm_ratio"].mean("prompt").max("depth").to_series(),
-            "lowest entropy": profiles["normalized_entropy"].mean("prompt").min("depth").to_series(),
-            "largest sink rate": profiles.sink_rate().mean("prompt").max("layer").to_series(),
-        }
-    )
-    return table.rename_axis("step")

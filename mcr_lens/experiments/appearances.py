@@ -8,12 +8,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO, entropy_fall
+from mcr_lens.phases.boundaries import MIN_ENTROPY_DROP, MIN_NORM_RATIO, entropy_fall
 from mcr_lens.results import Profile
 from mcr_lens.stats.bootstrap import bootstrap_interval, mean_of_prompts
 from mcr_lens.validate import check_fraction
 
-__all__ = ["Appearance", "appearance"]
+__all__ = ["Appearance", "appearance", "levels_by_step"]
 
 # What has to be there at the last step, or there is nothing whose appearance could be dated.
 _LEAST = {"norm ratio": MIN_NORM_RATIO, "valley": MIN_ENTROPY_DROP, "sinks": 0.05}
@@ -105,6 +105,16 @@ def appearance(
     return Appearance(dates, lags)
 
 
+def levels_by_step(run: Profile) -> pd.DataFrame:
+    """What the means over prompts reach at each step, a row a step."""
+    extremes = {
+        "largest norm ratio": run["norm_ratio"].mean("prompt").max("depth"),
+        "lowest entropy": run["normalized_entropy"].mean("prompt").min("depth"),
+        "largest sink rate": run.sink_rate().mean("prompt").max("layer"),
+    }
+    return pd.DataFrame({name: values.to_series() for name, values in extremes.items()}).rename_axis("step")
+
+
 def _per_prompt(run: Profile) -> Float[np.ndarray, "prompt quantity step depth"]:
     """The three curves of every prompt; sink rates stand at the depth that their layer reads."""
     ratio, entropy = (
@@ -149,12 +159,6 @@ def _compared(row: tuple) -> str:
     _, first, second, lag, low, high, _, together = row
     if np.isnan(lag):
         return f"{first} and {second}: cannot be compared, one of them does not appear"
-    if together:
-        order = "together"
-    elif low > 0:
-        order = f"{second} later"
-    elif high < 0:
-        order = f"{second} earlier"
-    else:
-        order = "order uncertain"
+    order = f"{second} later" if low > 0 else f"{second} earlier" if high < 0 else "order uncertain"
+    order = "together" if together else order
     return f"{first} and {second}: {order}, {lag:+.0f} checkpoints [{low:+.0f}, {high:+.0f}]"

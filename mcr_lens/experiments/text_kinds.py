@@ -1,6 +1,7 @@
 """The same model on different kinds of text: how much of each phase depends on the input."""
 
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -51,14 +52,13 @@ def input_dependence(
     """
     check_resampling(confidence, n_resamples, seed)
     _check(profiles)
+    measures = [name for name in MEASURES if all(name in profile.data for profile in profiles.values())]
     rows = []
-    for phase, depths in _phases(profiles).items():
-        for measure in MEASURES:
-            if all(measure in profile.data for profile in profiles.values()):
-                samples = [_values(profile, measure, depths) for profile in profiles.values()]
-                if samples[0].shape[1]:
-                    row = _row(samples, confidence, n_resamples, seed)
-                    rows.append({"phase": phase, "measure": measure, **row})
+    for (phase, depths), measure in product(_phases(profiles).items(), measures):
+        samples = [_values(profile, measure, depths) for profile in profiles.values()]
+        if samples[0].shape[1]:
+            row = _row(samples, confidence, n_resamples, seed)
+            rows.append({"phase": phase, "measure": measure, **row})
     return pd.DataFrame(rows)
 
 
@@ -68,10 +68,8 @@ def _check(profiles: Mapping[str, Profile]) -> None:
     for kind, profile in profiles.items():
         if profile.data.sizes["prompt"] < 2:
             raise InputError(f"{kind}: one prompt has no spread, give two or more")
-    models = {
-        (profile.data.attrs.get("model"), profile.data.sizes["depth"], profile.data.sizes.get("head"))
-        for profile in profiles.values()
-    }
+    all_data = [profile.data for profile in profiles.values()]
+    models = {(data.attrs.get("model"), data.sizes["depth"], data.sizes.get("head")) for data in all_data}
     if len(models) > 1:
         raise InputError(
             f"the profiles are of different models ({sorted(map(str, models))}): give one model's"
@@ -128,10 +126,8 @@ def _row(
     reach = float(np.quantile(moved, confidence) * wider)
     length = float(_length(means))
     outside = max(length - reach, 0.0), length + reach
-    shares = [
-        _share(*pair)
-        for pair in ((within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2))
-    ]
+    pairs = (within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2)
+    shares = [b / (w + b) if w + b > 0 else np.nan for w, b in pairs]
     row = {"mean": float(np.mean([part.mean() for part in samples]))}
     row |= _named("within_kind", np.sqrt(within), *inside)
     return row | _named("between_kinds", np.sqrt(between), *outside) | _named("share_between", *shares)
@@ -144,10 +140,6 @@ def _named(name: str, value: float, low: float, high: float) -> dict[str, float]
 def _length(means: Float[np.ndarray, "kind *resample place"]) -> Float[np.ndarray, "*resample"]:
     """Standard deviation between kinds, its square averaged over places."""
     return np.sqrt(means.var(0, ddof=1).mean(-1))
-
-
-def _share(within: float, between: float) -> float:
-    return between / (within + between) if within + between > 0 else float("nan")
 
 
 def _resampled(

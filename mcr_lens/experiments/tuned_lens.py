@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -76,8 +75,7 @@ def fit_tuned_lens(
     training, held = _split(len(prompts), held_out, seed)
     held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held])
     fit = _Fit(model, learning_rate, steps)
-    look = partial(_held_out_kl, model, held_prompts)
-    best = _Best(fit.translators(), look(fit.translators()))
+    best = _Best(fit.translators(), _held_out_kl(model, held_prompts, fit.translators()))
     batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed)
     between = max(1, steps // _LOOKS)
     with evaluation_mode(model):
@@ -85,7 +83,7 @@ def fit_tuned_lens(
             fit.step(next(batches))
             if step % between == 0 or step == steps:
                 now = fit.translators()
-                best.update(now, look(now), step)
+                best.update(now, _held_out_kl(model, held_prompts, now), step)
     record = {
         "base_model": facts.name,
         "revision": facts.revision,

@@ -1,7 +1,6 @@
+from .boundaries import MIN_ENTROPY_DROP, MIN_NORM_RATIO, MIN_SHARE
 from .comovement import correlations
-from .compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
 from .emergence import (
-    MIN_SHARE,
     Stage,
     dissipation_layers,
     dissipation_stages,

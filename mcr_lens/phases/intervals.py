@@ -1,6 +1,6 @@
 """How far the phases and the layers move when other prompts are drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,25 +94,13 @@ class PhaseIntervals:
         )
         return table.astype(dict.fromkeys(["place", "low", "high"], "Int64")).set_index("boundary")
 
-    def _stages(self) -> list[tuple[str, tuple[Place, ...], list[Place]]]:
+    def _stages(self) -> Iterator[tuple[str, tuple[Place, ...], list[Place]]]:
         """Layers that were found, and those that were not, but which the data do not rule out."""
-        rare = (1 - self.confidence) / 2
-        kinds = (
-            ("emergence", self.emergence or (), self.emergence_named),
-            ("dissipation", self.dissipation or (), self.dissipation_named),
-        )
-        return [
-            (
-                noun,
-                stages,
-                [
-                    Place(layer, named=share)
-                    for layer, share in named.items()
-                    if share >= rare and layer not in {stage.place for stage in stages}
-                ],
-            )
-            for noun, stages, named in kinds
-        ]
+        for noun in ("emergence", "dissipation"):
+            stages, named = getattr(self, noun) or (), getattr(self, f"{noun}_named")
+            others = set(named) - {stage.place for stage in stages}
+            likely = [layer for layer in sorted(others) if named[layer] >= (1 - self.confidence) / 2]
+            yield noun, stages, [Place(layer, named=named[layer]) for layer in likely]
 
     def _moved(self, end: int | None, by: int) -> int | None:
         """The neighbouring depth, if the model has it."""
@@ -152,9 +140,8 @@ def phase_intervals(
     means = resampled_means(table, confidence, n_resamples, seed) if n > 1 else table[:0]
     cuts = np.cumsum([curve.shape[1] for curve in curves])[:-1]
     again = boundaries(np.split(means, cuts, axis=1), thresholds)
-    span = of_mean.span or ()
     ends = np.stack([again.begins, again.ends], axis=1)
-    begins_ends = place_intervals(span, ends, n, confidence) if span else (None, None)
+    span = place_intervals(of_mean.span or (), ends, n, confidence) or (None, None)
     stages: list[tuple[Place, ...] | None] = [None, None]
     named: list[dict[int, float]] = [{}, {}]
     if of_mean.layers is not None and again.layers is not None:
@@ -170,8 +157,8 @@ def phase_intervals(
         seed=seed,
         n_depths=curves[0].shape[1],
         share=float((~np.isnan(again.begins)).mean()) if n > 1 else float("nan"),
-        begins=begins_ends[0],
-        ends=begins_ends[1],
+        begins=span[0],
+        ends=span[1],
         emergence=stages[0],
         dissipation=stages[1],
         emergence_named=named[0],

@@ -1,6 +1,6 @@
 """Are the boundaries a fact about the model, or about the prompts?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,10 +8,15 @@ import xarray as xr
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.boundaries import Thresholds, boundaries, boundary_curves
-from mcr_lens.phases.compression import MIN_ENTROPY_DROP, MIN_NORM_RATIO
+from mcr_lens.phases.boundaries import (
+    MIN_ENTROPY_DROP,
+    MIN_NORM_RATIO,
+    MIN_SHARE,
+    Thresholds,
+    boundaries,
+    boundary_curves,
+)
 from mcr_lens.phases.curves import ProfileLike, dataset_of
-from mcr_lens.phases.emergence import MIN_SHARE
 from mcr_lens.stats.bootstrap import mean_of_prompts
 
 __all__ = ["OVER_DATA_SETS", "constancy"]
@@ -58,7 +63,10 @@ def constancy(
     thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
     rows, of_means = {}, []
     for name, data in data_sets.items():
-        own, mean = _places(data, thresholds, single=True), _places(data, thresholds, single=False)
+        curves = boundary_curves(data)
+        measured = ~np.isnan(curves[0] + curves[1]).all(1)
+        own = _places([curve[measured] for curve in curves], thresholds)
+        mean = _places([mean_of_prompts(curve)[None] for curve in curves], thresholds)
         of_means.append(mean)
         for boundary, places in own.items():
             rows[name, boundary] = {"of_mean": mean[boundary][0], **_constancy(places)}
@@ -73,14 +81,10 @@ def constancy(
     return table if len(data_sets) > 1 else table.droplevel(0)
 
 
-def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str, Float[np.ndarray, "case"]]:
-    """Boundaries and layers of every prompt, or (one case) of the mean curves; NaN where there is none."""
-    curves = boundary_curves(data)
-    if single:
-        measured = ~np.isnan(curves[0] + curves[1]).all(1)
-        curves = [curve[measured] for curve in curves]
-    else:
-        curves = [mean_of_prompts(curve)[None] for curve in curves]
+def _places(
+    curves: Sequence[Float[np.ndarray, "case place"]], thresholds: Thresholds
+) -> dict[str, Float[np.ndarray, "case"]]:
+    """Boundaries and layers of each set of curves; NaN where there is none."""
     begins, ends, layers = boundaries(curves, thresholds)
     places = {"compression begins": begins, "compression ends": ends}
     if layers is not None:
@@ -94,12 +98,6 @@ def _places(data: xr.Dataset, thresholds: Thresholds, single: bool) -> dict[str,
 def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
     there = places[~np.isnan(places)]
     share = {"having": len(there) / len(places) if len(places) else np.nan, "n": len(places)}
-    if not len(there):
-        return dict.fromkeys(("mode", "at_mode", "lowest", "highest"), np.nan) | share
-    values, counts = np.unique(there, return_counts=True)
-    return {
-        "mode": values[counts.argmax()],
-        "at_mode": counts.max() / len(there),
-        "lowest": there.min(),
-        "highest": there.max(),
-    } | share
+    values, counts = np.unique(there if len(there) else [np.nan], return_counts=True)
+    mode = {"mode": values[counts.argmax()], "at_mode": counts.max() / len(there) if len(there) else np.nan}
+    return mode | {"lowest": values[0], "highest": values[-1]} | share

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mcr_lens.phases.boundaries import Thresholds, boundaries, boundary_curves
-from mcr_lens.phases.compression import (
+from mcr_lens.phases.boundaries import (
     MIN_ENTROPY_DROP,
     MIN_NORM_RATIO,
+    MIN_SHARE,
+    Thresholds,
+    boundaries,
+    boundary_curves,
     entropy_fall,
     other_valleys,
 )
 from mcr_lens.phases.curves import ProfileLike, dataset_of
-from mcr_lens.phases.emergence import MIN_SHARE, Stage, stages
+from mcr_lens.phases.emergence import Stage, stages
 from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
 from mcr_lens.stats.bootstrap import mean_of_prompts
 
@@ -146,10 +149,8 @@ def find_phases(
         peak_depth=peak,
         peak_norm_ratio=float(ratio[peak]),
         entropy_drop=float(np.fmax.reduce(entropy_fall(entropy))),
-        min_norm_ratio=min_norm_ratio,
-        min_entropy_drop=min_entropy_drop,
-        min_share=min_share,
-        other_valleys=tuple(other_valleys(ratio, entropy, min_norm_ratio, min_entropy_drop)),
+        **thresholds._asdict(),
+        other_valleys=tuple(other_valleys(ratio, entropy, span, thresholds)) if span else (),
         emergence=written,
         dissipation=removed,
         intervals=intervals,

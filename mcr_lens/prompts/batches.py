@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,16 +62,13 @@ class Prompts:
     truncated: int = 0
     dropped: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
-    _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.tokens:
             raise InputError(f"no prompts in {self.source}: give at least one of 2 tokens or more")
-        object.__setattr__(self, "_lengths", tuple(len(prompt) for prompt in self.tokens))
-        if min(self._lengths) < 2:
-            short = self._lengths.index(min(self._lengths))
+        if (least := min(self.lengths)) < 2:
             raise InputError(
-                f"prompt {short} of {self.source} has {self._lengths[short]} token(s): "
+                f"prompt {self.lengths.index(least)} of {self.source} has {least} token(s): "
                 "a prompt needs at least 2, leave it out"
             )
 
@@ -139,11 +137,10 @@ class Prompts:
         return cls(ids, source=source)
 
     def __repr__(self) -> str:
-        shortest, longest = min(self._lengths), max(self._lengths)
         return (
-            f"Prompts: {len(self)} of {shortest} to {longest} tokens, from {self.source}\n"
+            f"Prompts: {len(self)} of {min(self.lengths)} to {max(self.lengths)} tokens, from {self.source}\n"
             f"BOS {self.bos}; {self.truncated} truncated, {self.dropped} dropped; digest {self.digest}\n"
-            f"first: {list(self.tokens[0][:6])}{' ...' * (self._lengths[0] > 6)}"
+            f"first: {list(self.tokens[0][:6])}{' ...' * (self.lengths[0] > 6)}"
         )
 
     def __len__(self) -> int:
@@ -177,10 +174,10 @@ class Prompts:
             options={**self.options, "cut": n_tokens},
         )
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """Number of tokens of each prompt."""
-        return self._lengths
+        return tuple(len(prompt) for prompt in self.tokens)
 
     @property
     def first_tokens(self) -> tuple[int, ...]:
@@ -194,14 +191,8 @@ class Prompts:
 
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its prompts."""
-        return {
-            "source": self.source,
-            "digest": self.digest,
-            "bos": self.bos,
-            "options": dict(self.options),
-            "truncated": self.truncated,
-            "dropped": self.dropped,
-        }
+        names = ("source", "digest", "bos", "options", "truncated", "dropped")
+        return {name: getattr(self, name) for name in names} | {"options": dict(self.options)}
 
     def batches(
         self,
@@ -213,21 +204,21 @@ class Prompts:
         ``batch_size=None`` cuts where padded tokens and batches together cost least. Longest first: if memory
         does not suffice, that shows at once.
         """
-        order = sorted(range(len(self)), key=lambda i: -self._lengths[i])
+        order = sorted(range(len(self)), key=lambda i: -self.lengths[i])
         if batch_size is None:
-            sizes = _cheapest_sizes([self._lengths[i] for i in order], cost)
+            sizes = _cheapest_sizes([self.lengths[i] for i in order], cost)
         else:
             sizes = [batch_size] * math.ceil(len(order) / batch_size)
         start = 0
         for size in sizes:
             prompts = tuple(order[start : start + size])
-            lengths = torch.tensor([self._lengths[i] for i in prompts])
+            lengths = torch.tensor([self.lengths[i] for i in prompts])
             tokens = torch.empty(len(prompts), int(lengths.max()), dtype=torch.int64)
             for row, i in enumerate(prompts):
-                tokens[row, : self._lengths[i]] = torch.tensor(self.tokens[i])
+                tokens[row, : self.lengths[i]] = torch.tensor(self.tokens[i])
                 # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN:
                 # no token goes in that the prompt does not hold, lest it overflow where the prompt does not.
-                tokens[row, self._lengths[i] :] = self.tokens[i][-1]
+                tokens[row, self.lengths[i] :] = self.tokens[i][-1]
             yield Batch(tokens, lengths, prompts)
             start += size
 
@@ -268,12 +259,12 @@ def check_texts(texts: Iterable[str], source: str) -> list[str]:
     if not isinstance(texts, Iterable):
         raise InputError(f"texts is a {type(texts).__name__}: give a list of strings")
     listed = list(texts)
-    wrong = [i for i, text in enumerate(listed) if not isinstance(text, str)]
-    if wrong:
-        kind = type(listed[wrong[0]]).__name__
-        raise InputError(
-            f"text {wrong[0]} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
-        )
+    for i, text in enumerate(listed):
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise InputError(
+                f"text {i} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
+            )
     return listed
 
 

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,16 +102,13 @@ def _parsed(path: Path, text: str, what: str, way_out: str) -> Any:
         raise _unreadable(path, f"{what}: {error}", way_out) from error
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields; of a name that stands twice the reader would silently keep the last."""
-    _refuse_twice([name for name, _ in pairs])
-    return dict(pairs)
-
-
-def _refuse_twice(names: list[str]) -> None:
+def _fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields, or columns; of a name that stands twice a reader would silently keep the last."""
+    names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} stands there twice; rename one")
+    return dict(pairs)
 
 
 def _json_table(path: Path, rows: list[Any]) -> pandas.DataFrame:
@@ -140,8 +137,8 @@ def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
             path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", **style
         )
         if header:
-            _refuse_twice(names := table.iloc[0].tolist())
-            table = table[1:].set_axis(names, axis=1)
+            names = _fields([(name, None) for name in table.iloc[0]])
+            table = table[1:].set_axis([*names], axis=1)
     except Exception as error:  # pandas raises what it likes on a broken file
         raise _unreadable(path, one_line(error, 200)) from error
     return table

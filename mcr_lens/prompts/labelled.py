@@ -102,11 +102,10 @@ def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]
     """Which of the texts ``Prompts.from_texts`` left out of ``prompts``, as places in ``texts``."""
     if not prompts.dropped:
         return []
-    bos = model.tokenizer.bos_token_id
-    is_prepended = prompts.bos.endswith("prepended")
+    first = [model.tokenizer.bos_token_id] if prompts.bos.endswith("prepended") else []
     encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    added = [0 if ids[:1] == [bos] or not is_prepended else 1 for ids in encoded]
-    found = [place for place, ids in enumerate(encoded) if len(ids) + added[place] < 2]
+    whole = [ids if ids[:1] == first else first + ids for ids in encoded]
+    found = [place for place, ids in enumerate(whole) if len(ids) < 2]
     assert len(found) == prompts.dropped, "texts and prompts are out of step"
     return found
 

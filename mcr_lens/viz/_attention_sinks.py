@@ -13,12 +13,13 @@ import xarray as xr
 from mcr_lens.errors import InputError
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.validate import check_count, check_indices
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt
+from mcr_lens.viz._prompt import cut_note, edit_note, notes, one_prompt
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
 if TYPE_CHECKING:
     from mcr_lens.models import Hook, Model
+    from mcr_lens.prompts import PromptsLike
 
 __all__ = ["attention_sinks"]
 
@@ -36,7 +37,7 @@ _COLUMNS = (
 
 def attention_sinks(
     model: Model,
-    text_or_tokens: TextOrTokens,
+    text_or_tokens: PromptsLike,
     layer: int,
     heads: Literal["top", "all"] | Iterable[int] = "top",
     max_tokens: int = 64,

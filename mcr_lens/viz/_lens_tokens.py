@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 
 from mcr_lens.validate import check_count, check_indices
-from mcr_lens.viz._prompt import TextOrTokens, cut_note, edit_note, notes, one_prompt
+from mcr_lens.viz._prompt import cut_note, edit_note, notes, one_prompt
 from mcr_lens.viz._tokens import escaped, token_texts, visible
 from mcr_lens.viz._view import View
 
 if TYPE_CHECKING:
     from mcr_lens.hooks import Translators
     from mcr_lens.models import Hook, Model
+    from mcr_lens.prompts import PromptsLike
 
 __all__ = ["lens_tokens"]
 
@@ -25,7 +26,7 @@ _LONGEST_CELL = 9
 
 def lens_tokens(
     model: Model,
-    text_or_tokens: TextOrTokens,
+    text_or_tokens: PromptsLike,
     top_k: int = 5,
     max_tokens: int = 64,
     *,

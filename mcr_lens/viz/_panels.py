@@ -159,7 +159,7 @@ def log_axis(figure: go.Figure, panel: int) -> None:
     """
     traces: Any = figure.select_traces(**place(panel))
     shown = [np.asarray(trace["y"], dtype=float) for trace in traces]
-    values = np.concatenate(shown) if shown else np.ones(1)
+    values = np.concatenate([*shown, []])
     values = values[np.isfinite(values) & (values > 0)]
     low, high = np.log10([values.min(), values.max()]) if len(values) else (0.0, 1.0)
     steps = (1,) if high - low > _DECADES else (1, 2, 5)

@@ -17,7 +17,7 @@ __all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt"]
 TextOrTokens: TypeAlias = "PromptsLike"
 
 
-def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str]:
+def one_prompt(model: Model, text_or_tokens: PromptsLike) -> tuple[Prompts, str]:
     """The prompt that is looked at, and a note where only its beginning fits the model's context.
 
     A text gets the BOS that ``Prompts.from_texts`` puts first.
@@ -30,7 +30,7 @@ def one_prompt(model: Model, text_or_tokens: TextOrTokens) -> tuple[Prompts, str
 
     facts, prompts = model_facts(model), as_prompts(text_or_tokens, model)
     if len(prompts) != 1:
-        raise InputError(f"{len(prompts)} prompts: a view shows one, give prompts[i:i + 1]")
+        raise InputError(f"{len(prompts)} prompts: a view shows one prompt, give prompts[i:i + 1]")
     (length,) = prompts.lengths
     if length <= facts.n_ctx:
         return prompts, ""

@@ -12,7 +12,7 @@ from profiles import made_profile
 
 import mcr_lens as mcr
 from mcr_lens import phases
-from mcr_lens.phases.compression import compression_span
+from mcr_lens.phases.boundaries import compression_span
 
 
 def test_a_dataset_gives_its_phases_without_torch() -> None:

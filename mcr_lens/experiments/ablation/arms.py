@@ -1,6 +1,6 @@
 """The conditions of an ablation study: treatments that end a massive activation, and matched controls."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,69 +89,64 @@ def build_arms(
     """
     sink = int(baseline.data.attrs["sink_position"])
     n_layers = baseline.data.sizes["layer"]
-    layers, behind = list(writes), f"behind {_layers(writes)}"
+    layers, behind = list(writes), f"behind {_listed('layer', writes)}"
     rng = np.random.default_rng(seed)
     # Drawn whether they are named or not: the same seed gives the same controls.
     tokens = _other_tokens(baseline.data.n_tokens.values, sink, rng)
     others = _other_layers(layers, baseline, rng)
-    arms: list[Arm] = []
-    if "write" in names:
-        arms += _write_arms(writes, sink)
-    if "clamp" in names:
-        arms.append(
-            Arm(
-                "norm clamp",
-                "treatment",
-                f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others",
-                lambda dose: clamp_norm(layers, sink, max_ratio=max_ratio, rest_norm=rest_norm, dose=dose),
-                ends_norm=True,
-            )
-        )
-    if "dimensions" in names:
-        dimensions = massive_dimensions(baseline, layers)
-        arms.append(
-            Arm(
-                "zeroed dimensions",
-                "treatment",
-                f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0",
-                lambda dose: zero_dimensions(layers, dimensions, sink, dose),
-                ends_norm=True,
-            )
-        )
     later = range(min(layers) + 1, n_layers)
     if refuse and "block" in names and not later:
         raise InputError(f"arm 'block': there is no layer after {min(layers)}; leave it out, or name others")
-    if "block" in names and later and "pattern_edits" not in model_facts(model).failed_checks:
-        arms.append(
+    if refuse and "other layer" in names and not others:
+        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
+    arms = {"write": _write_arms(writes, sink)}
+    arms["clamp"] = [
+        Arm(
+            "norm clamp",
+            "treatment",
+            f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others",
+            lambda dose: clamp_norm(layers, sink, max_ratio=max_ratio, rest_norm=rest_norm, dose=dose),
+            ends_norm=True,
+        )
+    ]
+    dimensions = massive_dimensions(baseline, layers)
+    arms["dimensions"] = [
+        Arm(
+            "zeroed dimensions",
+            "treatment",
+            f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0",
+            lambda dose: zero_dimensions(layers, dimensions, sink, dose),
+            ends_norm=True,
+        )
+    ]
+    if later and "pattern_edits" not in model_facts(model).failed_checks:
+        arms["block"] = [
             Arm(
                 "blocked sink",
                 "treatment",
                 f"no later token attends to the sink token in layers {later[0]}-{later[-1]}",
                 lambda dose: block_attention_to(sink, later, dose=dose),
             )
+        ]
+    arms["other token"] = [
+        Arm(
+            "control: other token",
+            "control",
+            f"the same {_writes(writes)} removed at a random other token of each prompt",
+            lambda dose: remove_writes(writes, [[token] for token in tokens], dose),
         )
-    if "other token" in names:
-        arms.append(
-            Arm(
-                "control: other token",
-                "control",
-                f"the same {_writes(writes)} removed at a random other token of each prompt",
-                lambda dose: remove_writes(writes, [[token] for token in tokens], dose),
-            )
-        )
-    if refuse and "other layer" in names and not others:
-        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
-    if "other layer" in names and others:
+    ]
+    if others:
         same_kind = dict(zip(others, writes.values(), strict=False))
-        arms.append(
+        arms["other layer"] = [
             Arm(
                 "control: other layer",
                 "control",
-                f"the same kind of write of {_layers(others)} removed at the sink token",
+                f"the same kind of write of {_listed('layer', others)} removed at the sink token",
                 lambda dose: remove_writes(same_kind, sink, dose),
             )
-        )
-    return arms
+        ]
+    return [arm for name, some in arms.items() if name in names for arm in some]
 
 
 def remove_writes(
@@ -170,7 +165,7 @@ def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
     sets: list[Mapping[int, Write]] = [{layer: write} for layer, write in writes.items()]
     return [
         Arm(
-            f"write, {_layers(removed)}",
+            f"write, {_listed('layer', removed)}",
             "treatment",
             f"the {_writes(removed)} removed at the sink token",
             lambda dose, removed=removed: remove_writes(removed, sink, dose),
@@ -200,13 +195,8 @@ def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Gener
 def _writes(writes: Mapping[int, Write]) -> str:
     by_kind = {"MLP": "mlp", "attention": "attention"}
     layers = {word: [x for x, write in writes.items() if write == kind] for word, kind in by_kind.items()}
-    return " and ".join(f"{word} write of {_layers(some)}" for word, some in layers.items() if some)
+    return " and ".join(f"{word} write of {_listed('layer', some)}" for word, some in layers.items() if some)
 
 
-def _layers(layers: Iterable[int]) -> str:
-    return _listed("layer", layers)
-
-
-def _listed(noun: str, numbers: Iterable[int]) -> str:
-    numbers = list(numbers)
+def _listed(noun: str, numbers: Collection[int]) -> str:
     return f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

@@ -1,6 +1,6 @@
 """From paired effects to words: which causal claims a model supports, by stated rules."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ MIN_DEPTH_OF_VALLEY = 0.1
 MIN_SINK_RATE = 0.05
 
 Verdict = Literal["supported", "in part", "not supported", "cannot be said"]
+Answer = tuple[Verdict, str]
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,13 @@ def claims_of(effects: pd.DataFrame, attributes: Mapping[str, Any], kinds: Mappi
     meant = [arm for arm in attributes["ends_norm"] if arm in kinds]
     ending = [arm for arm in meant if _ends(table, arm, "norm_ratio")]
     controls = [arm for arm, kind in kinds.items() if kind == "control"]
-    return [
-        _follows(table, "Does the valley follow the norm?", "normalized_entropy", meant, ending, controls),
-        _follows(table, "Do sinks follow the norm?", "sink_rate", meant, ending, controls),
-        _sinks_without_valley(table, ending, [arm for arm in kinds if arm == "blocked sink"]),
-        _loss(table, kinds),
-    ]
+    answers = {
+        "Does the valley follow the norm?": _follows(table, "normalized_entropy", meant, ending, controls),
+        "Do sinks follow the norm?": _follows(table, "sink_rate", meant, ending, controls),
+        "Are there sinks without the valley?": _sinks_without_valley(table, ending, kinds),
+        "Does it cost loss?": _loss(table, kinds),
+    }
+    return [Claim(question, *answer) for question, answer in answers.items()]
 
 
 def _ends(table: pd.DataFrame, arm: str, outcome: str) -> bool:
@@ -60,61 +62,48 @@ def _ends(table: pd.DataFrame, arm: str, outcome: str) -> bool:
 
 
 def _follows(
-    table: pd.DataFrame,
-    question: str,
-    outcome: str,
-    meant: list[str],
-    ending: list[str],
-    controls: list[str],
-) -> Claim:
-    nothing = _nothing_there(table, outcome)
-    if nothing:
-        return Claim(question, "cannot be said", nothing)
+    table: pd.DataFrame, outcome: str, meant: list[str], ending: list[str], controls: list[str]
+) -> Answer:
+    if nothing := _nothing_there(table, outcome):
+        return "cannot be said", nothing
     if not ending:
-        return Claim(question, "cannot be said", _why_none(table, meant, "norm_ratio", "norm"))
+        return "cannot be said", _why_none(table, meant, "norm_ratio", "norm")
     do = [arm for arm in ending if _ends(table, arm, outcome)]
     idle = [arm for arm in controls if _ends(table, arm, outcome)]
     why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
     if idle:
-        return Claim(question, "not supported", f"a control ends it too ({', '.join(idle)}); {why}")
+        return "not supported", f"a control ends it too ({', '.join(idle)}); {why}"
     verdict: Verdict = "supported" if len(do) == len(ending) else "in part" if do else "not supported"
-    return Claim(question, verdict, why)
+    return verdict, why
 
 
-def _sinks_without_valley(table: pd.DataFrame, ending: list[str], blocking: list[str]) -> Claim:
-    question = "Are there sinks without the valley?"
-    nothing = _nothing_there(table, "normalized_entropy") or _nothing_there(table, "sink_rate")
-    if nothing:
-        return Claim(question, "cannot be said", nothing)
+def _sinks_without_valley(table: pd.DataFrame, ending: list[str], arms: Collection[str]) -> Answer:
+    if nothing := _nothing_there(table, "normalized_entropy") or _nothing_there(table, "sink_rate"):
+        return "cannot be said", nothing
     ended = [arm for arm in ending if _ends(table, arm, "normalized_entropy")]
     keep = [arm for arm in ended if table.loc[(arm, "sink_rate")].removed < SHARE]
     why = [f"{_change(table, arm, 'sink_rate')}, where the valley is gone" for arm in keep or ended]
-    for arm in blocking:
-        left = 1 - table.loc[(arm, "normalized_entropy")].removed
-        why.append(f"the converse, {_change(table, arm, 'sink_rate')}, leaves {left:.0%} of the valley")
+    if (blocking := "blocked sink") in arms:
+        left = 1 - table.loc[(blocking, "normalized_entropy")].removed
+        why.append(f"the converse, {_change(table, blocking, 'sink_rate')}, leaves {left:.0%} of the valley")
     if not ended:
         none = _why_none(table, ending, "normalized_entropy", "valley")
-        return Claim(question, "cannot be said", "; ".join([none, *why]))
-    return Claim(question, "supported" if keep else "not supported", "; ".join(why))
+        return "cannot be said", "; ".join([none, *why])
+    return "supported" if keep else "not supported", "; ".join(why)
 
 
-def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Claim:
-    question = "Does it cost loss?"
+def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Answer:
     rows = {arm: table.loc[(arm, "loss")] for arm in kinds}
-    costly = [
-        arm
-        for arm, kind in kinds.items()
-        if kind == "treatment" and rows[arm].low > 0 and rows[arm].p_adjusted <= ALPHA
-    ]
     treatments = [arm for arm, kind in kinds.items() if kind == "treatment"]
+    costly = [arm for arm in treatments if rows[arm].low > 0 and rows[arm].p_adjusted <= ALPHA]
     why = "; ".join(
         f"{arm}: {row.effect:+.3f} nats a token [{row.low:+.3f}, {row.high:+.3f}]"
         for arm, row in rows.items()
     )
     if not treatments:
-        return Claim(question, "cannot be said", "there is no treatment")
+        return "cannot be said", "there is no treatment"
     verdict: Verdict = "supported" if costly == treatments else "in part" if costly else "not supported"
-    return Claim(question, verdict, why)
+    return verdict, why
 
 
 def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
@@ -135,8 +124,7 @@ def _why_none(table: pd.DataFrame, arms: list[str], outcome: str, thing: str) ->
     if not arms:
         return "no arm of this study ended the norm, or none was meant to"
     rows = [table.loc[(arm, outcome)] for arm in arms]
-    unsure = [row.p_adjusted for row in rows if row.removed >= SHARE]
-    if unsure:
+    if unsure := [row.p_adjusted for row in rows if row.removed >= SHARE]:
         return (
             f"{len(unsure)} of {len(arms)} treatments ended half of the {thing}, but not beyond chance: p "
             f"{min(unsure):.2g} after correction, {ALPHA:g} is asked for; use more prompts"

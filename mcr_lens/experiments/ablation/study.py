@@ -61,10 +61,6 @@ class AblationStudy(Result):
         data = xr.Dataset(outcomes)
         return data if begins is None else data.where((begins < 0) | (begins > depths[-1]))
 
-    def not_finite_note(self) -> str | None:
-        """Which prompts hold Inf or NaN, in which arm and at which dose first; ``None`` without any."""
-        return not_finite_note(self.data, self.data.attrs.get("dtype"))
-
     def dose_curves(self, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Mean over prompts of every outcome with its bootstrap interval, (arm, dose, estimate)."""
         outcomes = self.outcomes()
@@ -94,14 +90,11 @@ class AblationStudy(Result):
                 f"dose {dose}: this study has {', '.join(f'{d:g}' for d in self.data.dose.values)}"
             )
         outcomes = self.outcomes()
+        baseline = outcomes.isel(arm=0).sel(dose=0)
         rows, smallest = [], 0.0
         for arm, versus in self._comparisons():
             treated = outcomes.sel(arm=arm, dose=dose)
-            other = (
-                outcomes.isel(arm=0).sel(dose=0)
-                if versus == "baseline"
-                else outcomes.sel(arm=versus, dose=dose)
-            )
+            other = baseline if versus == "baseline" else outcomes.sel(arm=versus, dose=dose)
             for outcome in OUTCOMES:
                 there, against = treated[outcome].values, other[outcome].values
                 both = ~np.isnan(there) & ~np.isnan(against)
@@ -154,8 +147,8 @@ class AblationStudy(Result):
         return [str(claim) for claim in self.claims()]
 
     def caveats(self) -> list[str]:
-        """Which prompts are left out, if any."""
-        note = self.not_finite_note()
+        """Which prompts hold Inf or NaN and are left out, in which arm and at which dose first."""
+        note = not_finite_note(self.data, self.data.attrs.get("dtype"))
         return [note] if note else []
 
     @property

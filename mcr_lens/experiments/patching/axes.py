@@ -65,7 +65,15 @@ def sweep_axes(
     n_layers, longest = model_facts(model).n_layers, max(prompts.lengths)
     blocks = check_indices("layers", range(n_layers) if layers is None else layers, n_layers)
     at = None if positions is None else check_indices("positions", positions, longest, from_end=True)
-    names = _hook_names(model, hook, blocks)
+    names = {layer: _hook_name(hook, layer) for layer in blocks}
+    check_hooks(model, [(name, lambda activation, hook: None) for name in names.values()])
+    if len(set(names.values())) < len(names):
+        raise InputError(
+            f"hook {hook!r} names its layer: give the name without it, or a template with "
+            "{layer}, and choose with layers="
+        )
+    if is_pattern(names[blocks[0]]):
+        require(model, "pattern_edits", f"activation_patching of {hook!r}")
     # One prompt shows whether the hooks fire, and how many heads each has.
     probe = record(model, prompts[:1], list(names.values()))
     heads = {layer: _n_heads(name, probe[name]) for layer, name in names.items()}
@@ -73,20 +81,6 @@ def sweep_axes(
         raise InputError(f"hook {hook!r} has no heads: sweep over ('layer', 'position')")
     labels = {"layer": blocks, "head": range(max(heads.values())), "position": at or range(longest)}
     return SweepAxes(tuple(over), names, labels, {k: n or 1 for k, n in heads.items()}, at)
-
-
-def _hook_names(model: Model, hook: str, layers: Sequence[int]) -> dict[int, str]:
-    """The hook point of each layer."""
-    names = {layer: _hook_name(hook, layer) for layer in layers}
-    check_hooks(model, [(name, lambda activation, hook: None) for name in names.values()])
-    if len(set(names.values())) < len(names):
-        raise InputError(
-            f"hook {hook!r} names its layer: give the name without it, or a template with "
-            "{layer}, and choose with layers="
-        )
-    if is_pattern(names[layers[0]]):
-        require(model, "pattern_edits", f"activation_patching of {hook!r}")
-    return names
 
 
 def _hook_name(hook: str, layer: int) -> str:

@@ -60,7 +60,6 @@ class PromptPairs:
     Example:
         >>> clean, corrupt = [[0, 5, 7, 9]], [[0, 5, 8, 9]]
         >>> from mcr_lens.prompts import Prompts
-    from mcr_lens.validate import is_whole
         >>> pairs = PromptPairs(Prompts.from_tokens(clean), Prompts.from_tokens(corrupt), answers=(7,))
         >>> len(pairs), pairs.lengths
         (1, (4,))
@@ -72,11 +71,11 @@ class PromptPairs:
     wrong_answers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("clean", "corrupt"):
-            if not isinstance(getattr(self, name), Prompts):
+        for name, prompts in (("clean", self.clean), ("corrupt", self.corrupt)):
+            if not isinstance(prompts, Prompts):
+                kind = type(prompts).__name__
                 raise InputError(
-                    f"{name} is a {type(getattr(self, name)).__name__}: give Prompts, or use "
-                    "PromptPairs.from_texts(clean, corrupt, model)"
+                    f"{name} is a {kind}: give Prompts, or use PromptPairs.from_texts(clean, corrupt, model)"
                 )
         if len(self.clean) != len(self.corrupt):
             raise InputError(

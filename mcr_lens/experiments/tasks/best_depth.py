@@ -131,15 +131,10 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
     # A last depth that may be no better than chance has nothing that could be kept.
     if not np.isnan(exit_at) and ends(use.sign * (drawn[:, -1] - use.chance))[0] > 0:
         low, high = ends(np.array([_exit(_kept(one, use), keep) for one in drawn]))
+        places = {"exit_depth": exit_at, "exit_low": low, "exit_high": high}
+        row |= {name: use.depths[int(place)] for name, place in places.items()}
         saved = last - use.depths[int(exit_at)]
-        row |= {
-            "exit_depth": use.depths[int(exit_at)],
-            "exit_low": use.depths[int(low)],
-            "exit_high": use.depths[int(high)],
-            "exit_kept": float(kept[int(exit_at)]),
-            "blocks_saved": saved,
-            "saved": saved / last,
-        }
+        row |= {"exit_kept": float(kept[int(exit_at)]), "blocks_saved": saved, "saved": saved / last}
     return row
 
 

@@ -65,7 +65,8 @@ def evaluate_tasks(
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(seed=_SEEDS[1] if seed is None else seed)
     options: dict[str, Any] = {"limit": limit, "bootstrap_iters": 0, "log_samples": True}
-    with _seeded(seed), _silent(silent):
+    # Its progress bars cannot be switched off.
+    with _seeded(seed), contextlib.redirect_stderr(io.StringIO()) if silent else contextlib.nullcontext():
         return evaluate(lm, loaded, **options)
 
 
@@ -101,16 +102,13 @@ def _manager(specs: Sequence[Any], include_path: str | Path | None) -> Any:
 
     folder = None if include_path is None else str(Path(include_path).expanduser())
     own = TaskManager(include_path=folder, include_defaults=False)
-    if all(_stands_alone(spec, own.all_subtasks) for spec in specs):
-        return own
-    return TaskManager(include_path=folder)
-
-
-def _stands_alone(spec: Any, known: Sequence[str]) -> bool:
-    """A task that names its own data: a known one, a file, or a whole configuration."""
-    if isinstance(spec, Mapping):
-        return "dataset_path" in spec
-    return spec in known or Path(spec).is_file()
+    # What names its own data: a known task, a file, or a whole configuration.
+    known = own.all_subtasks
+    alone = (
+        "dataset_path" in spec if isinstance(spec, Mapping) else spec in known or Path(spec).is_file()
+        for spec in specs
+    )
+    return own if all(alone) else TaskManager(include_path=folder)
 
 
 @contextlib.contextmanager
@@ -124,10 +122,3 @@ def _seeded(seed: int | None) -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-
-
-@contextlib.contextmanager
-def _silent(silent: bool) -> Iterator[None]:
-    """No progress bars of ``lm_eval``, which cannot be switched off."""
-    with contextlib.redirect_stderr(io.StringIO()) if silent else contextlib.nullcontext():
-        yield

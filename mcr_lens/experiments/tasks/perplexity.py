@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-import xarray as xr
-from jaxtyping import Float
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.experiments.tasks.results import PerplexityResult
+from mcr_lens.experiments.tasks.uses import sums_by
 from mcr_lens.hooks.lenses.translators import Translators
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.prompts import Prompts, PromptsLike, as_prompts, read_texts
@@ -101,12 +100,15 @@ def lens_perplexity(
         progress=progress,
     ).data
     data = data.assign_coords(document=("prompt", np.asarray(documents)))
-    sums, counts = _document_totals(data)
+    # Summed loss and number of predicted tokens of every document at every depth.
+    predicted = (data.n_tokens - 1).where(data.lens_loss.notnull(), 0).transpose("prompt", "depth").values
+    losses = np.where(predicted > 0, data.lens_loss.values, 0) * predicted
+    sums, counts = (sums_by(data.document.values, each) for each in (losses, predicted))
     options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
     low, high = bootstrap_ratio(sums, counts, **options)
     with np.errstate(over="ignore", invalid="ignore"):  # infinitely perplexed; every window is left out
-        losses = {"": sums.sum(0) / counts.sum(0), "_low": low, "_high": high}
-        for name, loss in losses.items():
+        ends = {"": sums.sum(0) / counts.sum(0), "_low": low, "_high": high}
+        for name, loss in ends.items():
             data[f"perplexity{name}"] = ("depth", np.exp(loss))
     data.attrs["interval"] = {**options, "documents": len(sums)}
     return PerplexityResult(data)
@@ -207,16 +209,3 @@ def read_documents(
         lines = read_text(Path(source).expanduser()).split("\n")
     articles = wikitext_articles(lines)
     return (articles if len(articles) > 1 else texts)[:n]
-
-
-def _document_totals(
-    data: xr.Dataset,
-) -> tuple[Float[np.ndarray, "document depth"], Float[np.ndarray, "document depth"]]:
-    """Summed loss and number of predicted tokens of every document at every depth."""
-    losses = data.lens_loss.values
-    counts = np.where(np.isnan(losses), 0, (data.n_tokens - 1).values[:, None])
-    names, rows = np.unique(data.document.values, return_inverse=True)
-    totals = np.zeros((2, len(names), data.sizes["depth"]))
-    np.add.at(totals[0], rows, np.where(counts > 0, losses, 0) * counts)
-    np.add.at(totals[1], rows, counts)
-    return totals[0], totals[1]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from mcr_lens.errors import InputError
 
-__all__ = ["Use"]
+__all__ = ["Use", "sums_by"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,11 @@ class Use:
     def curve(self) -> pd.Series:
         """The metric by depth over all units."""
         return pd.Series(self.weights @ self.values / self.weights.sum(), index=self.depths, name=self.name)
+
+
+def sums_by(groups: np.ndarray, values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "group column"]:
+    """Sums over the rows of each group, groups in sorted order."""
+    names, rows = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, rows, values)
+    return sums

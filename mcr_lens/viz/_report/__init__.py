@@ -17,7 +17,6 @@ import pandas as pd
 
 from mcr_lens.errors import InputError
 from mcr_lens.results import atomic_write, check_place
-from mcr_lens.viz._prompt import TextOrTokens
 from mcr_lens.viz._report.example import example
 from mcr_lens.viz._report.experiments import lenses, patching, study, tasks, training_run
 from mcr_lens.viz._report.gather import Result, Run, gather, naming
@@ -26,6 +25,7 @@ from mcr_lens.viz._report.profiles import profiles
 
 if TYPE_CHECKING:
     from mcr_lens.models import Model
+    from mcr_lens.prompts import PromptsLike
 
 __all__ = ["check_page", "report"]
 
@@ -37,7 +37,7 @@ def report(
     runs: Result | Sequence[Result],
     out: str | Path,
     model: Model | str | None = None,
-    prompt: TextOrTokens | None = None,
+    prompt: PromptsLike | None = None,
     *,
     overwrite: bool = False,
 ) -> Path:

@@ -11,13 +11,14 @@ from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 from mcr_lens.viz._attention_sinks import attention_sinks
 from mcr_lens.viz._lens_tokens import lens_tokens
-from mcr_lens.viz._prompt import TextOrTokens, one_prompt
+from mcr_lens.viz._prompt import one_prompt
 from mcr_lens.viz._report.gather import Run
 from mcr_lens.viz._report.html import Block, plain
 from mcr_lens.viz._sink_tokens import sink_tokens
 
 if TYPE_CHECKING:
     from mcr_lens.models import Model
+    from mcr_lens.prompts import PromptsLike
 
 __all__ = ["example"]
 
@@ -27,7 +28,7 @@ _TOKENS = 48
 _LENS_TOKENS = 24
 
 
-def example(runs: Sequence[Run], model: Model | str | None, prompt: TextOrTokens | None) -> list[Block]:
+def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike | None) -> list[Block]:
     """The heads of the layer with the most sinks, which tokens get the attention, and what comes next.
 
     Args:
@@ -75,18 +76,14 @@ def _is_at_hand(name: object) -> bool:
     The bundled one, or a folder of this machine with weights that are plain numbers: a file from somebody
     else may name any folder, so nothing is loaded that could hold more than data.
     """
-    if name == "tiny":
-        return True
     # Not relative, which depends on where one stands, and not of another machine.
     if not isinstance(name, str) or name.startswith(("//", "\\\\")) or not os.path.isabs(name):
-        return False
-    if not os.path.isdir(name):
-        return False
-    sizes = [file.stat().st_size for file in Path(name).glob("*.safetensors")]
-    return 0 < sum(sizes) <= _MOST_BYTES
+        return name == "tiny"
+    files = Path(name).glob("*.safetensors") if os.path.isdir(name) else ()
+    return 0 < sum(file.stat().st_size for file in files) <= _MOST_BYTES
 
 
-def _views(model: Model, profile: Profile | None, prompt: TextOrTokens | None) -> list[Block]:
+def _views(model: Model, profile: Profile | None, prompt: PromptsLike | None) -> list[Block]:
     from mcr_lens.models import model_facts
     from mcr_lens.prompts import word_problems
 

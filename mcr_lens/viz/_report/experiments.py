@@ -83,23 +83,16 @@ def patching(run: Run) -> Part:
 
 def training_run(run: Run) -> Part:
     """When what appeared; steps by depth; what each step reaches."""
-    from mcr_lens.experiments import appearance
+    from mcr_lens.experiments.appearances import appearance, levels_by_step
 
     profile = run.content
     several = profile.data.sizes["step"] > 1
-    levels = pd.DataFrame(
-        {
-            "largest norm ratio": profile["norm_ratio"].mean("prompt").max("depth").to_series(),
-            "lowest entropy": profile["normalized_entropy"].mean("prompt").min("depth").to_series(),
-            "largest sink rate": profile.sink_rate().mean("prompt").max("layer").to_series(),
-        }
-    ).rename_axis("step")
     caption = "Means over prompts. Steps stand side by side, whatever lies between them."
     blocks: list[Block] = [
         {"note": f"{profile.headline}."},
         {"figure": training(profile), "caption": caption},
         {"heading": "What each step reaches"},
-        {"table": levels},
+        {"table": levels_by_step(profile)},
     ]
     words = _words(run, str(appearance(profile)).split("\n") if several else [])
     return f"Training: {run.label}", words, blocks
@@ -117,22 +110,9 @@ def tasks(run: Run, profiles: Sequence[Run]) -> Part:
     quality, best = run.content
     if not {"best_depth", "last_depth", "best_quality", "last_quality"} <= set(best.columns):
         raise InputError("best_depth.csv is no table of best depths")
-    sentences = []
-    for use, row in best.iterrows():
-        text = (
-            f"{use}: best at depth {row.best_depth} [{row.best_low}, {row.best_high}] of "
-            f"{row.last_depth} ({row.metric} {float(row.best_quality):.3f}; "
-            f"{float(row.last_quality):.3f} at the last depth)"
-        )
-        share = float(row.exit_kept)
-        # Where one could stop, if that is not the end.
-        if share == share and row.exit_depth != row.last_depth:
-            text += f"; {share:.0%} of that is there at depth {row.exit_depth}"
-        sentences.append(f"{text}.")
+    ends = {"best_depth": "best", "gain": "gain", "exit_depth": "exit"}
     intervals = {
-        "best_depth": with_interval(best, "best_depth", "best_low", "best_high"),
-        "gain": with_interval(best, "gain", "gain_low", "gain_high"),
-        "exit_depth": with_interval(best, "exit_depth", "exit_low", "exit_high"),
+        name: with_interval(best, name, f"{short}_low", f"{short}_high") for name, short in ends.items()
     }
     columns = "kind metric best_depth best_quality last_quality last_depth gain exit_depth".split()
     phases = "" if profile is None else " Shaded: the phases of the model's profile in this report."
@@ -143,7 +123,19 @@ def tasks(run: Run, profiles: Sequence[Run]) -> Part:
         {"heading": "Best depth for each use"},
         {"table": best.assign(**intervals)[columns], "caption": gain},
     ]
-    return f"Tasks: {run.label}", _words(run, sentences), blocks
+    return f"Tasks: {run.label}", _words(run, [_best(use, row) for use, row in best.iterrows()]), blocks
+
+
+def _best(use: object, row: pd.Series) -> str:
+    text = (
+        f"{use}: best at depth {row.best_depth} [{row.best_low}, {row.best_high}] of {row.last_depth} "
+        f"({row.metric} {float(row.best_quality):.3f}; {float(row.last_quality):.3f} at the last depth)"
+    )
+    share = float(row.exit_kept)
+    # Where one could stop, if that is not the end.
+    if share == share and row.exit_depth != row.last_depth:
+        text += f"; {share:.0%} of that is there at depth {row.exit_depth}"
+    return f"{text}."
 
 
 def _words(run: Run, sentences: Sequence[object]) -> list[Block]:
