@@ -36,6 +36,16 @@ class Pass(NamedTuple):
     mask: Tensor | None
 
 
+class _Marks(NamedTuple):
+    """The hook points that ``follow`` has marked; like PyTorch's handles of hooks."""
+
+    points: list[Any]
+
+    def remove(self) -> None:
+        for point in self.points:
+            vars(point).pop(_MARK, None)
+
+
 # Innermost last: a hook may run another model.
 _PASSES: ContextVar[tuple[Pass | None, ...]] = ContextVar("mcr_lens_passes", default=())
 
@@ -62,7 +72,7 @@ def is_second_call(hook_point: Any) -> bool:
     return own is not hook_point and hook_point.name == own.name
 
 
-def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle]:
+def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle | _Marks]:
     """Follow the passes of a model from now on.
 
     Args:
@@ -79,10 +89,11 @@ def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[Remova
     failed = dict(failed or {})
     if "blocks.0.hook_mlp_out" not in model.hook_dict:
         failed.pop("residual_sum", None)  # there is no sum of two to fail
-    for name, point in model.hook_dict.items():
-        if on_bridge or name.startswith("blocks."):
-            setattr(_own(point), _MARK, failed)
-    handles: list[RemovableHandle] = []
+    inside = (point for name, point in model.hook_dict.items() if on_bridge or name.startswith("blocks."))
+    points = list(map(_own, inside))
+    for point in points:
+        setattr(point, _MARK, failed)
+    handles: list[RemovableHandle | _Marks] = [_Marks(points)]
     for part in parts:
         handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(part.register_forward_hook(_leave, always_call=True))

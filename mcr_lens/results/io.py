@@ -49,9 +49,10 @@ def atomic_write(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]
     Raises:
         InputError: when the place cannot be written.
 
-    Example:
-        >>> with atomic_write("run.csv") as partial:
-        ...     table.to_csv(partial)
+    Example::
+
+        with atomic_write("run.csv") as partial:
+            table.to_csv(partial)
     """
     path = plain_path(path)
     check_place(path, is_folder=is_folder)
@@ -125,9 +126,9 @@ def save_dataset(data: xr.Dataset, path: str | Path) -> Path:
     filters = {"zlib": True, "complevel": 4, "fletcher32": True}
     encoding = {name: filters for name, x in data.variables.items() if x.dtype.kind in "fiub" and x.ndim}
     # HDF5 may take the whole process with it when the disk is full under it: it writes into memory.
-    content = io.BytesIO()
-    stored.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     with atomic_write(path) as partial:
+        content = io.BytesIO()
+        stored.to_netcdf(content, engine="h5netcdf", encoding=encoding)
         partial.write_bytes(content.getbuffer())
     return path
 

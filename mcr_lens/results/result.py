@@ -133,8 +133,9 @@ def load(path: str | Path) -> Result:
     Raises:
         InputError: for a file that is missing, locked, unreadable, damaged, or no result.
 
-    Example:
-        >>> mcr.viz.depth_curves(mcr.load("run.nc"))
+    Example::
+
+        mcr.viz.depth_curves(mcr.load("run.nc"))
     """
     data = load_dataset(path)
     kind = data.attrs.get("result")

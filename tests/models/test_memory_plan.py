@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import runpy
 import subprocess
@@ -102,10 +103,17 @@ def test_the_result_is_as_large_as_predicted(llama_profile: mcr.Profile, llama_f
 
 
 @given(st.lists(st.integers(2, 6000), min_size=1, max_size=40), st.one_of(st.just("auto"), st.integers(1, 9)))
-def test_batches_are_those_of_the_engine(lengths: list[int], size: Any) -> None:
+def test_no_batch_of_the_engine_is_larger(lengths: list[int], size: Any) -> None:
     prompts = mcr.Prompts.from_tokens([[1] * length for length in lengths])
-    batches = prompts.batches(None if size == "auto" else size)
-    assert batches_of(lengths, size) == [tuple(batch.tokens.shape) for batch in batches]
+    cost = mcr.prompts.BatchCost(per_batch=64, max_tokens=4096)
+    batches = prompts.batches(None if size == "auto" else size, cost)
+    engine = [tuple(batch.tokens.shape) for batch in batches]
+    planned = batches_of(lengths, size)
+    if size == "auto":
+        assert max(map(math.prod, engine)) <= max(4096, max(lengths))
+        assert planned[0][0] >= engine[0][0]
+    else:
+        assert planned == engine
 
 
 def needed(**changes: Any) -> Any:
