@@ -100,8 +100,6 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
     trust_remote_code = bool(options.get("trust_remote_code"))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     refuse_encoder(config, str(folder))
-    if not trust_remote_code and all(options.get(name) is None for name in _PLACED_ELSEWHERE):
-        _refuse_too_large(folder, config, options["dtype"])
     pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if pickled and options.get("hf_model") is None and not list(folder.glob("model*.safetensors*")):
         raise InputError(
@@ -109,6 +107,8 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
             "code when read; if you trust them, convert them to model.safetensors (save_pretrained of "
             "transformers)"
         )
+    if not trust_remote_code and all(options.get(name) is None for name in _PLACED_ELSEWHERE):
+        _refuse_too_large(folder, config, options["dtype"])
 
 
 def refuse_encoder(config: PreTrainedConfig, name: str) -> None:

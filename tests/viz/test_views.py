@@ -86,11 +86,6 @@ def test_the_drawn_pattern_is_the_models_rounded_to_a_thousandth(model: Any) -> 
             np.testing.assert_allclose(np.array(row) / 1000, pattern[head, query, : query + 1], atol=5.1e-4)
 
 
-def test_only_the_layer_that_is_shown_is_hooked(model: Any) -> None:
-    hooks = PatternObserver(model, [1]).hooks()
-    assert [name for name, _ in hooks] == ["blocks.1.attn.hook_pattern"]
-
-
 def test_an_intervention_is_seen_and_said(bundled_model: Any) -> None:
     text = "Natalia sold clips to 48 of her friends."
     edit = mcr.block_attention_to(0, layers=[4])
