@@ -24,6 +24,7 @@ from mcr_lens.models.load_checks import (
     model_folder,
     no_decoder,
     refuse_folder,
+    refuse_unsuited,
     tensors_only,
 )
 from mcr_lens.models.passes import follow
@@ -73,6 +74,7 @@ def load_model(
             raise InputError(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
+        refuse_unsuited(source, type(source).__name__)  # its weights may have gone since it was checked
         follow(source, model_facts(source).failed_checks)
         return source
     check_device(device)

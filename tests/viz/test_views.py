@@ -288,7 +288,7 @@ def test_a_notebook_carries_the_script_once_and_again_where_its_cell_runs_again(
         (lambda m: attention_sinks(m, IDS, 0, heads="best"), "use 'top', 'all'"),  # type: ignore[arg-type]
         (lambda m: attention_sinks(m, IDS, 0, max_tokens=1), "max_tokens 1"),
         (lambda m: attention_sinks(m, IDS, 0, sink_position=31), "sink_position 31"),
-        (lambda m: attention_sinks(m, [IDS, IDS], 0), "one prompt"),  # type: ignore[list-item]
+        (lambda m: attention_sinks(m, [IDS, IDS], 0), "a view shows one"),  # type: ignore[list-item]
         (lambda m: attention_sinks(m, [0.5, 1.0], 0), "token ids"),  # type: ignore[list-item]
         (lambda m: attention_sinks(m, mcr.Prompts.from_tokens([IDS, IDS]), 0), "2 prompts"),
         (lambda m: attention_sinks(m, "w1 \ud800", 0), "surrogate"),
