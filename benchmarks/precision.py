@@ -64,7 +64,8 @@ def read(profile: mcr.Profile) -> str:
     """What is concluded from a profile."""
     layers = ", ".join(map(str, profile.emergence_layers()))
     rate = float(profile.sink_rate().mean("prompt").max())
-    return f"{profile.phases(confidence=None).headline}; emergence layers {layers}; largest sink rate {rate:.3f}"
+    phases = profile.phases(confidence=None).headline
+    return f"{phases}; emergence layers {layers}; largest sink rate {rate:.3f}"
 
 
 def main() -> None:

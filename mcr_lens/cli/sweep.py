@@ -70,7 +70,8 @@ def sweep(
         shards=shards,
     )
     # Models of the grid that others replace run nothing, whatever they ask for.
-    cells = sweeps.read_grid(grid, trust_remote_code=trust_remote_code or bool(model))
+    trust_remote_code = trust_remote_code or bool(model)
+    cells = sweeps.read_grid(grid, trust_remote_code=trust_remote_code)
     if model:
         cells = cells.with_models(model)
     if prompts is not None:

@@ -27,10 +27,9 @@ def count(n: int, noun: str) -> str:
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of a table as they are shown: text and whole numbers as such, what is missing blank."""
-    columns = [_cells(table.iloc[:, place]) for place in range(table.shape[1])]
-    return pd.DataFrame(dict(enumerate(columns)), table.index, dtype=object).set_axis(
-        table.columns, axis="columns"
-    )
+    columns = {place: _cells(table.iloc[:, place]) for place in range(table.shape[1])}
+    cells = pd.DataFrame(columns, table.index, dtype=object)  # text may hold what Arrow cannot
+    return cells.set_axis(table.columns, axis="columns")
 
 
 def to_text(table: pd.DataFrame) -> str:
