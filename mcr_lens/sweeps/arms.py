@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from mcr_lens import hooks
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.ablation.arms import build_arms, writes_of
+from mcr_lens.experiments.ablation.arms import massive_dimensions, writes_of
 from mcr_lens.models import Hook
 from mcr_lens.results import Profile
 from mcr_lens.sweeps.fields import STRICT, Several, Text, refusing
@@ -121,10 +121,7 @@ class SweepArm:
             if self.rest_norm is not None:
                 arguments["rest_norm"] = baseline["rest_norm"].mean("prompt").values.tolist()
             if self.dimensions == "massive":
-                # As the ablation study chooses them; which write made the layer does not matter for it.
-                writes = dict.fromkeys(layers, "mlp")
-                arm = build_arms(None, baseline, writes, ["dimensions"])[0]  # type: ignore[arg-type]
-                return arm.hooks(1.0 if self.dose is None else self.dose)
+                arguments["dimensions"] = massive_dimensions(baseline, layers)
         return getattr(hooks, self.intervention)(**{"positions": sink_position} | arguments)
 
 
