@@ -61,6 +61,9 @@ class Part:
 
 PARTS = {
     "profile_cost": Part("What a profile costs", "benchmarks/profile_cost.py"),
+    "real_prompts": Part(
+        "Questions of many lengths", "benchmarks/real_prompts.py", data="shared/data/gsm8k/test.jsonl"
+    ),
     "context_scaling": Part("Long contexts", "benchmarks/context_scaling.py --longest 32768"),
     "memory_flat": Part("Many prompts", "benchmarks/memory_flat.py", data="shared/data/gsm8k/test.jsonl"),
     "plan_check": Part("Plans against runs", "benchmarks/plan_check.py"),
