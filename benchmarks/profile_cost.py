@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import clock, forget_peak, memory_of_children, peak, ratio_line, save_random_model
@@ -87,12 +88,7 @@ def sides(shape: str, backend: str, source: str, device: str, dtype: str) -> dic
 
     def cached() -> None:
         for batch in batches:
-            with torch.no_grad():
-                _, cache = model.run_with_cache(batch.tokens)
-            depths = [cache[f"blocks.{i}.hook_resid_pre"] for i in range(model.cfg.n_layers)]
-            depths.append(cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"])
-            patterns = [cache[f"blocks.{i}.attn.hook_pattern"] for i in range(model.cfg.n_layers)]
-            reduced(depths, patterns, batch.lengths.tolist())
+            cache_and_reduce(model, batch)
 
     def hugging_face() -> None:
         for batch in batches:
@@ -118,6 +114,16 @@ def sides(shape: str, backend: str, source: str, device: str, dtype: str) -> dic
         "d": hugging_face,
         "e": floor,
     }
+
+
+def cache_and_reduce(model: Any, batch: Any) -> None:
+    """One batch with an unfiltered cache, reduced as a script would."""
+    with torch.no_grad():
+        _, cache = model.run_with_cache(batch.tokens)
+    depths = [cache[f"blocks.{i}.hook_resid_pre"] for i in range(model.cfg.n_layers)]
+    depths.append(cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"])
+    patterns = [cache[f"blocks.{i}.attn.hook_pattern"] for i in range(model.cfg.n_layers)]
+    reduced(depths, patterns, batch.lengths.tolist())
 
 
 def reduced(depths: list[torch.Tensor], patterns: list[torch.Tensor], lengths: list[int]) -> list[object]:

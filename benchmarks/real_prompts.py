@@ -17,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from measuring import clock, ratio_line, save_random_model
-from profile_cost import reduced
+from profile_cost import cache_and_reduce
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,12 +61,7 @@ def sides(model: Any, prompts: Any) -> dict[tuple[str, int], Callable[[], object
 
     def cached(size: int) -> None:
         for batch in prompts.batches(size):
-            with torch.no_grad():
-                _, cache = model.run_with_cache(batch.tokens)
-            depths = [cache[f"blocks.{i}.hook_resid_pre"] for i in range(model.cfg.n_layers)]
-            depths.append(cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"])
-            patterns = [cache[f"blocks.{i}.attn.hook_pattern"] for i in range(model.cfg.n_layers)]
-            reduced(depths, patterns, batch.lengths.tolist())
+            cache_and_reduce(model, batch)
 
     calls: dict[tuple[str, int], Callable[[], object]] = {
         ("b", 0): lambda: mcr.profile(model, prompts, progress=False)

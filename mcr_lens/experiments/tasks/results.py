@@ -10,7 +10,7 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.lens_result import LensResult
-from mcr_lens.experiments.tasks.uses import Use
+from mcr_lens.experiments.tasks.uses import Use, sums_by
 from mcr_lens.results import Result
 from mcr_lens.stats.bootstrap import bootstrap_interval, bootstrap_ratio
 
@@ -46,15 +46,12 @@ class PerplexityResult(LensResult):
         data = self.data.isel(prompt=~self.data.lens_loss.isnull().any("depth").values)
         if not data.sizes["prompt"]:
             raise InputError(f"{name}: no window has a loss at every depth: nothing to judge the depths by")
-        predicted = (data.n_tokens - 1).values.astype(float)
-        _, rows = np.unique(data.document.values, return_inverse=True)
-        tokens = np.bincount(rows, predicted)
-        losses = np.stack(
-            [np.bincount(rows, predicted * column) / tokens for column in data.lens_loss.values.T], axis=1
-        )
+        predicted = (data.n_tokens - 1).values.astype(float)[:, None]
+        tokens = sums_by(data.document.values, predicted)
+        losses = sums_by(data.document.values, predicted * data.lens_loss.values) / tokens
         vocabulary = data.attrs.get("d_vocab")
         chance = float(np.log(vocabulary)) if vocabulary else float("nan")
-        return [Use(name, "generation", "loss", data.depth.values, losses, tokens, chance)]
+        return [Use(name, "generation", "loss", data.depth.values, losses, tokens[:, 0], chance)]
 
 
 class ChoiceResult(Result):
@@ -149,10 +146,8 @@ class ProbeResult(Result):
         """
         data = self.data
         correct = data["correct"].stack(place=("pooling", "depth"))
-        group = np.unique(data["group"].values, return_inverse=True)[1]
-        sums = np.zeros((group.max() + 1, correct.sizes["place"]))
-        np.add.at(sums, group, correct.values)
-        sizes = np.bincount(group)[:, None]
+        group = data["group"].values
+        sums, sizes = sums_by(group, correct.values), sums_by(group, np.ones((len(group), 1)))
         low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
         table = correct.place.to_index().to_frame(index=False)
         table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)
@@ -170,14 +165,14 @@ class ProbeResult(Result):
         """
         data = self.data
         chance = float(data.majority_correct.mean())
-        _, group = np.unique(data["group"].values, return_inverse=True)
-        sizes = np.bincount(group).astype(float)
+        group = data["group"].values
+        sizes = sums_by(group, np.ones((len(group), 1)))
         uses = []
         for pooling in data.pooling.values:
-            correct = data.correct.sel(pooling=pooling).transpose("depth", "prompt").values
-            shares = np.stack([np.bincount(group, right) / sizes for right in correct], axis=1)
+            correct = data.correct.sel(pooling=pooling).transpose("prompt", "depth").values
+            shares = sums_by(group, correct) / sizes
             title = f"{name}, {str(pooling).replace('_', ' ')}"
-            uses.append(Use(title, "embedding", "accuracy", data.depth.values, shares, sizes, chance))
+            uses.append(Use(title, "embedding", "accuracy", data.depth.values, shares, sizes[:, 0], chance))
         return uses
 
 
