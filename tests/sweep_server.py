@@ -26,6 +26,7 @@ def start(out):
     child = os.fork()
     if child:
         return child
+    os.dup2(2, 1)  # what Ray prints of its workers: only the server's numbers go to the reader
     code = 1
     try:
         sweep(read_grid(sys.argv[1]), out, eval(sys.argv[2]), progress=False)
