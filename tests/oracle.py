@@ -119,6 +119,10 @@ def residual_oracle(
     whole, whole_normalized = entropies(states, **estimator)
     without, without_normalized = entropies(np.delete(states, s, axis=0), **estimator)
     probabilities = spectrum(states)
+    others = np.delete(states, s, axis=0)
+    rest_probabilities = spectrum(others)
+    rest_masses = {i: float(row @ row) for i, row in enumerate(states) if i != s and row @ row > 0}
+    largest = max(rest_masses, key=rest_masses.__getitem__, default=-1)
     magnitude = np.abs(states)
     position, dimension = np.unravel_index(int(magnitude.argmax()), magnitude.shape)
     first = float(probabilities[0]) if probabilities.size else math.nan
@@ -131,6 +135,9 @@ def residual_oracle(
         "entropy_without_sink": without,
         "normalized_entropy_without_sink": without_normalized,
         "anisotropy": first,
+        "anisotropy_without_sink": float(rest_probabilities[0]) if rest_probabilities.size else math.nan,
+        "largest_rest_share": quotient(rest_masses.get(largest, 0.0), float(np.sum(others**2))),
+        "largest_rest_position": float(largest),
         "dominance": quotient(first, float(probabilities[1:].sum())),
         "top_activation": float(magnitude.max()),
         "top_activation_position": float(position),

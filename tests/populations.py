@@ -8,6 +8,10 @@ import numpy as np
 import xarray as xr
 
 
+# The others' own normalized entropy, at every depth: kappa is 1 - entropy / REST_ENTROPY.
+REST_ENTROPY = 0.9
+
+
 @dataclass(frozen=True)
 class Population:
     """Kinds of prompts, each with its own curves, drawn with the given shares.
@@ -46,6 +50,7 @@ def population(ratio: list, entropy: list, **options: object) -> Population:
 
 def dataset(ratio: np.ndarray, entropy: np.ndarray, write: np.ndarray) -> xr.Dataset:
     depth = {"norm_ratio": ratio, "sink_norm": ratio, "normalized_entropy": entropy}
+    depth |= {"matrix_entropy": 2 * entropy, "entropy_without_sink": np.full_like(entropy, 2 * REST_ENTROPY)}
     layer = {
         "mlp_write_along": write,
         "mlp_write_norm": np.abs(write),

@@ -23,6 +23,14 @@ ATTRIBUTES = {
 }
 
 
+def orthogonal_kappa(ratio: np.ndarray) -> np.ndarray:
+    """w - h(w) / H_rest of a sink token orthogonal to seven others of norm 1, whose entropy is .9 ln 8."""
+    w = ratio**2 / (ratio**2 + 7)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h = -np.nan_to_num(w * np.log(w)) - np.nan_to_num((1 - w) * np.log(1 - w))
+    return w - h / (0.9 * np.log(8))
+
+
 def made_profile(
     norm_ratio: Sequence[float],
     entropy: Sequence[float] | None = None,
@@ -34,13 +42,16 @@ def made_profile(
 ) -> mcr.Profile:
     """A profile whose mean over prompts is what is given; prompts differ by +-10 % around it.
 
+    kappa is 1 - entropy / 0.9, the same for every prompt. Entropy that is not given is that of a sink token
+    orthogonal to seven others.
+
     The other tokens have norm 1, so the sink token's norm is the ratio. What is not given is flat.
     """
     ratio = np.asarray(norm_ratio, dtype=float)
     n_depths = len(ratio)
     n_layers = n_depths - 1
     flat = np.full(n_depths, 0.9)
-    spread_out = flat if entropy is None else np.asarray(entropy, dtype=float)
+    spread_out = flat * (1 - orthogonal_kappa(ratio)) if entropy is None else np.asarray(entropy, dtype=float)
     mlp = np.diff(ratio) if mlp_write is None else np.asarray(mlp_write, dtype=float)
     attention = np.zeros(n_layers) if attention_write is None else np.asarray(attention_write, dtype=float)
     spread = np.linspace(-0.1, 0.1, n_prompts) if n_prompts > 1 else np.zeros(1)
@@ -54,6 +65,8 @@ def made_profile(
         "normalized_entropy": by_prompt(spread_out),
         "normalized_entropy_without_sink": by_prompt(flat),
         "matrix_entropy": by_prompt(spread_out * np.log(8)),
+        "entropy_without_sink": by_prompt(flat * np.log(8)),
+        "norm_mass_ratio": by_prompt(ratio**2 / 7),
         "entropy_bound": by_prompt(spread_out * np.log(8) + 0.5),
         "anisotropy": by_prompt(flat),
         "anisotropy_bound": by_prompt(flat - 0.2),

@@ -50,6 +50,7 @@ class ResidualState:
         self._rest_norms: Tensor | float = 0.0
         self._rest_masses: list[Tensor | float] = [0.0, 0.0, 0.0]
         self._top: residual.TopActivation | None = None
+        self._largest_rest: tuple[Tensor, Tensor] | None = None
         self._d_model = 0
 
     def update(self, block: Float[Tensor, "batch rows d_model"], offset: int = 0) -> None:
@@ -121,8 +122,11 @@ class ResidualState:
             "top_activation_dimension": top.dimension,
             "median_activation": self._median(),
         }
+        largest, position = self._largest_rest or (torch.zeros_like(sink_norm), torch.full_like(tokens, -1))
         mass = Masses(sink.square().sum(-1), *map(torch.as_tensor, self._rest_masses))
         return values | {
+            "largest_rest_share": largest.square() / mass.rest,
+            "largest_rest_position": torch.where(largest > 0, position, -1),
             "norm_mass_ratio": bounds.norm_mass_ratio(mass),
             "alignment": bounds.alignment(mass),
             "anisotropy_bound": bounds.anisotropy_bound(mass),
@@ -148,6 +152,7 @@ class ResidualState:
         self._rest_norms += norms.sum(-1)
         parts = (part.square().sum(-1) for part in (norms, along, across))
         self._rest_masses = [old + new for old, new in zip(self._rest_masses, parts, strict=True)]
+        self._take_largest_rest(norms, offset)
         magnitude = _as_reduced(block).abs()
         self._medians.append((offset, residual.median_of_last(magnitude)))
         self._take_top(magnitude, offset)
@@ -158,6 +163,16 @@ class ResidualState:
             rest = eigenproblems.rotate_to_first_axis(rest, self._sink)
             gram = rest.mT @ rest
             self._gram = gram if self._gram is None else self._gram + gram
+
+    def _take_largest_rest(self, norms: Float[Tensor, "batch rows"], offset: int) -> None:
+        """The largest other row: one as massive as the sink must not go unnoticed."""
+        largest, position = norms.max(-1)
+        position = position + offset
+        if self._largest_rest is not None:
+            before, where = self._largest_rest
+            position = torch.where(largest > before, position, where)
+            largest = torch.maximum(largest, before)
+        self._largest_rest = largest, position
 
     def _take_top(self, magnitude: Tensor, offset: int) -> None:
         found = residual.top_of_magnitude(magnitude)
@@ -190,6 +205,7 @@ class ResidualState:
             "entropy_without_sink": rest_entropy,
             "normalized_entropy_without_sink": normalized_rest,
             "anisotropy": spectrum.anisotropy(full),
+            "anisotropy_without_sink": spectrum.anisotropy(without_sink),
             "dominance": spectrum.dominance(full),
         }
 

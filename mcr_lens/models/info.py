@@ -39,6 +39,8 @@ class ModelFacts:
     Attributes:
         windows: keys a query may see in each layer; ``None`` where attention is global.
         attention_chunk: tokens of the chunks that attention stays within in some layers (Llama 4).
+        max_positions: longest prompt by the model's own configuration (TransformerLens may allow fewer:
+            ``n_ctx``); ``None`` where it is not known.
         failed_checks: what the self-check found wrong, by the name of the check; empty when all is well.
         learned_sink: True when patterns sum to less than one because a learned sink logit was dropped.
         processing: ``"raw"``, or what has been done to the weights.
@@ -61,6 +63,7 @@ class ModelFacts:
     failed_checks: Mapping[str, str] = field(default_factory=dict)
     load_options: Mapping[str, str] = field(default_factory=dict)
     attention_chunk: int | None = None
+    max_positions: int | None = None
 
     def require(self, check: str, call: str) -> None:
         """Refuse a call whose assumption the self-check found broken on this model.
@@ -81,6 +84,8 @@ class ModelFacts:
             "model": self.name,
             "revision": self.revision,
             "d_vocab": self.d_vocab,
+            "d_model": self.d_model,
+            "max_positions": self.max_positions,
             "backend": self.backend,
             "processing": self.processing,
             "dtype": self.dtype,
@@ -203,6 +208,7 @@ def _check(model: Model, origin: _Origin) -> ModelFacts:
         failed_checks=checked.failed,
         load_options=origin.load_options,
         attention_chunk=attention_chunk,
+        max_positions=_max_positions(model, backend),
     )
     _KNOWN[model] = _Known(origin, state, hooks, facts)
     return facts
@@ -235,6 +241,14 @@ def _attention_spans(model: Model, backend: Backend) -> tuple[tuple[int | None, 
     has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
     chunk = getattr(config, "attention_chunk_size", None) if has_chunks else None
     return layer_windows(config, model.cfg.n_layers), chunk
+
+
+def _max_positions(model: Model, backend: Backend) -> int | None:
+    """What the configuration names; HookedTransformer keeps only what it allows itself."""
+    if backend == "hooked_transformer":
+        return None
+    config = model.original_model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None)
 
 
 def layer_windows(config: Any, n_layers: int) -> tuple[int | None, ...]:

@@ -1,22 +1,30 @@
-from .boundaries import MIN_ENTROPY_DROP, MIN_NORM_RATIO, MIN_SHARE
 from .comovement import correlations
+from .compression import (
+    MIN_COMPRESSION,
+    half_length,
+    mass_share,
+    outweighs_others,
+    reach,
+    sink_compression,
+)
 from .emergence import (
+    MIN_SHARE,
     Stage,
     dissipation_layers,
     dissipation_stages,
     emergence_layers,
     emergence_stages,
+    ratio_changes,
 )
 from .intervals import PhaseIntervals, Place
 from .per_prompt import constancy
-from .phases import Phases, find_phases
+from .phases import Phases, find_phases, phase_thresholds
 from .segmentation import ChangePoints, change_points
 from .singular_value import first_singular_value
 from .sink_location import locate_sink
 
 __all__ = [
-    "MIN_ENTROPY_DROP",
-    "MIN_NORM_RATIO",
+    "MIN_COMPRESSION",
     "MIN_SHARE",
     "ChangePoints",
     "PhaseIntervals",
@@ -32,5 +40,12 @@ __all__ = [
     "emergence_stages",
     "find_phases",
     "first_singular_value",
+    "half_length",
     "locate_sink",
+    "mass_share",
+    "outweighs_others",
+    "phase_thresholds",
+    "ratio_changes",
+    "reach",
+    "sink_compression",
 ]

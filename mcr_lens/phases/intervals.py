@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mcr_lens.phases.boundaries import Boundaries, Thresholds, boundaries
+from mcr_lens.phases.emergence import Boundaries, Thresholds, boundaries
 from mcr_lens.stats.bootstrap import bootstrap_ends, prompts_with_values, resampled_means
 
 __all__ = ["PhaseIntervals", "Place", "matched_places", "phase_intervals", "place_intervals"]
@@ -46,6 +46,7 @@ class PhaseIntervals:
 
     Attributes:
         share: of the resamples that have a compression phase; NaN with one prompt.
+        compression: ``(low, high)`` of the mean kappa at each depth; empty with one prompt.
         begins, ends: first and last depth of the compression phase; ``None`` where none was found.
             Mixing ends one depth before the one, refinement begins one depth after the other.
         emergence, dissipation: one place a stage that was found, in order; ``None`` without writes.
@@ -60,6 +61,7 @@ class PhaseIntervals:
     seed: int
     n_depths: int
     share: float
+    compression: tuple[tuple[float, float], ...]
     begins: Place | None
     ends: Place | None
     emergence: tuple[Place, ...] | None
@@ -140,13 +142,15 @@ def phase_intervals(
     means = resampled_means(table, confidence, n_resamples, seed) if n > 1 else table[:0]
     cuts = np.cumsum([curve.shape[1] for curve in curves])[:-1]
     again = boundaries(np.split(means, cuts, axis=1), thresholds)
+    kappa_ends = bootstrap_ends(means[:, : cuts[0]], n, confidence) if n > 1 else ()
     ends = np.stack([again.begins, again.ends], axis=1)
     span = place_intervals(of_mean.span or (), ends, n, confidence) or (None, None)
     stages: list[tuple[Place, ...] | None] = [None, None]
     named: list[dict[int, float]] = [{}, {}]
-    if of_mean.layers is not None and again.layers is not None:
-        for i, (layers, in_resamples) in enumerate(zip(of_mean.layers, again.layers, strict=True)):
-            places = np.flatnonzero(layers).tolist()
+    pairs = ((of_mean.written, again.written), (of_mean.removed, again.removed))
+    for i, (shares, resampled_shares) in enumerate(pairs):
+        if shares is not None and resampled_shares is not None:
+            places, in_resamples = np.flatnonzero(~np.isnan(shares)).tolist(), ~np.isnan(resampled_shares)
             stages[i] = place_intervals(places, matched_places(in_resamples, places), n, confidence)
             share = in_resamples.sum(0) / max(len(means), 1)
             named[i] = {int(layer): float(share[layer]) for layer in np.flatnonzero(share)}
@@ -157,6 +161,7 @@ def phase_intervals(
         seed=seed,
         n_depths=curves[0].shape[1],
         share=float((~np.isnan(again.begins)).mean()) if n > 1 else float("nan"),
+        compression=tuple(zip(*(end.tolist() for end in kappa_ends), strict=True)) if n > 1 else (),
         begins=span[0],
         ends=span[1],
         emergence=stages[0],

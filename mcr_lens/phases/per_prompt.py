@@ -8,15 +8,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.boundaries import (
-    MIN_ENTROPY_DROP,
-    MIN_NORM_RATIO,
-    MIN_SHARE,
-    Thresholds,
-    boundaries,
-    boundary_curves,
-)
+from mcr_lens.phases.compression import MIN_COMPRESSION
 from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.phases.emergence import MIN_SHARE, Thresholds, boundaries, boundary_curves
 from mcr_lens.stats.bootstrap import mean_of_prompts
 
 __all__ = ["OVER_DATA_SETS", "constancy"]
@@ -26,8 +20,7 @@ OVER_DATA_SETS = "(over data sets)"
 
 def constancy(
     profiles: ProfileLike | Mapping[str, ProfileLike],
-    min_norm_ratio: float = MIN_NORM_RATIO,
-    min_entropy_drop: float = MIN_ENTROPY_DROP,
+    min_compression: float = MIN_COMPRESSION,
     min_share: float = MIN_SHARE,
 ) -> pd.DataFrame:
     """Where each single prompt has the boundaries and the layers, and each data set.
@@ -38,8 +31,7 @@ def constancy(
 
     Args:
         profiles: a profile, or several of one model by the name of their data set.
-        min_norm_ratio: as in ``find_phases``.
-        min_entropy_drop: as in ``find_phases``.
+        min_compression: as in ``find_phases``.
         min_share: as in ``find_phases``.
 
     Returns:
@@ -60,11 +52,11 @@ def constancy(
     depths = {name: data.sizes["depth"] - 1 for name, data in data_sets.items()}
     if len(set(depths.values())) > 1:
         raise InputError(f"profiles of {depths} layers are not of one model: compare each model by itself")
-    thresholds = Thresholds(min_norm_ratio, min_entropy_drop, min_share)
+    thresholds = Thresholds(min_compression, min_share)
     rows, of_means = {}, []
     for name, data in data_sets.items():
         curves = boundary_curves(data)
-        measured = ~np.isnan(curves[0] + curves[1]).all(1)
+        measured = ~np.isnan(curves[0]).all(1)
         own = _places([curve[measured] for curve in curves], thresholds)
         mean = _places([mean_of_prompts(curve)[None] for curve in curves], thresholds)
         of_means.append(mean)
@@ -85,10 +77,10 @@ def _places(
     curves: Sequence[Float[np.ndarray, "case place"]], thresholds: Thresholds
 ) -> dict[str, Float[np.ndarray, "case"]]:
     """Boundaries and layers of each set of curves; NaN where there is none."""
-    begins, ends, layers = boundaries(curves, thresholds)
+    begins, ends, _, written_shares, removed_shares = boundaries(curves, thresholds)
     places = {"compression begins": begins, "compression ends": ends}
-    if layers is not None:
-        written, removed = layers
+    if written_shares is not None and removed_shares is not None:
+        written, removed = ~np.isnan(written_shares), ~np.isnan(removed_shares)
         last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
         places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
         places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)

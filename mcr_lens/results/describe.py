@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.phases import MIN_NORM_RATIO, MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases import MIN_SHARE, Stage, dissipation_stages, emergence_stages
 from mcr_lens.results.tables import number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 

@@ -183,7 +183,7 @@ def test_intervals_over_prompts_cover_the_correlation_of_all_prompts() -> None:
 
 
 def test_what_does_not_change_has_no_correlation() -> None:
-    table = made_profile([1, 2, 9, 3, 4]).correlations()  # entropy, sinks and mixing are flat
+    table = made_profile([1, 2, 9, 3, 4], [0.9] * 5).correlations()  # entropy, sinks and mixing are flat
     assert table.r.isna().all() and table.p.isna().all() and table.p_adjusted.isna().all()
     assert table.smallest_p.loc["pooled", "normalized_entropy", "pearson"] == 1 / 4
 

@@ -74,21 +74,20 @@ def test_over_data_sets_each_set_counts_once() -> None:
 
 
 def test_thresholds_reach_every_prompt() -> None:
-    profile = made_profile([1, 8, 8, 2], [0.9, 0.5, 0.5, 0.9], n_prompts=3)
+    profile = made_profile([1, 8, 8, 2], [0.9, 0.85, 0.85, 0.9], n_prompts=3)
     assert (profile.constancy().having == 0).all()
-    table = profile.constancy(min_norm_ratio=5)
+    table = profile.constancy(min_compression=0.05)
     assert table.having.tolist() == [1, 1, 1, 1]
-    assert table.attrs["min_norm_ratio"] == 5
-    assert profile.constancy(min_norm_ratio=5, min_entropy_drop=0.6).having.tolist() == [0, 0, 1, 1]
-    assert profile.constancy(min_norm_ratio=5, min_share=2).having.tolist() == [1, 1, 0, 0]
+    assert table.attrs["min_compression"] == 0.05
+    assert profile.constancy(min_compression=0.05, min_share=2).having.tolist() == [1, 1, 0, 0]
 
 
 def test_missing_prompts_and_missing_writes() -> None:
     data = prompts((1, 4), (1, 4), (2, 4)).data
-    data["normalized_entropy"][2] = np.nan
+    data["matrix_entropy"][2] = np.nan
     assert constancy(data).n.unique().tolist() == [2]
     assert constancy(data.drop_vars("mlp_write_norm")).index.tolist() == BEGINS[:2]
-    data["normalized_entropy"][:] = np.nan
+    data["matrix_entropy"][:] = np.nan
     nothing = constancy(data)
     assert (nothing.n == 0).all() and nothing.having.isna().all()
 

@@ -115,5 +115,5 @@ def test_bad_input() -> None:
         first_singular_value(data.assign_attrs(estimator={"center": True}))
     with pytest.raises(mcr.InputError, match="confidence 1: use a number between"):
         first_singular_value(data, confidence=1)
-    with pytest.raises(mcr.InputError, match="no variable 'norm_mass_ratio' in this profile"):
+    with pytest.raises(mcr.InputError, match="no variable 'alignment' in this profile"):
         made_profile([1, 2]).first_singular_value()
