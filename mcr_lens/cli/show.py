@@ -41,10 +41,9 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mcr_lens.results.tables import as_text
+    from mcr_lens.results.tables import cells
 
-    names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
-    rows = [[str(label), *row] for label, *row in as_text(table).itertuples(name=None)]
+    names, *rows = cells(table)
     widths, padding = _fit(names, rows, _terminal_width() or _WIDTH_IN_A_PIPE)
     drawn = Table(padding=(0, padding))
     for column, (name, width) in enumerate(zip(names, widths, strict=True)):

@@ -51,5 +51,5 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
     if profile is not None:
         panels.shade_phases(figure, profile.phases(confidence=None), len(metrics))
     figure.update_xaxes(matches="x")
-    panels.depth_axis(figure, row=len(metrics))
+    figure.update_xaxes(title_text=panels.DEPTH, row=len(metrics))
     return panels.styled(figure).update_layout(height=120 + 280 * len(metrics))
