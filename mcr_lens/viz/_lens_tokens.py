@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from mcr_lens.validate import check_count, check_indices
-from mcr_lens.viz._prompt import cut_note, edit_note, notes, one_prompt
-from mcr_lens.viz._tokens import escaped, token_texts, visible
-from mcr_lens.viz._view import View
+from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
+from mcr_lens.viz._tokens import token_texts
+from mcr_lens.viz._view import View, fill
 
 if TYPE_CHECKING:
     from mcr_lens.hooks import Translators
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["lens_tokens"]
 
 _MOST_DEPTHS = 13
-_LONGEST_CELL = 9
 
 
 def lens_tokens(
@@ -75,51 +74,28 @@ def lens_tokens(
     data = logit_lens(model, cut, interventions=interventions, **options).data.isel(prompt=0)
     title = f"{model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
     some = f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else ""
-    note = notes(cut_note(len(ids), length), context, some, edit_note(interventions))
-    body = (
-        '<p class="mcr-note">Shade: probability of the best token, 0<span class="mcr-legend"></span>1. Green '
-        f"frame: the token that came. {note}</p>{_table(model, data, ids, sorted(rows, reverse=True))}"
+    texts = token_texts(model, ids)
+    body = fill(
+        "lens_tokens.html",
+        note=note_of(cut_note(len(ids), length), context, some, interventions=interventions),
+        texts=texts,
+        rows={row: _cells(model, data.sel(depth=row), texts, ids) for row in sorted(rows, reverse=True)},
     )
     return View(title, body)
 
 
-def _table(model: Model, data: xr.Dataset, ids: Sequence[int], depths: list[int]) -> str:
-    """Depths by positions; above them the tokens that were read."""
-    texts = token_texts(model, ids)
-    read = "".join(
-        f'<th class="mcr-token" title="{escaped(f"position {i}: {visible(text)}")}">'
-        f"<bdi>{escaped(visible(text, _LONGEST_CELL))}</bdi></th>"
-        for i, text in enumerate(texts)
-    )
-    rows = []
-    for depth in depths:
-        at_depth = data.sel(depth=depth)
-        cells = "".join(_cell(model, at_depth.isel(position=i), texts, ids, i) for i in range(len(ids)))
-        rows.append(f'<tr><th class="mcr-depth">{depth}</th>{cells}</tr>')
-    return (
-        '<div class="mcr-scroll"><table class="mcr-lens"><thead><tr>'
-        f'<th class="mcr-depth">depth</th>{read}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _cell(model: Model, lens: xr.Dataset, texts: list[str], ids: Sequence[int], position: int) -> str:
-    """One prediction: the best token, and the others in the hover."""
-    best = [int(token) for token in lens.top_token.values]
-    if best[0] < 0:  # its logits hold Inf or NaN
-        return f'<td class="mcr-token" title="after position {position}: Inf or NaN in the logits">–</td>'
-    names = token_texts(model, best)
-    chances = lens.top_probability.values
-    lines = [f"{chance:7.1%}  {visible(name, 24)}" for chance, name in zip(chances, names, strict=True)]
-    has_next = position + 1 < len(ids)
-    if has_next:
-        lines.append(
-            f"came: {visible(texts[position + 1], 24)}, {float(lens.target_probability_by_token):.1%}, "
-            f"rank {int(lens.target_rank_by_token) + 1}"
-        )
-    hit = " mcr-hit" if has_next and best[0] == ids[position + 1] else ""
-    shade = f"background:rgba(0,114,178,{0.85 * float(chances[0]):.3f})"
-    tip = f"after position {position}, depth {int(lens.depth)}\n" + "\n".join(lines)
-    return (
-        f'<td class="mcr-token{hit}" style="{shade}" title="{escaped(tip)}">'
-        f"<bdi>{escaped(visible(names[0], _LONGEST_CELL))}</bdi></td>"
-    )
+def _cells(model: Model, lens: xr.Dataset, texts: list[str], ids: Sequence[int]) -> list[Any]:
+    """The predictions of one depth after each position; ``None`` where its logits hold Inf or NaN."""
+    cells = []
+    for position, best in enumerate(lens.top_token.values.astype(int).tolist()):
+        if best[0] < 0:
+            cells.append(None)
+            continue
+        at, has_next = lens.isel(position=position), position + 1 < len(ids)
+        cell = {"names": token_texts(model, best), "chances": at.top_probability.values, "next": None}
+        if has_next:
+            cell["next"] = texts[position + 1]
+            cell["chance_of_next"] = float(at.target_probability_by_token)
+            cell["rank_of_next"] = int(at.target_rank_by_token) + 1
+        cells.append(cell | {"is_hit": has_next and best[0] == ids[position + 1]})
+    return cells
