@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mcr_lens.cli.options import ModelOptions, PromptOptions, ResultFile, RunOptions
+from mcr_lens.cli.options import ModelOptions, Overwrite, PromptOptions, ResultFile, RunOptions
 from mcr_lens.cli.report import said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 
@@ -26,7 +26,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where to save the profile (netCDF, .nc).")] = Path("demo.nc"),
     n: Annotated[int, typer.Option(help="Number of made-up word problems.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the word problems.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Profile the bundled model on made-up word problems, say what there is to see and write a report.
 

@@ -35,15 +35,15 @@ def training(
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
     check_place(out / FIGURE)
-    wanted: Any = steps
+    choice: Any = steps
     if steps not in ("all", "thinned"):
-        wanted = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
+        choice = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
-    sources = checkpoints(model.model, wanted, **options)
+    sources = checkpoints(model.model, choice, **options)
     # All checkpoints share one tokenizer.
     texts, settings = prompts.load(sources[-1].load()), run.settings() | options
     try:
-        profiles = mcr.experiments.profile_training(model.model, texts, wanted, out=out, **settings)
+        profiles = mcr.experiments.profile_training(model.model, texts, choice, out=out, **settings)
     except KeyboardInterrupt as error:
         there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(
