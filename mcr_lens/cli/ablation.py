@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, Overwrite, PromptOptions, RunOptions, numbers, words
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mcr_lens.experiments import AblationStudy
-
-__all__ = ["ablate"]
 
 # What is written, and what it is for.
 FILES = {
@@ -47,7 +44,6 @@ def ablate(
     overwrite: Overwrite = False,
 ) -> None:
     """Take away, dose by dose, what makes the sink token massive, and see what goes with it."""
-    import mcr_lens as mcr
     from mcr_lens.experiments.ablation.arms import ARMS
 
     check_folder(out, list(FILES), overwrite)
@@ -82,7 +78,7 @@ def ablate(
             show_text(what, f"  {name:18}  ")
 
 
-def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
+def _save(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
     """All of ``FILES``; what was measured comes first, so that nothing that follows can lose it."""
     from mcr_lens import viz
 
@@ -97,7 +93,7 @@ def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None
         viz.dose_response(study).write_html(figure, include_plotlyjs=True)
 
 
-def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
+def _about_p(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame") -> str:
     """What stands behind the p-values, and how small they could have become."""
     from mcr_lens.experiments.ablation.claims import ALPHA
 
@@ -112,7 +108,7 @@ def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
     return text if reached <= ALPHA else f"{text} None reaches the {ALPHA:g} that a claim asks for."
 
 
-def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> str:
+def _claims_page(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame") -> str:
     """What claims.md says."""
     import jinja2
 

@@ -5,33 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 
-if TYPE_CHECKING:
-    from mcr_lens.models import Model
-    from mcr_lens.prompts import Prompts
-
-__all__ = [
-    "ModelName",
-    "ModelOptions",
-    "Overwrite",
-    "PromptOptions",
-    "PromptShape",
-    "ResultFile",
-    "RunOptions",
-    "model_option",
-    "numbers",
-    "prompt_option",
-    "words",
-]
-
 Number = TypeVar("Number", int, float)
-model_option = partial(typer.Option, rich_help_panel="Model")
-prompt_option = partial(typer.Option, rich_help_panel="Prompts")
+model_option = partial(typer.Option, rich_help_panel="mcr.models.Model")
+prompt_option = partial(typer.Option, rich_help_panel="mcr.Prompts")
 _run_option = partial(typer.Option, rich_help_panel="Run")
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 
@@ -54,10 +37,8 @@ class ModelOptions(ModelName):
 
     device: Annotated[str | None, model_option(help="cpu, cuda, mps ...")] = None
 
-    def load(self) -> "Model":
+    def load(self) -> "mcr.models.Model":
         """The model; errors as ``mcr_lens.load_model``."""
-        import mcr_lens as mcr
-
         options = {**vars(self)}
         return mcr.load_model(options.pop("model"), **options)
 
@@ -92,10 +73,8 @@ class PromptOptions(PromptShape):
         check_source(self.prompts, ".txt")
         super().__post_init__()
 
-    def load(self, model: "Model") -> "Prompts":
+    def load(self, model: "mcr.models.Model") -> "mcr.Prompts":
         """The prompts in the model's tokens; errors as ``mcr_lens.load_prompts``."""
-        import mcr_lens as mcr
-
         options = {**vars(self)}
         return mcr.load_prompts(options.pop("prompts"), model, **options)
 

@@ -11,8 +11,6 @@ from mcr_lens.cli.options import ModelName, PromptShape, RunOptions, model_optio
 from mcr_lens.cli.show import show_list, show_table, showing
 from mcr_lens.errors import InputError, one_line
 
-__all__ = ["plan"]
-
 _machine_option = partial(typer.Option, rich_help_panel="Machine")
 
 

@@ -13,8 +13,6 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["show_list", "show_table", "show_text", "showing"]
-
 # A pipe has no width; tables get one, sentences are not folded there.
 _WIDTH_IN_A_PIPE = 120
 

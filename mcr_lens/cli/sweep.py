@@ -12,10 +12,6 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.sweeps.run import Engine
-
-__all__ = ["sweep"]
-
 _COLUMNS = ("state", "model", "revision", "prompts", "arm")
 
 
@@ -111,7 +107,7 @@ def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _engine(name: str, of_ray: dict[str, Any]) -> "Engine":
+def _engine(name: str, of_ray: dict[str, Any]) -> Any:
     """What ``sweep`` takes."""
     from mcr_lens.sweeps import RayEngine
     from mcr_lens.sweeps.run import engine_of
@@ -128,12 +124,10 @@ def _engine(name: str, of_ray: dict[str, Any]) -> "Engine":
 def _show(table: "pd.DataFrame", with_files: bool = False) -> None:
     """A line a cell in columns of text, and under a failed one why."""
     columns = [name for name in _COLUMNS if any(table[name])] + (["file"] if with_files else [])
-    widths = [max(len(name), int(table[name].str.len().max())) for name in columns]
+    widths = [max(map(len, (name, *table[name]))) for name in columns]
     rows = [columns, *table[columns].itertuples(index=False)]
-    errors = ["", *table.error]
-    for row, error in zip(rows, errors, strict=True):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
+    for row, error in zip(rows, ["", *table.error], strict=True):
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
         if error:
             show_text(error, "    ")
 

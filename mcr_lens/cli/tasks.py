@@ -3,21 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, Overwrite, RunOptions
 from mcr_lens.cli.show import show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 from mcr_lens.errors import InputError
-
-if TYPE_CHECKING:
-    from mcr_lens.experiments import Use
-    from mcr_lens.models import Model
-    from mcr_lens.results import Result
-
-__all__ = ["tasks"]
 
 FILES = ("perplexity.nc", "choices.nc", "probes.nc", "quality.csv", "best_depth.csv", "tasks.html")
 _SHOWN = ("best_depth", "best_low", "best_high", "gain", "exit_depth", "exit_kept", "blocks_saved")
@@ -69,7 +63,6 @@ def tasks(
     """Try every depth at generation, multiple choice and embeddings; say which is best for what."""
     import pandas as pd
 
-    import mcr_lens as mcr
     from mcr_lens.prompts.batches import check_number
     from mcr_lens.prompts.files import check_source
 
@@ -86,7 +79,7 @@ def tasks(
     check_folder(out, FILES, overwrite)
     loaded = model.load()
     results: dict[str, Any] = {}
-    uses: list[Use] = []
+    uses: list[mcr.experiments.Use] = []
     try:
         for name, result in _results(loaded, options, run.settings()):
             results[name] = result
@@ -110,14 +103,15 @@ def tasks(
         show_text(f"saved in {out}: {', '.join([*results, *FILES[3:]])}")
 
 
-def _save(results: "dict[str, Result]", paths: Sequence[Path]) -> None:
+def _save(results: "dict[str, mcr.results.Result]", paths: Sequence[Path]) -> None:
     for result, path in zip(results.values(), paths, strict=True):
         result.save(path)
 
 
-def _results(model: "Model", options: TaskOptions, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _results(
+    model: "mcr.models.Model", options: TaskOptions, settings: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
     """The result of each part that was asked for, by file name, as soon as it is there."""
-    import mcr_lens as mcr
     from mcr_lens.experiments.tasks import read_documents
 
     tuned = None if options.translators is None else mcr.hooks.Translators.load(options.translators)

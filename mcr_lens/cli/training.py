@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.errors import InputError
-
-__all__ = ["training"]
 
 FIGURE = "training.html"
 
@@ -27,7 +26,6 @@ def training(
 
     A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
     """
-    import mcr_lens as mcr
     from mcr_lens.experiments.appearances import levels_by_step
     from mcr_lens.models import checkpoints
     from mcr_lens.results import atomic_write, check_place

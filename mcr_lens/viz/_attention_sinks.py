@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.validate import check_count, check_indices
 from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
 from mcr_lens.viz._tokens import token_texts, visible
 from mcr_lens.viz._view import View, fill
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["attention_sinks"]
 
 _TOP = 8
 _MOST_CELLS = 150_000  # of all heads together: about half a megabyte, and what a browser draws in a second
@@ -36,14 +31,14 @@ _COLUMNS = (
 
 
 def attention_sinks(
-    model: Model,
-    text_or_tokens: PromptsLike,
+    model: mcr.models.Model,
+    text_or_tokens: mcr.prompts.PromptsLike,
     layer: int,
     heads: Literal["top", "all"] | Iterable[int] = "top",
     max_tokens: int = 64,
     *,
     sink_position: int = 0,
-    interventions: Sequence[Hook] = (),
+    interventions: Sequence[mcr.models.Hook] = (),
 ) -> View:
     """The heads of one layer on one prompt: their scores and roles in a table, their patterns underneath.
 
@@ -76,14 +71,10 @@ def attention_sinks(
         >>> attention_sinks(model, "Natalia sold clips to 48 friends.", layer=4)
         View('tiny, layer 4: attention heads'): the value of a notebook cell, or .save('view.html')
     """
-    from mcr_lens.engine import measure
-    from mcr_lens.hooks.observers.patterns import PatternObserver
-    from mcr_lens.models import model_facts
-
     check_count("max_tokens", max_tokens, 2)
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
-    facts = model_facts(model)
+    facts = mcr.models.model_facts(model)
     check_count("layer", layer, 0, facts.n_layers - 1)
     check_count("sink_position", sink_position, 0, length - 1)
     if isinstance(heads, str) and heads not in ("top", "all"):
@@ -91,8 +82,8 @@ def attention_sinks(
     numbers = check_indices("heads", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
     most = _TOP if isinstance(heads, str) and heads == "top" else len(numbers)
     size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
-    observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
-    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(
+    observer = mcr.hooks.PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
+    data = mcr.measure(model, prompts, [observer], interventions=interventions, progress=False).isel(
         prompt=0, layer=0
     )
     ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]

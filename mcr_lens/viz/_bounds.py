@@ -5,8 +5,6 @@ import plotly.graph_objects as go
 from mcr_lens.results import Profile
 from mcr_lens.viz._panels import COLORS, INK, Curve, Panel, curves_over_depth, profiles_by_name
 
-__all__ = ["bounds"]
-
 
 def _measured(variable: str, bound: str, side: str, color: str) -> list[Curve]:
     return [Curve(variable, "measured"), Curve(bound, side, "dash", color, has_band=False)]

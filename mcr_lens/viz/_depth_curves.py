@@ -7,8 +7,6 @@ import plotly.graph_objects as go
 from mcr_lens.results import Profile
 from mcr_lens.viz._panels import Curve, Panel, curves_over_depth, profiles_by_name
 
-__all__ = ["depth_curves"]
-
 _ENTROPY = (
     Curve("normalized_entropy", "with the sink token"),
     Curve("normalized_entropy_without_sink", "without the sink token", "dash"),

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import plotly.graph_objects as go
 
+import mcr_lens as mcr
 from mcr_lens.viz._panels import INK, Panel, add_curve, curve_style, finished, four_panels, place
-
-if TYPE_CHECKING:
-    from mcr_lens.experiments import AblationStudy
-
-__all__ = ["dose_response"]
 
 _PANELS = {
     "norm_ratio": Panel("norm ratio", "sink token / mean of the others", scale="log"),
@@ -21,7 +15,7 @@ _PANELS = {
 }
 
 
-def dose_response(study: AblationStudy) -> go.Figure:
+def dose_response(study: mcr.experiments.AblationStudy) -> go.Figure:
     """Norm ratio, entropy and sink rate where the baseline is compressed, and the loss, over the dose.
 
     Lines are means over prompts, bands their bootstrap intervals; treatments in colour, controls dotted.

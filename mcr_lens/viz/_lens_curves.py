@@ -10,8 +10,6 @@ from mcr_lens.errors import InputError
 from mcr_lens.results import Result
 from mcr_lens.viz._panels import Curve, Panel, curves_over_depth, profiles_by_name
 
-__all__ = ["lens_curves"]
-
 _LOSS = Panel("loss on the next token", "nats", [Curve("lens_loss", "")])
 _PERPLEXITY = Panel(
     "perplexity of the next token", "exp(mean loss)", [Curve("lens_loss", "", transform=np.exp)], "log"

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.validate import check_count, check_indices
 from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
 from mcr_lens.viz._tokens import token_texts
 from mcr_lens.viz._view import View, fill
 
-if TYPE_CHECKING:
-    from mcr_lens.hooks import Translators
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["lens_tokens"]
-
 _MOST_DEPTHS = 13
 
 
 def lens_tokens(
-    model: Model,
-    text_or_tokens: PromptsLike,
+    model: mcr.models.Model,
+    text_or_tokens: mcr.prompts.PromptsLike,
     top_k: int = 5,
     max_tokens: int = 64,
     *,
     depths: Iterable[int] | None = None,
-    translators: Translators | None = None,
-    interventions: Sequence[Hook] = (),
+    translators: mcr.hooks.Translators | None = None,
+    interventions: Sequence[mcr.models.Hook] = (),
 ) -> View:
     """The best next token of every depth and position, the last depth on top; point at one for the ``top_k``.
 
@@ -57,22 +51,18 @@ def lens_tokens(
         >>> lens_tokens(model, "Natalia sold clips to 48 friends.", top_k=3)
         View('tiny: logit lens, next token by depth'): the value of a notebook cell, or .save('view.html')
     """
-    from mcr_lens.experiments import logit_lens
-    from mcr_lens.models import model_facts
-    from mcr_lens.prompts import Prompts
-
     check_count("top_k", top_k)
     check_count("max_tokens", max_tokens, 2)
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
     ids = prompts.tokens[0][:max_tokens]
-    n_depths = model_facts(model).n_layers + 1
+    n_depths = mcr.models.model_facts(model).n_layers + 1
     spread = np.linspace(0, n_depths - 1, min(n_depths, _MOST_DEPTHS)).round().astype(int)
     rows = check_indices("depths", spread.tolist() if depths is None else depths, n_depths)
-    cut = Prompts.from_tokens([ids], prompts.source)
+    cut = mcr.Prompts.from_tokens([ids], prompts.source)
     options = {"translators": translators, "top_k": top_k, "per_token": True, "progress": False}
-    data = logit_lens(model, cut, interventions=interventions, **options).data.isel(prompt=0)
-    title = f"{model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
+    data = mcr.logit_lens(model, cut, interventions=interventions, **options).data.isel(prompt=0)
+    title = f"{mcr.models.model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"
     some = f"{len(rows)} of {n_depths} depths are drawn." if len(rows) < n_depths else ""
     texts = token_texts(model, ids)
     body = fill(
@@ -84,7 +74,7 @@ def lens_tokens(
     return View(title, body)
 
 
-def _cells(model: Model, lens: xr.Dataset, texts: list[str], ids: Sequence[int]) -> list[Any]:
+def _cells(model: mcr.models.Model, lens: xr.Dataset, texts: list[str], ids: Sequence[int]) -> list[Any]:
     """The predictions of one depth after each position; ``None`` where its logits hold Inf or NaN."""
     cells = []
     for position, best in enumerate(lens.top_token.values.astype(int).tolist()):

@@ -15,25 +15,6 @@ from mcr_lens.phases import Phases
 from mcr_lens.results import Profile
 from mcr_lens.results.profile import STACKED
 
-__all__ = [
-    "COLORS",
-    "DEPTH",
-    "INK",
-    "Curve",
-    "Panel",
-    "add_curve",
-    "curve_style",
-    "curves_over_depth",
-    "finished",
-    "four_panels",
-    "has_curve",
-    "log_axis",
-    "place",
-    "profiles_by_name",
-    "shade_phases",
-    "styled",
-]
-
 # Okabe and Ito's palette: told apart with any common colour blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Grey, which can be read on light and on dark pages.
@@ -219,6 +200,16 @@ def finished(figure: go.Figure, panels: Sequence[Panel], x_title: str) -> go.Fig
             figure.update_yaxes(range=[-0.02, 1.02], **place(number))
     figure.update_xaxes(title_text=x_title, row=2)
     return styled(figure)
+
+
+def heat_map(cells: Any, has_numbers: bool, title: str, height: float, **look: Any) -> go.Figure:
+    """A map of cells, in each of which its number stands if there is room."""
+    numbers = {"texttemplate": "%{z:.2f}"} if has_numbers else {}
+    bar = {"thickness": 14} | look.pop("colorbar", {})
+    figure = styled(go.Figure(go.Heatmap(z=cells, xgap=1, ygap=1, colorbar=bar, **numbers, **look)))
+    figure.update_layout(height=height, title={"text": title, "font": {"size": 14}} if title else None)
+    figure.update_yaxes(title_text="layer", showgrid=False)
+    return figure.update_xaxes(showgrid=False)
 
 
 def log_axis(figure: go.Figure, panel: int) -> None:

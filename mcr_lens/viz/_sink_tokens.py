@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.validate import check_count, check_indices
 from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
 from mcr_lens.viz._tokens import token_texts
 from mcr_lens.viz._view import View, fill
 
-if TYPE_CHECKING:
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["sink_tokens"]
-
 _MOST_TOKENS = 4_000  # of all strips together
 
 
 def sink_tokens(
-    model: Model,
-    text_or_tokens: PromptsLike,
+    model: mcr.models.Model,
+    text_or_tokens: mcr.prompts.PromptsLike,
     layers: int | Iterable[int] | None = None,
     max_tokens: int = 64,
     *,
-    interventions: Sequence[Hook] = (),
+    interventions: Sequence[mcr.models.Hook] = (),
 ) -> View:
     """A prompt with every token shaded by the attention it receives, a strip per layer.
 
@@ -54,18 +49,14 @@ def sink_tokens(
         >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layers=[0, 4])
         View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
     """
-    from mcr_lens.engine import measure
-    from mcr_lens.hooks.observers.patterns import PatternObserver
-    from mcr_lens.models import model_facts
-
     check_count("max_tokens", max_tokens, 2)
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
-    facts = model_facts(model)
+    facts = mcr.models.model_facts(model)
     layers = check_indices("layers", range(facts.n_layers) if layers is None else layers, facts.n_layers)
     size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
-    observer = PatternObserver(model, layers, max_tokens=size, patterns=False)
-    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(prompt=0)
+    observer = mcr.hooks.PatternObserver(model, layers, max_tokens=size, patterns=False)
+    data = mcr.measure(model, prompts, [observer], interventions=interventions, progress=False).isel(prompt=0)
     texts = token_texts(model, prompts.tokens[0][:size])
     cut = cut_note(size, length, f"; means are over all {length} queries")
     body = fill(

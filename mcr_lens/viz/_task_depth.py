@@ -8,8 +8,6 @@ import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 
-__all__ = ["task_depth"]
-
 _UNITS = {"accuracy": "share of units", "loss": "nats a token; less is better"}
 
 

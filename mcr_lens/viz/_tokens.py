@@ -5,8 +5,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["token_texts", "visible"]
-
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 # Shown as their number: controls, formats (text direction among them), halves of surrogate pairs, private
 # and unassigned ones, and separators other than the plain space.

@@ -8,15 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from mcr_lens.errors import InputError
 from mcr_lens.paths import plain_path
 from mcr_lens.results import atomic_write
+from mcr_lens.results.html import templates
 from mcr_lens.viz._tokens import visible
-
-__all__ = ["View", "fill"]
 
 
 class View:
@@ -104,20 +102,9 @@ def _shell() -> Any:
 
 def fill(name: str, **values: Any) -> str:
     """A template beside this file with these values, escaped."""
-    return _templates().get_template(name).render(values)
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_file),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("mcr_lens.viz")
     environment.filters["visible"] = visible
-    return environment
+    return environment.get_template(name).render(values)
 
 
 @cache

@@ -10,23 +10,17 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.results import atomic_write, check_place
 from mcr_lens.viz._report.example import example
 from mcr_lens.viz._report.gather import Source, gather
 from mcr_lens.viz._report.html import template
 from mcr_lens.viz._report.sections import section, sections
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["check_page", "report"]
 
 # Files that a page must never stand in the place of.
 _RESULTS = (".nc", ".csv", ".json", ".toml", ".safetensors")
@@ -37,8 +31,8 @@ _MARK = '<meta name="generator" content="mcr-lens report">'
 def report(
     runs: Source | Sequence[Source],
     out: str | Path,
-    model: Model | str | None = None,
-    prompt: PromptsLike | None = None,
+    model: mcr.models.Model | str | None = None,
+    prompt: mcr.prompts.PromptsLike | None = None,
     *,
     overwrite: bool = False,
 ) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 from mcr_lens.viz._attention_sinks import attention_sinks
@@ -16,19 +17,15 @@ from mcr_lens.viz._report.gather import Run
 from mcr_lens.viz._report.html import plain
 from mcr_lens.viz._sink_tokens import sink_tokens
 
-if TYPE_CHECKING:
-    from mcr_lens.models import Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["example"]
-
 # Weights that are loaded without being asked to; a larger model has to be named.
 _MOST_BYTES = 4 * 2**30
 _TOKENS = 48
 _LENS_TOKENS = 24
 
 
-def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike | None) -> dict[str, Any]:
+def example(
+    runs: Sequence[Run], model: mcr.models.Model | str | None, prompt: mcr.prompts.PromptsLike | None
+) -> dict[str, Any]:
     """The heads of the layer with the most sinks, which tokens get the attention, and what comes next.
 
     Args:
@@ -41,8 +38,6 @@ def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike 
     Raises:
         InputError: for a model or prompt that was given and cannot be used.
     """
-    from mcr_lens import models
-
     untouched = [run for run in runs if run.kind == "profile" and not run.attributes.get("interventions")]
     source, revision = model, None
     if model is None:
@@ -61,8 +56,8 @@ def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike 
         # A folder holds one revision.
         revision = run.attributes.get("revision") if source == "tiny" else None
     try:
-        loaded = models.load_model(source, revision=revision)
-        name = models.model_facts(loaded).name
+        loaded = mcr.models.load_model(source, revision=revision)
+        name = mcr.models.model_facts(loaded).name
         profiles = (run.content for run in untouched if run.attributes.get("model") == name)
         return _views(loaded, next(profiles, None), prompt)
     except InputError as error:
@@ -85,12 +80,11 @@ def _is_at_hand(name: object) -> bool:
     return 0 < sum(file.stat().st_size for file in files) <= _MOST_BYTES
 
 
-def _views(model: Model, profile: Profile | None, prompt: PromptsLike | None) -> dict[str, Any]:
-    from mcr_lens.models import model_facts
-    from mcr_lens.prompts import word_problems
-
-    prompts, context = one_prompt(model, word_problems(1)[0] if prompt is None else prompt)
-    facts = model_facts(model)
+def _views(
+    model: mcr.models.Model, profile: Profile | None, prompt: mcr.prompts.PromptsLike | None
+) -> dict[str, Any]:
+    prompts, context = one_prompt(model, mcr.prompts.word_problems(1)[0] if prompt is None else prompt)
+    facts = mcr.models.model_facts(model)
     (length,) = prompts.lengths
     sink, layer, most = 0, facts.n_layers // 2, ""
     if profile is not None:

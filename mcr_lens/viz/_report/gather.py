@@ -16,8 +16,6 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.results import Profile, Result, as_result, load
 from mcr_lens.viz._report.html import plain
 
-__all__ = ["Run", "Source", "gather", "naming"]
-
 Source: TypeAlias = "str | Path | Result | xr.Dataset"
 
 _MOST = 24

@@ -8,7 +8,6 @@ may be somebody's attack: the templates show all of them as text.
 import html
 import json
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -18,10 +17,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.utils import PlotlyJSONEncoder
 
+from mcr_lens import viz
+from mcr_lens.results.html import templates
 from mcr_lens.results.tables import as_text, cells
 from mcr_lens.viz._tokens import visible
-
-__all__ = ["figure_json", "plain", "template"]
 
 _LONGEST = 2_000
 
@@ -29,20 +28,15 @@ _LONGEST = 2_000
 @cache
 def template(name: str) -> jinja2.Template:
     """The template of this name; strings are made visible and escaped in all of its holes."""
-    from mcr_lens import viz
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_file),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(value, _LONGEST),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("mcr_lens.viz._report", _as_text)
     filters = {"cells": cells, "figure_json": figure_json, "intervals": _intervals, "setting": _setting}
     environment.filters |= filters
-    environment.globals |= {"viz": viz, "file": lambda name: Markup(_file(name))}
+    environment.globals["viz"] = viz
     return environment.get_template(name)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, Markup) else plain(value, _LONGEST)
 
 
 def plain(text: object, longest: int = 400) -> str:
@@ -104,7 +98,3 @@ def _setting(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _file(name: str) -> str:
-    return files("mcr_lens.viz._report").joinpath(name).read_text(encoding="utf-8")

@@ -13,8 +13,6 @@ from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz._report.gather import Run, naming
 from mcr_lens.viz._report.html import template
 
-__all__ = ["section", "sections"]
-
 _STRONGEST = 10
 _SCORES = ["sink_score", "identity_score", "previous_token_score", "mixing_score"]
 _TEMPLATES = {"ablation study": "study.html", "activation patching": "patching.html"}
