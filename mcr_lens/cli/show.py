@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -84,19 +84,10 @@ def show_list(sentences: Iterable[object]) -> None:
 
 def show_text(text: str, bullet: str = "") -> None:
     """A paragraph behind its bullet; on a terminal folded, under its own beginning."""
-    width = _terminal_width()
-    if width is None:
-        typer.echo(bullet + text)
-        return
-    folded = textwrap.fill(
-        text,
-        width,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    typer.echo(folded)
+    indents: Any = {"initial_indent": bullet, "subsequent_indent": " " * len(bullet)}
+    if width := _terminal_width():
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False, **indents)
+    typer.echo(text if width else bullet + text)
 
 
 def _terminal_width() -> int | None:

@@ -37,14 +37,6 @@ def bounds(profile: Profile) -> go.Figure:
     Raises:
         InputError: for a profile of another estimator than the raw one, which the theorem speaks of, or
             several profiles in one.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> figure = bounds(mcr.profile(model, prompts, progress=False))
-        >>> [title.text for title in figure.layout.annotations][:2]
-        ['matrix entropy', 'anisotropy']
     """
     (profile,) = profiles_by_name({"": profile}, "profile").values()
     tightness = {f"{name}_tightness": profile.tightness(name) for name in _BOUNDED}

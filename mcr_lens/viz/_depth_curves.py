@@ -28,13 +28,5 @@ def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
 
     Raises:
         InputError: for no profile, and for several stacked in one.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> profile = mcr.profile(model, prompts, progress=False)
-        >>> len(depth_curves(profile).data) > len(depth_curves({"a": profile, "b": profile}).data) / 2
-        True
     """
     return curves_over_depth(profiles_by_name(profiles, "profile"), _PANELS, phases=True)

@@ -37,14 +37,6 @@ def head_map(profile: Profile, metric: str = "sink_score") -> go.Figure:
 
     Raises:
         InputError: for a metric that the profile does not have, or that is not one of heads.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> figure = head_map(mcr.profile(model, prompts, progress=False), "mixing_score")
-        >>> figure.data[0].z.shape == (model.cfg.n_layers, model.cfg.n_heads)
-        True
     """
     values = profile.sink_versus_identity() if metric == "sink_versus_identity" else profile[metric]
     heads = {"prompt", "layer", "head"}

@@ -38,14 +38,6 @@ def lens_curves(lenses: Lens | Mapping[str, Lens], *, perplexity: bool = False) 
 
     Raises:
         InputError: when there is no lens in what is given.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> data = mcr.logit_lens(model, prompts, progress=False)
-        >>> len(lens_curves({"untouched": data}).data)  # four lines, each with the two ends of its band
-        12
     """
     named = profiles_by_name(lenses, "lens")
     panels = (_PERPLEXITY if perplexity else _LOSS, *_OTHERS)
