@@ -1,21 +1,18 @@
 """``mcr-lens ablate``: an ablation study, as a folder of files."""
 
-from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers, words
+import mcr_lens as mcr
+from mcr_lens.cli.options import ModelOptions, Overwrite, PromptOptions, RunOptions, numbers, words
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mcr_lens.experiments import AblationStudy
-
-__all__ = ["ablate"]
 
 # What is written, and what it is for.
 FILES = {
@@ -44,23 +41,19 @@ def ablate(
     ] = 1.0,
     sink_position: Annotated[int, typer.Option(help="Position of the sink token.", min=0)] = 0,
     control_seed: Annotated[int, typer.Option(help="Seed of the controls' tokens and layers.", min=0)] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a study that is in the folder.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Take away, dose by dose, what makes the sink token massive, and see what goes with it."""
-    import mcr_lens as mcr
     from mcr_lens.experiments.ablation.arms import ARMS
 
     check_folder(out, list(FILES), overwrite)
-    named = layers == "emergence"
-    wanted: Any = layers if named else numbers("--layers", layers, int, "1,4, or 'emergence'")
+    places: Any = layers if layers == "emergence" else numbers("--layers", layers, int, "1,4, or 'emergence'")
     shares = numbers("--doses", doses, float, "0,0.5,1")
     loaded = model.load()
     study = mcr.ablation_study(
         loaded,
         prompts.load(loaded),
-        wanted,
+        places,
         shares,
         ARMS if arms is None else words(arms),
         sink_position=sink_position,
@@ -85,23 +78,22 @@ def ablate(
             show_text(what, f"  {name:18}  ")
 
 
-def _save(study: "AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
+def _save(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame", folder: Path) -> None:
     """All of ``FILES``; what was measured comes first, so that nothing that follows can lose it."""
     from mcr_lens import viz
 
     study.save(folder / "study.nc")
-    for name in FILES:
-        if name != "study.nc":
-            (folder / name).unlink(missing_ok=True)  # of an earlier study
-    with appearing_together(folder, ("effects.csv", "claims.md", "dose_response.html")) as partial:
-        table, page, figure = partial
+    others = list(FILES)[1:]
+    for name in others:
+        (folder / name).unlink(missing_ok=True)  # of an earlier study
+    with appearing_together(folder, others) as (table, page, figure):
         effects.to_csv(table, index=False)
-        page.write_text("\n".join(_claims_page(study, effects)) + "\n", encoding="utf-8")
+        page.write_text(_claims_page(study, effects), encoding="utf-8")
         # With the whole of plotly in it: it opens without a network.
         viz.dose_response(study).write_html(figure, include_plotlyjs=True)
 
 
-def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
+def _about_p(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame") -> str:
     """What stands behind the p-values, and how small they could have become."""
     from mcr_lens.experiments.ablation.claims import ALPHA
 
@@ -116,23 +108,18 @@ def _about_p(study: "AblationStudy", effects: "pd.DataFrame") -> str:
     return text if reached <= ALPHA else f"{text} None reaches the {ALPHA:g} that a claim asks for."
 
 
-def _claims_page(study: "AblationStudy", effects: "pd.DataFrame") -> Iterator[str]:
-    """The lines of claims.md."""
+def _claims_page(study: "mcr.experiments.AblationStudy", effects: "pd.DataFrame") -> str:
+    """What claims.md says."""
+    import jinja2
+
     from mcr_lens.results.tables import to_markdown
 
-    made, prompts, dose = study.data.attrs, study.data.attrs["prompts"], effects.attrs["dose"]
-    depths = made["compressed_depths"]
-    yield f"# {study.headline}\n"
-    yield f"Prompts: {prompts['source']} (digest {prompts['digest']})."
-    yield f"Made with mcr-lens {made['versions']['mcr-lens']}, seed of the controls {made['seed']}.\n"
-    yield f"## Claims, at dose {dose:g}\n"
-    for claim in study.claims():
-        yield f"- {claim.question} **{claim.verdict}**: {claim.why}"
-    yield from (f"\nBeware: {caveat}" for caveat in study.caveats())
-    yield f"\n{_about_p(study, effects)}\n"
-    yield f"## Outcomes, at dose {dose:g}\n"
-    yield to_markdown(study.outcome_table())
-    where = f"depths {depths[0]} to {depths[-1]}"
-    yield f"\nMeans over prompts and over {where}; the loss (nats a token) is the model's own.\n"
-    yield "## Arms, at dose 1\n"
-    yield from (f"- {arm}: {what}" for arm, what in made["arms"].items())
+    source = files("mcr_lens.cli").joinpath("claims.md").read_text(encoding="utf-8")
+    template = jinja2.Template(source, trim_blocks=True, keep_trailing_newline=True)
+    return template.render(
+        study=study,
+        made=study.data.attrs,
+        dose=f"{effects.attrs['dose']:g}",
+        about_p=_about_p(study, effects),
+        outcomes=to_markdown(study.outcome_table()),
+    )

@@ -13,8 +13,6 @@ import typer
 
 from mcr_lens.errors import InputError, one_line
 
-__all__ = ["command", "exit_codes"]
-
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """What Typer registers for ``function``.

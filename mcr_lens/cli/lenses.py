@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
 from mcr_lens.cli.show import show_list, show_table, showing
-
-__all__ = ["lens"]
 
 
 def lens(
@@ -25,7 +24,6 @@ def lens(
     ] = False,
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
-    import mcr_lens as mcr
     from mcr_lens.results import check_place
 
     check_place(out, is_result=True)

@@ -1,18 +1,14 @@
 """``mcr-lens demo`` and ``mcr-lens profile``: every depth, layer and head in one pass."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mcr_lens.cli.options import ModelOptions, PromptOptions, ResultFile, RunOptions
+import mcr_lens as mcr
+from mcr_lens.cli.options import ModelOptions, Overwrite, PromptOptions, ResultFile, RunOptions
 from mcr_lens.cli.report import said_of_report
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
-
-if TYPE_CHECKING:
-    from mcr_lens.results import Profile
-
-__all__ = ["demo", "profile"]
 
 # What the demo says of its model, so that nobody takes it for a large one; the numbers are the paper's.
 _BESIDE_THE_PAPER = (
@@ -26,13 +22,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where to save the profile (netCDF, .nc).")] = Path("demo.nc"),
     n: Annotated[int, typer.Option(help="Number of made-up word problems.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the word problems.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result of that name.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Profile the bundled model on made-up word problems, say what there is to see and write a report.
 
     The report is a page beside the profile: demo.html. A file of that name that is no report is left alone.
     """
-    import mcr_lens as mcr
     from mcr_lens.viz import report as write_report
     from mcr_lens.viz._report import check_page
 
@@ -55,13 +50,11 @@ def profile(
     result: ResultFile,
 ) -> None:
     """Measure every depth, layer and head of a model on your prompts in one pass."""
-    import mcr_lens as mcr
-
     loaded = model.load()
     _save_and_show(mcr.profile(loaded, prompts.load(loaded), **run.settings()), result.out)
 
 
-def _save_and_show(profile: "Profile", out: Path, *closing: str) -> Path:
+def _save_and_show(profile: "mcr.Profile", out: Path, *closing: str) -> Path:
     """Save first: a reader who closes the pipe early must not cost the run."""
     from mcr_lens.results import findings
 

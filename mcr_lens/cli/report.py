@@ -7,8 +7,6 @@ import typer
 
 from mcr_lens.cli.show import show_text, showing
 
-__all__ = ["report", "said_of_report"]
-
 
 def report(
     runs: Annotated[

@@ -6,14 +6,12 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["show_list", "show_table", "show_text", "showing"]
 
 # A pipe has no width; tables get one, sentences are not folded there.
 _WIDTH_IN_A_PIPE = 120
@@ -41,10 +39,9 @@ def show_table(title: str, table: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mcr_lens.results.tables import as_text
+    from mcr_lens.results.tables import cells
 
-    names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
-    rows = [[str(label), *row] for label, *row in as_text(table).itertuples(name=None)]
+    names, *rows = cells(table)
     widths, padding = _fit(names, rows, _terminal_width() or _WIDTH_IN_A_PIPE)
     drawn = Table(padding=(0, padding))
     for column, (name, width) in enumerate(zip(names, widths, strict=True)):
@@ -87,19 +84,10 @@ def show_list(sentences: Iterable[object]) -> None:
 
 def show_text(text: str, bullet: str = "") -> None:
     """A paragraph behind its bullet; on a terminal folded, under its own beginning."""
-    width = _terminal_width()
-    if width is None:
-        typer.echo(bullet + text)
-        return
-    folded = textwrap.fill(
-        text,
-        width,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    typer.echo(folded)
+    indents: Any = {"initial_indent": bullet, "subsequent_indent": " " * len(bullet)}
+    if width := _terminal_width():
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False, **indents)
+    typer.echo(text if width else bullet + text)
 
 
 def _terminal_width() -> int | None:

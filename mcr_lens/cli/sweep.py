@@ -1,6 +1,6 @@
 """``mcr-lens sweep``: a grid of profiles into a folder, resumed by the same command."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +12,31 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mcr_lens.sweeps.run import Engine
-
-__all__ = ["sweep"]
-
 _COLUMNS = ("state", "model", "revision", "prompts", "arm")
 
 
+@dataclass(frozen=True)
+class RayOptions:
+    """What several workers take."""
+
+    workers: Annotated[int | None, typer.Option(help="Of ray: how many; as there is room for.")] = None
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of ray: HOST:PORT of a running cluster, or auto; else one starts here."),
+    ] = None
+    cpus_per_worker: Annotated[int | None, typer.Option(help="Of ray: cores, and PyTorch's threads; 1.")] = (
+        None
+    )
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Of ray: a whole number or a part of one; 1 where there are GPUs.")
+    ] = None
+    shards: Annotated[
+        int | None, typer.Option(help="Of ray: parts of each cell's prompts; as many as keep workers busy.")
+    ] = None
+
+
 def sweep(
+    ray: RayOptions,
     grid: Annotated[Path, typer.Argument(help="TOML file of models, prompts and arms.")],
     out: Annotated[Path, typer.Option(help="Folder for one profile a cell, and records of failures.")],
     model: Annotated[
@@ -35,20 +52,6 @@ def sweep(
     engine: Annotated[
         str, typer.Option(help="local: one cell after another. ray: several workers, here or on a cluster.")
     ] = "local",
-    workers: Annotated[int | None, typer.Option(help="Of ray: how many; as there is room for.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of ray: HOST:PORT of a running cluster, or auto; else one starts here."),
-    ] = None,
-    cpus_per_worker: Annotated[
-        int | None, typer.Option(help="Of ray: cores, and PyTorch's threads; 1.")
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(help="Of ray: a whole number or a part of one; 1 where there are GPUs.")
-    ] = None,
-    shards: Annotated[
-        int | None, typer.Option(help="Of ray: parts of each cell's prompts; as many as keep workers busy.")
-    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let models whose options ask for it run their code.")
     ] = False,
@@ -61,14 +64,7 @@ def sweep(
     """
     from mcr_lens import sweeps
 
-    run_by = _engine(
-        engine,
-        workers=workers,
-        address=address,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        shards=shards,
-    )
+    run_by = _engine(engine, _without_none(vars(ray)))
     # Models of the grid that others replace run nothing, whatever they ask for.
     trust_remote_code = trust_remote_code or bool(model)
     cells = sweeps.read_grid(grid, trust_remote_code=trust_remote_code)
@@ -76,7 +72,7 @@ def sweep(
         cells = cells.with_models(model)
     if prompts is not None:
         cells = cells.with_prompts(prompts)
-    changes = _given(field=field, n=n, max_tokens=max_tokens)
+    changes = _without_none({"field": field, "n": n, "max_tokens": max_tokens})
     cells = replace(cells, prompts=tuple(replace(each, **changes) for each in cells.prompts))
     if status or dry_run:
         table = sweeps.sweep_status(cells, out)
@@ -107,35 +103,31 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not left out."""
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _engine(name: str, **of_ray: Any) -> "Engine":
+def _engine(name: str, of_ray: dict[str, Any]) -> Any:
     """What ``sweep`` takes."""
     from mcr_lens.sweeps import RayEngine
     from mcr_lens.sweeps.run import engine_of
 
-    options = _given(**of_ray)
     if name == "ray":
-        return RayEngine(**options)
+        return RayEngine(**of_ray)
     run_by = engine_of(name)
-    if options:
-        given = ", ".join("--" + option.replace("_", "-") for option in options)
-        raise InputError(f"{given}: for --engine ray only; the engine is {name}")
+    if of_ray:
+        options = ", ".join("--" + option.replace("_", "-") for option in of_ray)
+        raise InputError(f"{options}: for --engine ray only; the engine is {name}")
     return run_by
 
 
 def _show(table: "pd.DataFrame", with_files: bool = False) -> None:
     """A line a cell in columns of text, and under a failed one why."""
     columns = [name for name in _COLUMNS if any(table[name])] + (["file"] if with_files else [])
-    widths = [max(len(name), int(table[name].str.len().max())) for name in columns]
+    widths = [max(map(len, (name, *table[name]))) for name in columns]
     rows = [columns, *table[columns].itertuples(index=False)]
-    errors = ["", *table.error]
-    for row, error in zip(rows, errors, strict=True):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
+    for row, error in zip(rows, ["", *table.error], strict=True):
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
         if error:
             show_text(error, "    ")
 

@@ -1,23 +1,17 @@
 """``mcr-lens tasks``: what each depth is good for, and where one could stop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mcr_lens.cli.options import ModelOptions, RunOptions
+import mcr_lens as mcr
+from mcr_lens.cli.options import ModelOptions, Overwrite, RunOptions
 from mcr_lens.cli.show import show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
 from mcr_lens.errors import InputError
-
-if TYPE_CHECKING:
-    from mcr_lens.experiments import Use
-    from mcr_lens.models import Model
-    from mcr_lens.results import Result
-
-__all__ = ["tasks"]
 
 FILES = ("perplexity.nc", "choices.nc", "probes.nc", "quality.csv", "best_depth.csv", "tasks.html")
 _SHOWN = ("best_depth", "best_low", "best_high", "gain", "exit_depth", "exit_kept", "blocks_saved")
@@ -64,12 +58,11 @@ def tasks(
     run: RunOptions,
     out: Annotated[Path, typer.Option(help="Folder for tables, results and figure.")],
     keep: Annotated[float, typer.Option(help="Share of the last depth's quality that an exit keeps.")] = 0.95,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Try every depth at generation, multiple choice and embeddings; say which is best for what."""
     import pandas as pd
 
-    import mcr_lens as mcr
     from mcr_lens.prompts.batches import check_number
     from mcr_lens.prompts.files import check_source
 
@@ -85,57 +78,48 @@ def tasks(
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
     loaded = model.load()
-    results: dict[str, Result] = {}
-    uses: list[Use] = []
+    results: dict[str, Any] = {}
+    uses: list[mcr.experiments.Use] = []
     try:
-        _measure(loaded, options, run, results, uses)
+        for name, result in _results(loaded, options, run.settings()):
+            results[name] = result
+            uses += result.uses(options.metric) if name == "choices.nc" else result.uses()
         quality, best = mcr.tasks.quality_by_depth(uses), mcr.tasks.best_depth(uses, keep)
     except InputError as error:  # a later part, or depths that nothing can be said of
         if not results:
             raise
         with appearing_together(out.expanduser(), list(results)) as partial:
-            _write(results, partial)
+            _save(results, partial)
         raise InputError(f"{error}; what was measured is saved in {out}: {', '.join(results)}") from error
-    with appearing_together(out.expanduser(), [*FILES[3:], *results]) as partial:
-        table, best_table, figure, *rest = partial
+    with appearing_together(out.expanduser(), [*FILES[3:], *results]) as (table, best_table, figure, *rest):
         quality.to_csv(table, index=False)
         best.to_csv(best_table)
         mcr.viz.task_depth(quality).write_html(figure, include_plotlyjs=True)
-        _write(results, rest)
+        _save(results, rest)
     with showing(out):
         table = pd.DataFrame({use.name: use.curve() for use in uses}).rename_axis("depth")
         show_table("Quality by depth (accuracy, or loss in nats a token)", table)
         show_table(f"Best depth, and the first that keeps {keep:g} of the last", best.filter(list(_SHOWN)))
-        written = [name for name in FILES if name in results or not name.endswith(".nc")]
-        show_text(f"saved in {out}: {', '.join(written)}")
+        show_text(f"saved in {out}: {', '.join([*results, *FILES[3:]])}")
 
 
-def _write(results: "dict[str, Result]", paths: Sequence[Path]) -> None:
+def _save(results: "dict[str, mcr.results.Result]", paths: Sequence[Path]) -> None:
     for result, path in zip(results.values(), paths, strict=True):
         result.save(path)
 
 
-def _measure(
-    model: "Model",
-    options: TaskOptions,
-    run: RunOptions,
-    results: "dict[str, Result]",
-    uses: "list[Use]",
-) -> None:
-    """Each part that was asked for: adds its results by file name, and its uses, once they are there."""
-    import mcr_lens as mcr
+def _results(
+    model: "mcr.models.Model", options: TaskOptions, settings: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """The result of each part that was asked for, by file name, as soon as it is there."""
     from mcr_lens.experiments.tasks import read_documents
 
-    settings = run.settings()
     tuned = None if options.translators is None else mcr.hooks.Translators.load(options.translators)
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)
-        perplexity = mcr.tasks.lens_perplexity(
-            model, texts, translators=tuned, max_tokens=options.window, **settings
-        )
-        results["perplexity.nc"] = perplexity
-        uses += perplexity.uses()
+        tuning = {"translators": tuned, "max_tokens": options.window}
+        yield "perplexity.nc", mcr.tasks.lens_perplexity(model, texts, **tuning, **settings)
     if options.choices is not None:
         answers = mcr.tasks.multiple_choice(
             model,
@@ -146,8 +130,7 @@ def _measure(
             include_path=options.include_path,
             batch_size=settings["batch_size"],
         )
-        results["choices.nc"] = answers
-        uses += answers.uses(options.metric)
+        yield "choices.nc", answers
     if options.labelled is not None:
         named = {part: getattr(options, f"{part}_column") for part in ("text", "label", "group")}
         columns: Any = {part: int(name) if (name or "").isdecimal() else name for part, name in named.items()}
@@ -160,10 +143,4 @@ def _measure(
             config=options.labelled_config,
             split=options.labelled_split,
         )
-        probes = mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)
-        results["probes.nc"] = probes
-        uses += probes.uses()
-
-
-def _column(name: str) -> str | int:
-    return int(name) if name.isdecimal() else name
+        yield "probes.nc", mcr.tasks.linear_probes(model, *labelled, groups=labelled.groups, **settings)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from mcr_lens.errors import InputError
 
-__all__ = ["appearing_together", "check_folder"]
-
 
 def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     """See before a long run whether files of these names can be put into a folder; makes nothing.

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.errors import InputError
-
-__all__ = ["training"]
 
 FIGURE = "training.html"
 
@@ -27,7 +26,6 @@ def training(
 
     A run that was stopped goes on where it was: steps whose file is in the folder are not measured again.
     """
-    import mcr_lens as mcr
     from mcr_lens.experiments.appearances import levels_by_step
     from mcr_lens.models import checkpoints
     from mcr_lens.results import atomic_write, check_place
@@ -35,15 +33,15 @@ def training(
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
     check_place(out / FIGURE)
-    wanted: Any = steps
+    choice: Any = steps
     if steps not in ("all", "thinned"):
-        wanted = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
+        choice = numbers("--steps", steps, int, "0,512,1000, or 'all' or 'thinned'")
     options = {"backend": model.backend, "dtype": model.dtype, "device": model.device}
-    sources = checkpoints(model.model, wanted, **options)
+    sources = checkpoints(model.model, choice, **options)
     # All checkpoints share one tokenizer.
     texts, settings = prompts.load(sources[-1].load()), run.settings() | options
     try:
-        profiles = mcr.experiments.profile_training(model.model, texts, wanted, out=out, **settings)
+        profiles = mcr.experiments.profile_training(model.model, texts, choice, out=out, **settings)
     except KeyboardInterrupt as error:
         there = sum((out.expanduser() / f"step_{each.step}.nc").is_file() for each in sources)
         typer.echo(

@@ -1,6 +1,6 @@
 """Datasets of several profiles put together as one, or refused."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -59,28 +59,15 @@ def _with_all_coordinates(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 def _of_one_length(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """Datasets filled up, as an observer does it, where a dimension is as long as the longest prompt asks."""
-    longest: dict[Hashable, int] = {}
-    for data in datasets:
-        for dim in data.dims:
-            if dim not in data.coords and dim != "prompt":
-                longest[dim] = max(longest.get(dim, 0), data.sizes[dim])
-    return [
-        _filled(data, {dim: size for dim, size in longest.items() if dim in data.dims}) for data in datasets
-    ]
-
-
-def _filled(data: xr.Dataset, sizes: Mapping[Hashable, int]) -> xr.Dataset:
-    missing = {dim: (0, size - data.sizes[dim]) for dim, size in sizes.items() if size > data.sizes[dim]}
-    if not missing:
-        return data
-    short = {name: values for name, values in data.data_vars.items() if missing.keys() & set(values.dims)}
-    data = data.drop_vars(short)
-    for name, values in short.items():
-        fill = np.nan if np.issubdtype(values.dtype, np.floating) else -1
-        data[name] = values.pad(
-            {dim: width for dim, width in missing.items() if dim in values.dims}, constant_values=fill
-        )
-    return data
+    dims = {dim for data in datasets for dim in data.dims}
+    lengths = dims - {"prompt"}.union(*(data.coords for data in datasets))
+    numbers = {name: values for data in datasets for name, values in data.variables.items()}
+    fill: Any = {name: np.nan if values.dtype.kind == "f" else -1 for name, values in numbers.items()}
+    # Align needs an index, for as long as it takes.
+    indexes = [{dim: range(data.sizes[dim]) for dim in lengths & {*data.dims}} for data in datasets]
+    indexed = [data.assign_coords(index) for data, index in zip(datasets, indexes, strict=True)]
+    aligned = xr.align(*indexed, join="outer", exclude=dims - lengths, fill_value=fill)
+    return [data.drop_vars(lengths & {*data.dims}) for data in aligned]
 
 
 def _refuse_mixture(attributes: Sequence[dict[str, Any]], dim: str) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_SHARE, Stage, dissipation_stages, emergence_stages
-from mcr_lens.results.tables import number
+from mcr_lens.results.tables import count, number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
-
-if TYPE_CHECKING:
-    from mcr_lens.results.profile import Profile
 
 __all__ = ["caveats", "findings", "lens"]
 
@@ -23,7 +23,7 @@ _FEW_PROMPTS = 8
 _FEW_TOKENS = 16
 
 
-def findings(profile: Profile) -> list[str]:
+def findings(profile: mcr.Profile) -> list[str]:
     """What a profile shows, one sentence a finding."""
     return [
         *_norm(profile),
@@ -34,7 +34,7 @@ def findings(profile: Profile) -> list[str]:
     ]
 
 
-def _norm(profile: Profile) -> list[str]:
+def _norm(profile: mcr.Profile) -> list[str]:
     ratio = profile["norm_ratio"].mean("prompt")
     if ratio.isnull().all():
         return ["The sink token's norm against the others' is not known at any depth."]
@@ -54,7 +54,7 @@ def _norm(profile: Profile) -> list[str]:
     ]
 
 
-def _stages(profile: Profile) -> str:
+def _stages(profile: mcr.Profile) -> str:
     if "mlp_write_along" not in profile.data:
         return "The writes could not be read on this model (see failed_checks)."
     written, removed = emergence_stages(profile.data), dissipation_stages(profile.data)
@@ -73,7 +73,7 @@ def _stage(stage: Stage) -> str:
     return f"the {name} of layer {stage.layer} ({stage.share:+.0%} of the peak norm)"
 
 
-def _sinks(profile: Profile) -> list[str]:
+def _sinks(profile: mcr.Profile) -> list[str]:
     if "sink_score" not in profile.data:
         return ["Attention patterns could not be read on this model (see failed_checks)."]
     rate = profile.sink_rate(SINK_THRESHOLD).mean("prompt")
@@ -90,7 +90,7 @@ def _sinks(profile: Profile) -> list[str]:
     ]
 
 
-def _valley(profile: Profile) -> str:
+def _valley(profile: mcr.Profile) -> str:
     entropy = profile["normalized_entropy"].mean("prompt")
     without = profile["normalized_entropy_without_sink"].mean("prompt")
     if entropy.isnull().all():
@@ -115,42 +115,36 @@ def lens(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def caveats(profile: Profile) -> list[str]:
+def caveats(profile: mcr.Profile) -> list[str]:
     """One sentence each: few or short prompts, broken states, failed checks, a learned sink, edits."""
-    data, made = profile.data, profile.data.attrs
+    return list(_caveats(profile.data, profile.data.attrs))
+
+
+def _caveats(data: xr.Dataset, made: dict[str, Any]) -> Iterator[str]:
     n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
-    sentences = []
     if n < _FEW_PROMPTS:
-        sentences.append(
-            f"{n} prompt{'s' * (n > 1)}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
-        )
+        yield f"{count(n, 'prompt')}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
     if shortest < _FEW_TOKENS:
-        sentences.append(
+        yield (
             f"The shortest prompt has {shortest} tokens: its first row alone gives every head a sink score "
             f"of {1 / shortest:.2f}; sink_attention leaves that row out."
         )
     if "first_token" in data and len(np.unique(data.first_token)) > 1:
-        sentences.append("The prompts begin with different tokens: no first token is common to them.")
+        yield "The prompts begin with different tokens: no first token is common to them."
     if note := not_finite_note(data, made.get("dtype")):
-        sentences.append(note)
-    infinite = [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]
-    if infinite:
-        sentences.append(f"Infinite values in {', '.join(infinite)}: so are their means over prompts.")
+        yield note
+    if infinite := [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]:
+        yield f"Infinite values in {', '.join(infinite)}: so are their means over prompts."
     if made.get("learned_sink") and "learned_sink_mass" in data:
         mass = data.learned_sink_mass.mean("prompt")
-        sentences.append(
+        yield (
             f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
             f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
         )
     for check, why in (made.get("failed_checks") or {}).items():
-        sentences.append(f"The model failed a check ({check}): {why}")
+        yield f"The model failed a check ({check}): {why}"
     if made.get("interventions"):
-        sentences.append(
-            f"The model was edited while it was measured, by {len(made['interventions'])} hooks."
-        )
+        yield f"The model was edited while it was measured, by {len(made['interventions'])} hooks."
     if attached := made.get("attached_hooks"):
-        sentences.append(
-            f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}"
-            f"{' ...' if len(attached) > 3 else ''}."
-        )
-    return sentences
+        more = " ..." if len(attached) > 3 else ""
+        yield f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}{more}."

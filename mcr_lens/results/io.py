@@ -86,20 +86,19 @@ def check_place(path: str | Path, *, is_result: bool = False, is_folder: bool = 
         InputError: when it cannot.
     """
     path = plain_path(path)
-    reason = None
     try:
         above = next(folder for folder in path.absolute().parents if folder.exists())
-        if path.is_dir() and not is_folder:
-            reason = "a folder stands there"
-        elif path.exists() and not (path.is_dir() if is_folder else path.is_file()):
-            reason = f"something stands there that is no {'folder' if is_folder else 'file'}"
-        elif not above.is_dir():
-            reason = f"{above} is not a folder"
-        elif not os.access(above, os.W_OK):
-            reason = f"{above} is read-only"
-        elif is_result and path.is_file() and not path.is_symlink() and not _may_be_result(path):
-            reason = "a file stands there that is no result"
-        else:
+        is_other_file = is_result and path.is_file() and not path.is_symlink() and not _may_be_result(path)
+        noun, is_such = ("folder", path.is_dir()) if is_folder else ("file", path.is_file())
+        reasons = {
+            "a folder stands there": path.is_dir() and not is_folder,
+            f"something stands there that is no {noun}": path.exists() and not is_such,
+            f"{above} is not a folder": not above.is_dir(),
+            f"{above} is read-only": not os.access(above, os.W_OK),
+            "a file stands there that is no result": is_other_file,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        if reason is None:
             # For root os.access knows no limits, not even in /proc. Nothing of this is left.
             tempfile.TemporaryFile(dir=above).close()
     except OSError as error:  # a name too long
@@ -119,10 +118,8 @@ def save_dataset(data: xr.Dataset, path: str | Path) -> Path:
     path = plain_path(path)
     check_place(path, is_result=True)
     text = json.dumps({"schema": SCHEMA, **data.attrs}, default=_plain)
-    checksums = {str(name): _checksum(values) for name, values in data.variables.items()}
-    checksums[_ATTRIBUTE] = zlib.crc32(text.encode())
     stored = data.copy()
-    stored.attrs = {_ATTRIBUTE: text, _CHECKSUMS: json.dumps(checksums)}
+    stored.attrs = {_ATTRIBUTE: text, _CHECKSUMS: json.dumps(_checksums(data, text))}
     filters = {"zlib": True, "complevel": 4, "fletcher32": True}
     encoding = {name: filters for name, x in data.variables.items() if x.dtype.kind in "fiub" and x.ndim}
     # HDF5 may take the whole process with it when the disk is full under it: it writes into memory.
@@ -146,9 +143,9 @@ def load_dataset(path: str | Path) -> xr.Dataset:
     try:
         _check_beginning(path)
         _check_content(path)
-        sealed = _is_sealed(path)
         data = xr.load_dataset(path, engine="h5netcdf")
         checksums = json.loads(data.attrs.pop(_CHECKSUMS, "{}"))
+        is_known = bool(checksums) or _is_sealed(path.read_bytes())
         text = data.attrs.pop(_ATTRIBUTE)
         attributes = json.loads(text)
         schema = attributes.pop("schema")
@@ -158,10 +155,9 @@ def load_dataset(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path}: {_reason(error)}") from error
     if type(schema) is not int or schema > SCHEMA:
         raise InputError(f"{path}: schema {schema}, this version reads up to {SCHEMA}: upgrade mcr-lens")
-    found = {str(name): _checksum(values) for name, values in data.variables.items()}
-    found[_ATTRIBUTE] = zlib.crc32(text.encode())
-    changed = [name for name, checksum in checksums.items() if found.get(name) != checksum]
-    if changed or not (checksums or sealed):
+    there = _checksums(data, text)
+    changed = [name for name, checksum in checksums.items() if there.get(name) != checksum]
+    if changed or not is_known:
         names = ", ".join("attributes" if name == _ATTRIBUTE else name for name in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         warnings.warn(
@@ -224,18 +220,12 @@ def _n_bytes(stored: h5py.Dataset, most: int) -> int:
     return n_bytes + sum(len(text) for row in rows for text in np.ravel(row))
 
 
-def _is_sealed(path: Path) -> bool:
-    """Whether a file is one of schema 1, which are sealed; raises ``ValueError`` for a broken seal."""
-    with path.open("rb") as file:
-        file.seek(-min(_SEAL_LENGTH, path.stat().st_size), os.SEEK_END)
-        seal = _SEAL.fullmatch(file.read())
-        if seal is None:
-            return False
-        file.seek(0)
-        content = file.read()[:-_SEAL_LENGTH]
-    if hashlib.sha256(content).hexdigest().encode() != seal[1]:
+def _is_sealed(content: bytes) -> bool:
+    """Whether this is a file of schema 1, which are sealed; raises ``ValueError`` for a broken seal."""
+    seal = _SEAL.fullmatch(content[-_SEAL_LENGTH:])
+    if seal and hashlib.sha256(content[:-_SEAL_LENGTH]).hexdigest().encode() != seal[1]:
         raise ValueError("not as it was written")
-    return True
+    return seal is not None
 
 
 def _reason(error: Exception) -> str:
@@ -252,11 +242,14 @@ def _reason(error: Exception) -> str:
     return f"damaged or cut short ({type(error).__name__}); copy it again, or compute it anew"
 
 
-def _checksum(values: xr.Variable) -> int:
-    """CRC-32 of values as they are in memory; texts of any kind alike."""
-    array = values.values
-    content = array.tobytes() if array.dtype.kind in "fiub" else str(array.tolist()).encode()
-    return zlib.crc32(content, zlib.crc32(f"{values.dims} {array.shape}".encode()))
+def _checksums(data: xr.Dataset, attributes: str) -> dict[str, int]:
+    """CRC-32 of every variable as it is in memory, texts of any kind alike, and of the attributes."""
+    checksums = {_ATTRIBUTE: zlib.crc32(attributes.encode())}
+    for name, values in data.variables.items():
+        array = values.values
+        content = array.tobytes() if array.dtype.kind in "fiub" else str(array.tolist()).encode()
+        checksums[str(name)] = zlib.crc32(content, zlib.crc32(f"{values.dims} {array.shape}".encode()))
+    return checksums
 
 
 def _plain(value: Any) -> Any:

@@ -209,7 +209,7 @@ class Profile(Result):
     def caveats(self) -> list[str]:
         """What to beware of, one sentence each; of several profiles, ask each."""
         if self.is_stacked:
-            return []
+            return super().caveats()
         from mcr_lens.results.describe import caveats
 
         return caveats(self)

@@ -11,10 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError
+from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import tables
 from mcr_lens.results.io import load_dataset, save_dataset
 
-__all__ = ["Result", "load"]
+__all__ = ["Result", "as_result", "load"]
 
 # Where the class of a kind of result stands; imported when such a file is opened.
 _CLASSES = {
@@ -77,8 +78,9 @@ class Result:
         return []
 
     def caveats(self) -> list[str]:
-        """What to beware of when reading the result, one sentence each."""
-        return []
+        """What to beware of, one sentence each; here: which prompts hold Inf or NaN and are left out."""
+        note = not_finite_note(self.data, self.data.attrs.get("dtype"))
+        return [note] if note else []
 
     def save(self, path: str | Path) -> Path:
         """Write one netCDF 4 file, whole or not at all; xarray can edit it, ``mcr_lens.load`` opens it.
@@ -138,14 +140,23 @@ def load(path: str | Path) -> Result:
         mcr.viz.depth_curves(mcr.load("run.nc"))
     """
     data = load_dataset(path)
+    try:
+        return as_result(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def as_result(data: xr.Dataset) -> Result:
+    """A dataset as the result that it says it is; as a plain ``Result`` where it says nothing.
+
+    Raises:
+        InputError: when it lacks the dimensions of such a result.
+    """
     kind = data.attrs.get("result")
     if kind is None and {"norm_ratio", "depth", "prompt"} <= set(data.variables):
         kind = "profile"  # before schema 2 only other results said what they are
     result_class = pkgutil.resolve_name(_CLASSES[kind]) if kind in _CLASSES else Result
-    try:
-        return result_class(data)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return result_class(data)
 
 
 def _a(noun: str) -> str:

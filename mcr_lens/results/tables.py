@@ -5,7 +5,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
-__all__ = ["as_text", "count", "number", "to_html", "to_markdown", "to_text"]
+__all__ = ["as_text", "cells", "count", "number", "to_html", "to_markdown", "to_text"]
 
 
 def number(value: float) -> str:
@@ -27,7 +27,7 @@ def count(n: int, noun: str) -> str:
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The cells of a table as they are shown: text and whole numbers as such, what is missing blank."""
-    columns = {place: _cells(table.iloc[:, place]) for place in range(table.shape[1])}
+    columns = {place: _column(table.iloc[:, place]) for place in range(table.shape[1])}
     cells = pd.DataFrame(columns, table.index, dtype=object)  # text may hold what Arrow cannot
     return cells.set_axis(table.columns, axis="columns")
 
@@ -44,14 +44,19 @@ def to_html(table: pd.DataFrame) -> str:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A table for a Markdown page, the index first."""
-    names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
-    rows = [[str(cell) for cell in row] for row in as_text(table).itertuples(name=None)]
+    names, *rows = cells(table)
     rule = ["---", *["---:"] * len(table.columns)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rule, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, rule, *rows))
 
 
-def _cells(values: pd.Series) -> list[str]:
-    return [_cell(value) if known else "" for value, known in zip(values, values.notna(), strict=True)]
+def cells(table: pd.DataFrame) -> list[list[str]]:
+    """A table row by row as texts: first the names of its columns; in each row its index comes first."""
+    names = [str(name).replace("_", " ") for name in (table.index.name or "", *table.columns)]
+    return [names, *([str(cell) for cell in row] for row in as_text(table).itertuples(name=None))]
+
+
+def _column(values: pd.Series) -> list[str]:
+    return [_cell(value) if is_there else "" for value, is_there in zip(values, values.notna(), strict=True)]
 
 
 def _cell(value: object) -> str:

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.validate import check_count, check_indices
-from mcr_lens.viz._prompt import cut_note, edit_note, notes, one_prompt
-from mcr_lens.viz._tokens import escaped, token_texts, visible
-from mcr_lens.viz._view import View
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["attention_sinks"]
+from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
+from mcr_lens.viz._tokens import token_texts, visible
+from mcr_lens.viz._view import View, fill
 
 _TOP = 8
 _MOST_CELLS = 150_000  # of all heads together: about half a megabyte, and what a browser draws in a second
@@ -36,14 +31,14 @@ _COLUMNS = (
 
 
 def attention_sinks(
-    model: Model,
-    text_or_tokens: PromptsLike,
+    model: mcr.models.Model,
+    text_or_tokens: mcr.prompts.PromptsLike,
     layer: int,
     heads: Literal["top", "all"] | Iterable[int] = "top",
     max_tokens: int = 64,
     *,
     sink_position: int = 0,
-    interventions: Sequence[Hook] = (),
+    interventions: Sequence[mcr.models.Hook] = (),
 ) -> View:
     """The heads of one layer on one prompt: their scores and roles in a table, their patterns underneath.
 
@@ -76,40 +71,40 @@ def attention_sinks(
         >>> attention_sinks(model, "Natalia sold clips to 48 friends.", layer=4)
         View('tiny, layer 4: attention heads'): the value of a notebook cell, or .save('view.html')
     """
-    from mcr_lens.engine import measure
-    from mcr_lens.hooks.observers.patterns import PatternObserver
-    from mcr_lens.models import model_facts
-
     check_count("max_tokens", max_tokens, 2)
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
-    facts = model_facts(model)
+    facts = mcr.models.model_facts(model)
     check_count("layer", layer, 0, facts.n_layers - 1)
     check_count("sink_position", sink_position, 0, length - 1)
     if isinstance(heads, str) and heads not in ("top", "all"):
         raise InputError(f"heads {heads!r}: use 'top', 'all' or numbers from 0..{facts.n_heads - 1}")
-    named = check_indices("heads", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
-    most = _TOP if isinstance(heads, str) and heads == "top" else len(named)
+    numbers = check_indices("heads", range(facts.n_heads) if isinstance(heads, str) else heads, facts.n_heads)
+    most = _TOP if isinstance(heads, str) and heads == "top" else len(numbers)
     size = min(length, max_tokens, max(2, math.isqrt(_MOST_CELLS // most)))
-    observer = PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
-    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(
+    observer = mcr.hooks.PatternObserver(model, [layer], sink_position=sink_position, max_tokens=size)
+    data = mcr.measure(model, prompts, [observer], interventions=interventions, progress=False).isel(
         prompt=0, layer=0
     )
     ranked = [int(head) for head in np.argsort(-data.sink_score.values, kind="stable")]
-    drawn = [head for head in ranked if head in named][:most]
+    drawn = [head for head in ranked if head in numbers][:most]
     texts = token_texts(model, prompts.tokens[0])
-    title = f"{facts.name}, layer {layer}: attention heads"
-    note = notes(
+    note = note_of(
         _summary(data, texts, sink_position),
-        edit_note(interventions),
         context,
         f"Shown: {len(drawn)} of {facts.n_heads} heads, by sink score." if len(drawn) < facts.n_heads else "",
         cut_note(size, length, f"; the scores are over all {length}"),
         f"The sink at position {sink_position} lies beyond them." if sink_position >= size else "",
+        interventions=interventions,
     )
-    table = _table(data, drawn, texts, sink_position)
-    heads_drawn = _heads(data, drawn, texts[:size], sink_position)
-    return View(title, f'<p class="mcr-note">{note}</p>{table}{heads_drawn}', draws_heads=True)
+    body = fill(
+        "attention_sinks.html",
+        note=note,
+        columns=_COLUMNS,
+        heads=[_head(data.isel(head=head), texts, sink_position) for head in drawn],
+        props=json.dumps(_props(data, drawn, texts[:size], sink_position), separators=(",", ":")),
+    )
+    return View(f"{facts.name}, layer {layer}: attention heads", body, draws_heads=True)
 
 
 def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:
@@ -124,59 +119,36 @@ def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:
     return text
 
 
-def _table(data: xr.Dataset, heads: list[int], texts: list[str], sink: int) -> str:
-    """Scores and roles in plain HTML: readable where scripts do not run."""
+def _head(data: xr.Dataset, texts: list[str], sink: int) -> dict[str, Any]:
+    """A row of the table: scores, role, and the column that gets most."""
     from mcr_lens.metrics.roles import ROLES
 
-    titles = "".join(
-        f'<th{_width(name)} title="{escaped(meaning)}">{title}</th>' for name, title, meaning in _COLUMNS
-    )
-    rows = []
-    for head in heads:
-        of_head = data.isel(head=head)
-        scores = "".join(f"<td{_width(name)}>{_number(of_head[name])}</td>" for name, _, _ in _COLUMNS)
-        where = int(of_head.col_sum_argmax)
-        column = f"{_quoted(texts[where])} at {where}: {_number(of_head.col_sum_max)}"
-        marked = f'<mark class="mcr-mark">{escaped(column)}</mark>' if where == sink else escaped(column)
-        rows.append(
-            f'<tr><td class="mcr-left">H{head}</td><td class="mcr-left">{ROLES[int(of_head.role)]}</td>'
-            f'{scores}<td class="mcr-left"><bdi>{marked}</bdi></td></tr>'
-        )
-    return (
-        '<div class="mcr-scroll"><table><thead><tr>'
-        '<th class="mcr-left">head</th><th class="mcr-left">role</th>'
-        f'{titles}<th class="mcr-left" title="the token that most attention goes to, and its share">'
-        f"strongest column</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    where = int(data.col_sum_argmax)
+    return {
+        "number": int(data["head"]),
+        "role": ROLES[int(data.role)],
+        "scores": {name: _number(data[name]) for name, *_ in _COLUMNS},
+        "column": f"{_quoted(texts[where])} at {where}: {_number(data.col_sum_max)}",
+        "at_sink": where == sink,
+    }
 
 
-def _width(name: str) -> str:
-    """On a narrow page there is no room for the column that says nearly what its neighbour does."""
-    return ' class="mcr-wide"' if name == "sink_attention" else ""
-
-
-def _heads(data: xr.Dataset, heads: list[int], texts: list[str], sink: int) -> str:
-    """Where the script draws, with what it draws."""
+def _props(data: xr.Dataset, heads: list[int], texts: list[str], sink: int) -> dict[str, Any]:
+    """What the script draws: patterns up to the diagonal, in thousandths."""
     from mcr_lens.metrics.roles import ROLES
 
-    size = len(texts)
-    # Shown up to the diagonal, in thousandths; the isolates keep a right-to-left token in its place.
     patterns = np.rint(1000 * np.nan_to_num(data.pattern.values[heads])).astype(int)
+    # The isolates keep a right-to-left token in its place.
     labels = [f"\u2068{visible(text, _LONGEST_LABEL)}\u2069" for text in texts]
-    if sink < size:
+    if sink < len(texts):
         labels[sink] = f"★{labels[sink]}"
-    names = [f"H{head} {_number(data.sink_score[head])} {ROLES[int(data.role[head])]}" for head in heads]
-    props = {
-        "heads": [[pattern[query, : query + 1].tolist() for query in range(size)] for pattern in patterns],
+    roles = [ROLES[int(role)] for role in data.role.values]
+    return {
+        "heads": [[row[: query + 1].tolist() for query, row in enumerate(pattern)] for pattern in patterns],
         "tokens": labels,
-        "names": names,
+        "names": [f"H{head} {_number(data.sink_score[head])} {roles[head]}" for head in heads],
         "sink": sink,
     }
-    packed = json.dumps(props, separators=(",", ":"))
-    return (
-        f'<div class="mcr-heads" data-props="{escaped(packed)}">'
-        "The patterns are drawn by a script: trust this notebook, or open the saved page in a browser.</div>"
-    )
 
 
 def _number(value: xr.DataArray) -> str:

@@ -2,22 +2,28 @@
 
 import plotly.graph_objects as go
 
-import mcr_lens.viz._panels as panels
 from mcr_lens.results import Profile
+from mcr_lens.viz._panels import COLORS, INK, Curve, Panel, curves_over_depth, profiles_by_name
 
-__all__ = ["bounds"]
 
-# Quantity, unit, measured variable, its bound and the side on which it lies.
+def _measured(variable: str, bound: str, side: str, color: str) -> list[Curve]:
+    return [Curve(variable, "measured"), Curve(bound, side, "dash", color, has_band=False)]
+
+
+_BOUNDED = ("entropy", "anisotropy", "dominance")
+_TIGHTNESS = [
+    Curve(f"{name}_tightness", f"tightness, {name}", dash, color)
+    for name, dash, color in zip(_BOUNDED, ("solid", "dash", "dot"), (*COLORS[3:5], INK), strict=True)
+]
+_ENTROPY = _measured("matrix_entropy", "entropy_bound", "upper bound", COLORS[1])
+_ANISOTROPY = _measured("anisotropy", "anisotropy_bound", "lower bound", COLORS[2])
+_DOMINANCE = _measured("dominance", "dominance_bound", "lower bound", COLORS[2])
 _PANELS = (
-    ("matrix entropy", "nats", "matrix_entropy", "entropy_bound", "upper bound"),
-    ("anisotropy", "0 to 1", "anisotropy", "anisotropy_bound", "lower bound"),
-    ("dominance", "first / rest of the spectrum", "dominance", "dominance_bound", "lower bound"),
+    Panel("matrix entropy", "nats", _ENTROPY),
+    Panel("anisotropy", "0 to 1", _ANISOTROPY, "share"),
+    Panel("dominance", "first / rest of the spectrum", _DOMINANCE, "log"),
+    Panel("tightness", "1 = the bound is met", _TIGHTNESS, "share"),
 )
-_TIGHTNESS = {
-    "entropy": {"color": panels.COLORS[3], "dash": "solid"},
-    "anisotropy": {"color": panels.COLORS[4], "dash": "dash"},
-    "dominance": {"color": panels.INK, "dash": "dot"},
-}
 
 
 def bounds(profile: Profile) -> go.Figure:
@@ -31,44 +37,7 @@ def bounds(profile: Profile) -> go.Figure:
     Raises:
         InputError: for a profile of another estimator than the raw one, which the theorem speaks of, or
             several profiles in one.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> figure = bounds(mcr.profile(model, prompts, progress=False))
-        >>> [title.text for title in figure.layout.annotations][:2]
-        ['matrix entropy', 'anisotropy']
     """
-    (profile,) = panels.profiles_by_name({"": profile}, "profile").values()
-    tightness = {f"{name}_tightness": profile.tightness(name) for name in _TIGHTNESS}  # type: ignore[arg-type]
-    derived = Profile(profile.data.assign(tightness))
-    titles = [(quantity, unit) for quantity, unit, *_ in _PANELS]
-    figure = panels.four_panels([*titles, ("tightness", "1 = the bound is met")])
-    depth = profile.data.depth.values
-    for panel, (*_, measured, bound, side) in enumerate(_PANELS):
-        style = {
-            "name": "measured",
-            "line": {"color": panels.COLORS[0], "width": 2},
-            "showlegend": panel == 0,
-        }
-        panels.add_curve(figure, depth, profile.over_prompts(measured), style, panels.place(panel))
-        color = panels.COLORS[1] if side == "upper bound" else panels.COLORS[2]
-        figure.add_scatter(
-            x=depth,
-            y=profile.over_prompts(bound)["mean"].values,
-            mode="lines",
-            name=side,
-            legendgroup=side,
-            showlegend=panel < 2,
-            line={"color": color, "dash": "dash", "width": 2},
-            hovertemplate=f"{side}<br>depth %{{x}}: %{{y:.3g}}<extra></extra>",
-            **panels.place(panel),
-        )
-    for name, line in _TIGHTNESS.items():
-        style = {"name": f"tightness, {name}", "line": line | {"width": 2}}
-        panels.add_curve(figure, depth, derived.over_prompts(f"{name}_tightness"), style, panels.place(3))
-    panels.log_axis(figure, 2)
-    panels.shares(figure, 1, 3)
-    panels.depth_axis(figure)
-    return panels.styled(figure)
+    (profile,) = profiles_by_name({"": profile}, "profile").values()
+    tightness = {f"{name}_tightness": profile.tightness(name) for name in _BOUNDED}
+    return curves_over_depth({"": Profile(profile.data.assign(tightness))}, _PANELS)

@@ -6,9 +6,7 @@ import plotly.graph_objects as go
 
 from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
-from mcr_lens.viz._panels import styled
-
-__all__ = ["head_map"]
+from mcr_lens.viz._panels import heat_map
 
 # What stands above the map: the quantity and its unit.
 _TITLES = {
@@ -39,22 +37,14 @@ def head_map(profile: Profile, metric: str = "sink_score") -> go.Figure:
 
     Raises:
         InputError: for a metric that the profile does not have, or that is not one of heads.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.load_prompts(mcr.prompts.word_problems(2), model)
-        >>> figure = head_map(mcr.profile(model, prompts, progress=False), "mixing_score")
-        >>> figure.data[0].z.shape == (model.cfg.n_layers, model.cfg.n_heads)
-        True
     """
     values = profile.sink_versus_identity() if metric == "sink_versus_identity" else profile[metric]
     heads = {"prompt", "layer", "head"}
     if set(values.dims) != heads:
-        known = [str(name) for name, each in profile.data.items() if set(each.dims) == heads]
+        maps = [str(name) for name, each in profile.data.items() if set(each.dims) == heads]
         raise InputError(
             f"{metric!r} has dimensions {', '.join(map(str, values.dims))}: a map of heads takes "
-            f"{', '.join([*known, 'sink_versus_identity'])}"
+            f"{', '.join([*maps, 'sink_versus_identity'])}"
         )
     cells = values.astype(float).mean("prompt").transpose("layer", "head")
     n_layers, n_heads = cells.shape
@@ -64,25 +54,13 @@ def head_map(profile: Profile, metric: str = "sink_score") -> go.Figure:
         colors = {"colorscale": "RdBu", "reversescale": True, "zmin": -1, "zmax": 1}
     elif "0 to 1" in title:
         colors |= {"zmin": 0, "zmax": 1}
-    numbers = {"texttemplate": "%{z:.2f}"} if n_layers * n_heads <= _MOST_NUMBERS and n_heads <= 8 else {}
-    figure = go.Figure(
-        go.Heatmap(
-            z=cells.values,
-            x=cells["head"].values,
-            y=cells["layer"].values,
-            hovertemplate="layer %{y}, head %{x}<br>%{z:.3g}<extra></extra>",
-            xgap=1,
-            ygap=1,
-            colorbar={"thickness": 14},
-            **colors,
-            **numbers,
-        )
-    )
-    styled(figure)
-    figure.update_xaxes(title_text="head", showgrid=False, **_ticks(n_heads, 32))
-    figure.update_yaxes(title_text="layer", showgrid=False, **_ticks(n_layers, 26))
     height = 140 + round(min(34, max(11, 640 / n_layers)) * max(n_layers, 4))
-    return figure.update_layout(height=height, title={"text": title, "font": {"size": 14}})
+    has_numbers = n_layers * n_heads <= _MOST_NUMBERS and n_heads <= 8
+    hover = "layer %{y}, head %{x}<br>%{z:.3g}<extra></extra>"
+    axes = {"x": cells["head"].values, "y": cells["layer"].values, "hovertemplate": hover}
+    figure = heat_map(cells.values, has_numbers, title, height, **axes, **colors)
+    figure.update_xaxes(title_text="head", **_ticks(n_heads, 32))
+    return figure.update_yaxes(**_ticks(n_layers, 26))
 
 
 def _ticks(n: int, most: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What all figures share: panels, curves with their bands, axes, phases behind curves, and one look."""
 
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,22 +13,7 @@ from plotly.subplots import make_subplots
 from mcr_lens.errors import InputError
 from mcr_lens.phases import Phases
 from mcr_lens.results import Profile
-
-__all__ = [
-    "COLORS",
-    "INK",
-    "add_curve",
-    "curve_style",
-    "depth_axis",
-    "four_panels",
-    "has_curve",
-    "log_axis",
-    "place",
-    "profiles_by_name",
-    "shade_phases",
-    "shares",
-    "styled",
-]
+from mcr_lens.results.profile import STACKED
 
 # Okabe and Ito's palette: told apart with any common colour blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -40,32 +25,103 @@ _SYMBOLS = ("circle", "square", "diamond", "cross")
 _PHASES = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
 # Wider than this, a logarithmic axis has ticks at powers of ten alone.
 _DECADES = 2.5
+DEPTH = "depth (0 = embeddings)"
 
 
-def profiles_by_name(given: Any, what: str) -> dict[str, Profile]:
+class Curve(NamedTuple):
+    """A variable over depth: how the legend calls it and how its line looks.
+
+    ``color`` is the profile's own by default; a curve without a band has no markers either; ``transform`` is
+    taken of the mean over prompts and of the ends of the band.
+    """
+
+    variable: str
+    label: str
+    dash: str = "solid"
+    color: str = ""
+    has_band: bool = True
+    transform: Callable[[xr.Dataset], xr.Dataset] | None = None
+
+
+class Panel(NamedTuple):
+    """A quantity above its panel, its unit along the y axis, and what is drawn.
+
+    The scale ``"share"`` goes from 0 to 1 whatever is drawn: what hardly moves must look like it.
+    """
+
+    quantity: str
+    unit: str
+    curves: Sequence[Curve] = ()
+    scale: Literal["linear", "log", "share"] = "linear"
+
+
+def curves_over_depth(
+    profiles: Mapping[str, Profile], panels: Sequence[Panel], *, phases: bool = False
+) -> go.Figure:
+    """Four panels of curves over depth: means over prompts, with the middle half of the prompts.
+
+    What belongs to a layer stands at the depth that the layer reads. Profiles with different last depths are
+    drawn over relative depth (0 to 1). What a profile lacks is left out.
+
+    Args:
+        profiles: by name; under the empty name the only one.
+        phases: shade those of the first profile, unless depth is relative.
+    """
+    relative = len({int(profile.data.depth[-1]) for profile in profiles.values()}) > 1
+    figure, in_legend = four_panels(panels), set()
+    drawn = (
+        (number, name, profile, panel, curve)
+        for number, (name, profile) in enumerate(profiles.items())
+        for panel in range(len(panels))
+        for curve in panels[panel].curves
+        if has_curve(profile, curve.variable)
+    )
+    for number, name, profile, panel, curve in drawn:
+        values = profile.over_prompts(curve.variable)
+        (along,) = values["mean"].dims
+        depth = values[along].values
+        x, at = (depth / int(profile.data.depth[-1]), "relative depth") if relative else (depth, str(along))
+        # The legend names the profiles once, and their dashed curves apart.
+        label = name if name and curve.dash == "solid" else ", ".join(filter(None, (name, curve.label)))
+        style = curve_style(number, label, curve.dash, curve.color)
+        style["showlegend"] = label not in in_legend and bool(name or len(panels[panel].curves) > 1)
+        in_legend |= {label} if style["showlegend"] else set()
+        if not curve.has_band:
+            style["mode"] = "lines"
+            values = values[["mean"]]
+        values = curve.transform(values) if curve.transform else values
+        add_curve(figure, x, values, style, place(panel), at, len(profiles))
+    if phases and not relative:
+        first, profile = next(iter(profiles.items()))
+        shade_phases(figure, profile.phases(confidence=None), len(panels), first)
+    if relative:
+        figure.update_xaxes(range=[-0.03, 1.03])
+    return finished(figure, panels, "relative depth" if relative else DEPTH)
+
+
+def profiles_by_name(profiles: Any, what: str) -> dict[str, Profile]:
     """What a figure was given as profiles by name, under the empty name the only one.
 
     Raises:
         InputError: for none, for what has no data, and for several profiles stacked in one.
     """
     # A dataset is a mapping too.
-    several = isinstance(given, Mapping) and not isinstance(given, xr.Dataset)
-    if isinstance(given, list | tuple) or (several and not given):
+    several = isinstance(profiles, Mapping) and not isinstance(profiles, xr.Dataset)
+    if isinstance(profiles, list | tuple) or (several and not profiles):
         raise InputError(
             f"no {what} to draw: give one, or several by name, as in {{'before': a, 'after': b}}"
         )
     named = {}
-    for name, one in (given if several else {"": given}).items():
+    for name, one in (profiles if several else {"": profiles}).items():
         data = one if isinstance(one, xr.Dataset) else getattr(one, "data", None)
         called = f"{name!r}: " if name else ""
         if not isinstance(data, xr.Dataset):
             raise InputError(f"{called}a {type(one).__name__} is no {what}")
-        stacked = next((dim for dim in ("model", "step", "arm") if dim in data.dims), None)
-        if stacked:
+        if stacked := [dim for dim in STACKED if dim in data.dims]:
             raise InputError(
-                f"{called}several profiles along {stacked!r}: select one, as in data.sel({stacked}=...)"
+                f"{called}several profiles along {stacked[0]!r}: select one, as in data.sel({stacked[0]}=...)"
             )
-        named[str(name)] = one if isinstance(one, Profile) else Profile(data)
+        named[str(name)] = Profile(data)
     return named
 
 
@@ -74,14 +130,14 @@ def has_curve(profile: Profile, name: str) -> bool:
     return ("sink_score" if name == "sink_rate" else name) in profile.data
 
 
-def four_panels(titles: Sequence[tuple[str, str]]) -> go.Figure:
+def four_panels(panels: Sequence[Panel]) -> go.Figure:
     """Four empty panels over one x axis: above each its quantity, and the unit along its y axis."""
-    quantities = [quantity for quantity, _ in titles]
+    quantities = [panel.quantity for panel in panels]
     figure = make_subplots(
         rows=2, cols=2, subplot_titles=quantities, vertical_spacing=0.14, horizontal_spacing=0.13
     )
-    for panel, (_, unit) in enumerate(titles):
-        figure.update_yaxes(title_text=unit, title_standoff=6, **place(panel))
+    for number, panel in enumerate(panels):
+        figure.update_yaxes(title_text=panel.unit, title_standoff=6, **place(number))
     return figure.update_xaxes(matches="x")
 
 
@@ -90,10 +146,10 @@ def place(panel: int) -> dict[str, Any]:
     return {"row": panel // 2 + 1, "col": panel % 2 + 1}
 
 
-def curve_style(number: int, name: str, dash: str = "solid") -> dict[str, Any]:
+def curve_style(number: int, name: str, dash: str = "solid", color: str = "") -> dict[str, Any]:
     """Colour first, then marker: 24 curves are told apart."""
     symbol = _SYMBOLS[number // len(COLORS) % len(_SYMBOLS)]
-    line = {"color": COLORS[number % len(COLORS)], "dash": dash, "width": 2}
+    line = {"color": color or COLORS[number % len(COLORS)], "dash": dash, "width": 2}
     return {"name": name, "line": line, "marker": {"symbol": symbol, "size": 5 + 2 * (symbol != "circle")}}
 
 
@@ -106,7 +162,7 @@ def add_curve(
     at: str = "depth",
     n_curves: int = 1,
 ) -> None:
-    """Draw ``curve["mean"]`` with the band from ``curve["low"]`` to ``curve["high"]`` in one panel.
+    """Draw ``curve["mean"]`` in one panel and, if there is one, its band (``low`` to ``high``).
 
     Where a number is not known, line and band have a gap.
 
@@ -118,38 +174,42 @@ def add_curve(
         n_curves: in the panel; bands of many are fainter, or they would drown the lines.
     """
     name = style["name"]
-    x, mean, low, high = (np.asarray(values) for values in (x, curve["mean"], curve["low"], curve["high"]))
-    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    band["legendgroup"] = name
-    red, green, blue = (int(style["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
-    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{min(0.15, 0.6 / n_curves):.2g})"}
-    # Stretch by stretch: plotly fills across a gap, to where there is nothing.
-    for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
-        figure.add_scatter(x=x[known], y=low[known], **band, **place)
-        figure.add_scatter(x=x[known], y=high[known], **band, **fill, **place)
+    values = {part: np.asarray(curve[part]) for part in curve}
+    if "low" in values:
+        x, low, high = np.asarray(x), values["low"], values["high"]
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        band["legendgroup"] = name
+        red, green, blue = (int(style["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
+        fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{min(0.15, 0.6 / n_curves):.2g})"}
+        # Stretch by stretch: plotly fills across a gap, to where there is nothing.
+        for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
+            figure.add_scatter(x=x[known], y=low[known], **band, **place)
+            figure.add_scatter(x=x[known], y=high[known], **band, **fill, **place)
     called = f"{html.escape(name)}<br>" if name else ""
-    figure.add_scatter(
-        x=x,
-        y=mean,
-        mode="lines+markers",
-        legendgroup=name,
-        hovertemplate=f"{called}{at} %{{x:.3~g}}: %{{y:.3g}}<extra></extra>",
-        **({"marker": {"size": 5}} | style),
-        **place,
-    )
+    hover = f"{called}{at} %{{x:.3~g}}: %{{y:.3g}}<extra></extra>"
+    line = {"mode": "lines+markers", "legendgroup": name, "hovertemplate": hover} | style
+    figure.add_scatter(x=x, y=values["mean"], **line, **place)
 
 
-def depth_axis(figure: go.Figure, relative: bool = False, row: int = 2) -> None:
-    """Say below the last row what the x axis is."""
-    if relative:
-        figure.update_xaxes(range=[-0.03, 1.03])
-    figure.update_xaxes(title_text="relative depth" if relative else "depth (0 = embeddings)", row=row)
+def finished(figure: go.Figure, panels: Sequence[Panel], x_title: str) -> go.Figure:
+    """The scales of four panels, once all is drawn, what the x axis is below the last row, and the look."""
+    for number, panel in enumerate(panels):
+        if panel.scale == "log":
+            log_axis(figure, number)
+        elif panel.scale == "share":
+            figure.update_yaxes(range=[-0.02, 1.02], **place(number))
+    figure.update_xaxes(title_text=x_title, row=2)
+    return styled(figure)
 
 
-def shares(figure: go.Figure, *panels: int) -> None:
-    """The whole scale from 0 to 1: what hardly moves must look like it."""
-    for panel in panels:
-        figure.update_yaxes(range=[-0.02, 1.02], **place(panel))
+def heat_map(cells: Any, has_numbers: bool, title: str, height: float, **look: Any) -> go.Figure:
+    """A map of cells, in each of which its number stands if there is room."""
+    numbers = {"texttemplate": "%{z:.2f}"} if has_numbers else {}
+    bar = {"thickness": 14} | look.pop("colorbar", {})
+    figure = styled(go.Figure(go.Heatmap(z=cells, xgap=1, ygap=1, colorbar=bar, **numbers, **look)))
+    figure.update_layout(height=height, title={"text": title, "font": {"size": 14}} if title else None)
+    figure.update_yaxes(title_text="layer", showgrid=False)
+    return figure.update_xaxes(showgrid=False)
 
 
 def log_axis(figure: go.Figure, panel: int) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.viz._panels import styled
+from mcr_lens.viz._panels import heat_map
 from mcr_lens.viz._tokens import visible
-
-if TYPE_CHECKING:
-    from mcr_lens.experiments import PatchingResult
-
-__all__ = ["patching_map"]
 
 _LONGEST_LABEL = 14  # characters of a token on the axis
 _MOST_LABELS = 44  # that stand beside each other in a notebook, where a figure is 700 pixels wide
@@ -25,7 +20,7 @@ _SIDES = {"denoise": "clean into corrupt", "noise": "corrupt into clean"}
 
 
 def patching_map(
-    result: PatchingResult | xr.Dataset, value: str | None = None, prompt: int | None = None
+    result: mcr.experiments.PatchingResult | xr.Dataset, value: str | None = None, prompt: int | None = None
 ) -> go.Figure:
     """A heat map of an ``activation_patching`` sweep: layer by position, layer by head, or by layer alone.
 
@@ -53,35 +48,29 @@ def patching_map(
     cells = data[value].mean("prompt").transpose("layer", across)
     labels, names = _labels(data, across)
     layers = [str(layer) for layer in cells.layer.values]
-    figure = go.Figure(
-        go.Heatmap(
-            z=cells.values,
-            x=np.arange(len(labels)),
-            y=np.arange(len(layers)),
-            text=[[f"layer {layer}, {name}" for name in names] for layer in layers],
-            hovertemplate="%{text}<br>%{z:.3g}<extra></extra>",
-            colorscale="RdBu",
-            zmid=0,
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": f"{value}<br>&nbsp;", "side": "top"}, "thickness": 14},
-            **({"texttemplate": "%{z:.2f}"} if len(labels) <= _FEW_COLUMNS else {}),
-        )
+    is_narrow, title = len(labels) <= _FEW_COLUMNS, _title(data, prompt)
+    figure = heat_map(
+        cells.values,
+        is_narrow,
+        title,
+        180 + max(120, round(min(30, max(16, 900 / len(layers))) * len(layers))),
+        x=np.arange(len(labels)),
+        y=np.arange(len(layers)),
+        text=[[f"layer {layer}, {name}" for name in names] for layer in layers],
+        hovertemplate="%{text}<br>%{z:.3g}<extra></extra>",
+        colorscale="RdBu",
+        zmid=0,
+        colorbar={"title": {"text": f"{value}<br>&nbsp;", "side": "top"}},
     )
-    styled(figure)
+    if not title:
+        figure.update_layout(margin_t=20)
     places = _labelled(labels)
     longest = max(len(labels[i]) for i in places)
     ticks = {"tickvals": places, "ticktext": [labels[i] for i in places]}
-    if longest > 2 and len(labels) > _FEW_COLUMNS:
+    if longest > 2 and not is_narrow:
         ticks |= {"tickangle": -60 if longest <= _LONGEST_LABEL else -90, "tickfont": {"size": 11}}
-    figure.update_xaxes(title_text=across, showgrid=False, **ticks)
-    rows = {"tickvals": list(range(len(layers))), "ticktext": layers}
-    figure.update_yaxes(title_text="layer", showgrid=False, **rows)
-    figure.update_layout(height=180 + max(120, round(min(30, max(16, 900 / len(layers))) * len(layers))))
-    title = _title(data, prompt)
-    return figure.update_layout(
-        {"title": {"text": title, "font": {"size": 14}}} if title else {"margin_t": 20}
-    )
+    figure.update_xaxes(title_text=across, **ticks)
+    return figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=layers)
 
 
 def _title(result: xr.Dataset, prompt: int | None) -> str:
@@ -117,8 +106,8 @@ def _labels(result: xr.Dataset, across: str) -> tuple[list[str], list[str]]:
     names = [f"{across} {place}" for place in places]
     if across != "position" or "text" not in result.coords:
         return places, names
-    labels, any_token = [], False
-    for i, (place, name) in enumerate(zip(places, names, strict=True)):
+    labels = []
+    for i, place in enumerate(places):
         here = result.isel(position=i)
         here = here.isel(prompt=here.token.values >= 0)
         differ = here.token.values != here.clean_token.values
@@ -126,13 +115,13 @@ def _labels(result: xr.Dataset, across: str) -> tuple[list[str], list[str]]:
         # In brackets: tokens are numbers too.
         label = f"[{place}]"
         if token is not None and clean is not None:
-            label, any_token = f"{clean}→{token}" if differ.any() else token, True
-            names[i] = f"{name}, token {label}"
+            label = f"{clean}→{token}" if differ.any() else token
+            names[i] += f", token {label}"
         elif differ.all() and len(differ):
-            label = f"[{place}] ≠"
-            names[i] = f"{name}, where the pairs differ"
+            label += " ≠"
+            names[i] += ", where the pairs differ"
         labels.append(label)
-    if not any_token:
+    if not any(", token " in name for name in names):
         labels = [label.replace("[", "").replace("]", "") for label in labels]
     return labels, names
 

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.viz._tokens import escaped
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import Prompts, PromptsLike
-
-__all__ = ["TextOrTokens", "cut_note", "edit_note", "notes", "one_prompt"]
-
-TextOrTokens: TypeAlias = "PromptsLike"
 
 
-def one_prompt(model: Model, text_or_tokens: PromptsLike) -> tuple[Prompts, str]:
+def one_prompt(model: mcr.models.Model, text_or_tokens: mcr.prompts.PromptsLike) -> tuple[mcr.Prompts, str]:
     """The prompt that is looked at, and a note where only its beginning fits the model's context.
 
     A text gets the BOS that ``Prompts.from_texts`` puts first.
@@ -25,10 +16,7 @@ def one_prompt(model: Model, text_or_tokens: PromptsLike) -> tuple[Prompts, str]
     Raises:
         InputError: for more than one prompt, and as ``as_prompts``.
     """
-    from mcr_lens.models import model_facts
-    from mcr_lens.prompts import as_prompts
-
-    facts, prompts = model_facts(model), as_prompts(text_or_tokens, model)
+    facts, prompts = mcr.models.model_facts(model), mcr.prompts.as_prompts(text_or_tokens, model)
     if len(prompts) != 1:
         raise InputError(f"{len(prompts)} prompts: a view shows one prompt, give prompts[i:i + 1]")
     (length,) = prompts.lengths
@@ -37,18 +25,14 @@ def one_prompt(model: Model, text_or_tokens: PromptsLike) -> tuple[Prompts, str]
     return prompts.cut(facts.n_ctx), f"Read: the first {facts.n_ctx} of {length} tokens, the model's context."
 
 
-def notes(*sentences: str) -> str:
-    """What a view says above itself, ready for its note; empty sentences are left out."""
-    return escaped(" ".join(sentence for sentence in sentences if sentence))
+def note_of(*sentences: str, interventions: Sequence[mcr.models.Hook] = ()) -> str:
+    """What a view says above itself, last under which edits the model ran; empty sentences are left out."""
+    from mcr_lens.hooks.interventions import described
+
+    edits = f"Under {'; '.join(described(interventions))}." if interventions else ""
+    return " ".join(filter(None, (*sentences, edits)))
 
 
 def cut_note(size: int, n_tokens: int, also: str = "") -> str:
     """What was cropped, in words; empty if nothing was."""
     return f"Cropped: the first {size} of {n_tokens} tokens are drawn{also}." if size < n_tokens else ""
-
-
-def edit_note(interventions: Sequence[Hook]) -> str:
-    """Which edits the model was run under, in words; empty if it was left alone."""
-    from mcr_lens.hooks.interventions import described
-
-    return f"Under {'; '.join(described(interventions))}." if interventions else ""

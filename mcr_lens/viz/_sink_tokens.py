@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import xarray as xr
 
+import mcr_lens as mcr
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.validate import check_count, check_indices
-from mcr_lens.viz._prompt import cut_note, edit_note, notes, one_prompt
-from mcr_lens.viz._tokens import escaped, token_texts, visible
-from mcr_lens.viz._view import View
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Hook, Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["sink_tokens"]
+from mcr_lens.viz._prompt import cut_note, note_of, one_prompt
+from mcr_lens.viz._tokens import token_texts
+from mcr_lens.viz._view import View, fill
 
 _MOST_TOKENS = 4_000  # of all strips together
 
 
 def sink_tokens(
-    model: Model,
-    text_or_tokens: PromptsLike,
+    model: mcr.models.Model,
+    text_or_tokens: mcr.prompts.PromptsLike,
     layers: int | Iterable[int] | None = None,
     max_tokens: int = 64,
     *,
-    interventions: Sequence[Hook] = (),
+    interventions: Sequence[mcr.models.Hook] = (),
 ) -> View:
     """A prompt with every token shaded by the attention it receives, a strip per layer.
 
@@ -54,50 +49,36 @@ def sink_tokens(
         >>> sink_tokens(model, "Natalia sold clips to 48 friends.", layers=[0, 4])
         View('tiny: attention received, by token'): the value of a notebook cell, or .save('view.html')
     """
-    from mcr_lens.engine import measure
-    from mcr_lens.hooks.observers.patterns import PatternObserver
-    from mcr_lens.models import model_facts
-
     check_count("max_tokens", max_tokens, 2)
     prompts, context = one_prompt(model, text_or_tokens)
     (length,) = prompts.lengths
-    facts = model_facts(model)
+    facts = mcr.models.model_facts(model)
     layers = check_indices("layers", range(facts.n_layers) if layers is None else layers, facts.n_layers)
     size = min(length, max_tokens, max(2, _MOST_TOKENS // len(layers)))
-    observer = PatternObserver(model, layers, max_tokens=size, patterns=False)
-    data = measure(model, prompts, [observer], interventions=interventions, progress=False).isel(prompt=0)
+    observer = mcr.hooks.PatternObserver(model, layers, max_tokens=size, patterns=False)
+    data = mcr.measure(model, prompts, [observer], interventions=interventions, progress=False).isel(prompt=0)
     texts = token_texts(model, prompts.tokens[0][:size])
-    title = f"{facts.name}: attention received, by token"
     cut = cut_note(size, length, f"; means are over all {length} queries")
-    body = (
-        '<p class="mcr-note">Shade: mean over heads of the column mean, 0'
-        '<span class="mcr-legend mcr-root"></span>1 on a square-root scale. Framed: above '
-        f"{SINK_THRESHOLD} in at least one head. {notes(cut, context, edit_note(interventions))}</p>"
-        + "".join(_strip(data.isel(layer=i), texts) for i in range(data.sizes["layer"]))
+    body = fill(
+        "sink_tokens.html",
+        threshold=SINK_THRESHOLD,
+        note=note_of(cut, context, interventions=interventions),
+        layers=[_strip(data.isel(layer=i), texts) for i in range(data.sizes["layer"])],
+        n_heads=facts.n_heads,
     )
-    return View(title, body)
+    return View(f"{facts.name}: attention received, by token", body)
 
 
-def _strip(data: xr.Dataset, texts: list[str]) -> str:
-    """One layer: the tokens in their order, wrapping as text does."""
+def _strip(data: xr.Dataset, texts: list[str]) -> dict[str, Any]:
+    """One layer: how many of its heads have a sink, and what every token gets."""
     columns = data.column_mean
-    means, strongest = columns.mean("head").values, columns.max("head").values
-    heads = columns.fillna(-1.0).argmax("head").values
-    above = (columns > SINK_THRESHOLD).sum("head").values
-    spans = []
-    for position, text in enumerate(texts):
-        framed = " mcr-sink" if above[position] else ""
-        tip = (
-            f"position {position}: {visible(text)}\nmean over heads {means[position]:.3f}\n"
-            f"most: head {heads[position]}, {strongest[position]:.3f}\n"
-            f"above {SINK_THRESHOLD}: {above[position]} of {columns.sizes['head']} heads"
-        )
-        # A root, so that secondary sinks show; and never so dark that the page's own ink does not.
-        shade = f"background:rgba(0,114,178,{0.85 * float(means[position]) ** 0.5:.3f})"
-        spans.append(
-            f'<bdi class="mcr-token{framed}" style="{shade}" title="{escaped(tip)}">'
-            f"{escaped(visible(text, 40))}</bdi>"
-        )
+    by_token = {
+        "text": texts,
+        "mean": columns.mean("head").values,
+        "most": columns.max("head").values,
+        "head": columns.fillna(-1.0).argmax("head").values,
+        "above": (columns > SINK_THRESHOLD).sum("head").values,
+    }
+    tokens = [dict(zip(by_token, token, strict=True)) for token in zip(*by_token.values(), strict=True)]
     rate = float((data.col_sum_max > SINK_THRESHOLD).mean())
-    label = f"layer {int(data.layer)}: {rate:.0%} of the heads have a sink somewhere"
-    return f'<div class="mcr-strip"><div class="mcr-label">{label}</div>{"".join(spans)}</div>'
+    return {"number": int(data.layer), "rate": rate, "tokens": tokens}

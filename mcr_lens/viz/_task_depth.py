@@ -8,8 +8,6 @@ import mcr_lens.viz._panels as panels
 from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 
-__all__ = ["task_depth"]
-
 _UNITS = {"accuracy": "share of units", "loss": "nats a token; less is better"}
 
 
@@ -51,5 +49,5 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
     if profile is not None:
         panels.shade_phases(figure, profile.phases(confidence=None), len(metrics))
     figure.update_xaxes(matches="x")
-    panels.depth_axis(figure, row=len(metrics))
+    figure.update_xaxes(title_text=panels.DEPTH, row=len(metrics))
     return panels.styled(figure).update_layout(height=120 + 280 * len(metrics))

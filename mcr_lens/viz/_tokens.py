@@ -1,12 +1,9 @@
 """Tokens as a page may show them: what cannot be seen made visible, nothing that reads as markup."""
 
-import html
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
-
-__all__ = ["escaped", "token_texts", "visible"]
 
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 # Shown as their number: controls, formats (text direction among them), halves of surrogate pairs, private
@@ -19,7 +16,7 @@ def visible(text: str, longest: int | None = None) -> str:
     r"""A token with everything in it that cannot be seen made visible; of at most ``longest`` characters.
 
     ``␣`` is a space, ``↵`` a newline, ``⇥`` a tab, ``␍`` a carriage return; other characters without a shape
-    of their own become their number, ``\u202e``. Markup stays what it is: see ``escaped``.
+    of their own become their number, ``\u202e``. Markup stays what it is: templates escape it.
 
     Example:
         >>> visible(" sold\n"), visible("\u2028 \ud800")
@@ -29,16 +26,6 @@ def visible(text: str, longest: int | None = None) -> str:
     if signs and unicodedata.category(signs[0]).startswith("M"):
         signs = "◌" + signs  # a combining mark needs something to sit on
     return signs if longest is None or len(signs) <= longest else signs[: longest - 1] + "…"
-
-
-def escaped(text: str) -> str:
-    """Text for the inside of an element or a quoted attribute, with a direction of its own.
-
-    Example:
-        >>> escaped('</script>"')
-        '&lt;/script&gt;&quot;'
-    """
-    return html.escape(text, quote=True)
 
 
 def token_texts(model: Any, ids: Sequence[int]) -> list[str]:

@@ -10,8 +10,6 @@ from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 from mcr_lens.viz._panels import has_curve, place, styled
 
-__all__ = ["training"]
-
 _PANELS = {
     "norm_ratio": "norm of the sink token / mean of the others",
     "normalized_entropy": "normalized entropy (0 to 1)",

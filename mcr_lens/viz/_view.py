@@ -8,12 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from mcr_lens.errors import InputError
 from mcr_lens.paths import plain_path
 from mcr_lens.results import atomic_write
-from mcr_lens.viz._tokens import escaped
-
-__all__ = ["View"]
+from mcr_lens.results.html import templates
+from mcr_lens.viz._tokens import visible
 
 
 class View:
@@ -31,7 +32,7 @@ class View:
 
     def __init__(self, title: str, body: str, *, draws_heads: bool = False) -> None:
         self.title = title
-        self._body = f'<div class="mcr-title">{escaped(title)}</div>{body}'
+        self._body = f'<div class="mcr-title">{escape(title)}</div>{body}'
         self._draws_heads = draws_heads
 
     def html(self, *, script: bool = True) -> str:
@@ -49,15 +50,7 @@ class View:
 
     def page(self) -> str:
         """The view as a whole page, which works without a network."""
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark">'
-            # Without an icon of its own a browser asks the server for one.
-            f'<link rel="icon" href="data:,"><title>{escaped(self.title)}</title>'
-            "<style>body { margin: 16px; }</style></head>\n"
-            f"<body>{self.html()}</body></html>\n"
-        )
+        return fill("view.html", title=self.title, view=Markup(self.html())) + "\n"
 
     def save(self, path: str | Path) -> Path:
         """Write ``page()`` to a file; returns its path.
@@ -105,6 +98,13 @@ def _shell() -> Any:
     """The IPython that this runs in, if it does."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
+
+
+def fill(name: str, **values: Any) -> str:
+    """A template beside this file with these values, escaped."""
+    environment = templates("mcr_lens.viz")
+    environment.filters["visible"] = visible
+    return environment.get_template(name).render(values)
 
 
 @cache

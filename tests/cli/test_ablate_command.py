@@ -109,7 +109,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert_refused(run(*layer, "--doses", "2"), 2, "2.0", "from 0 to 1")
     assert_refused(run(*layer, "--sink-position", 500), 2, "sink_position 500")
     assert_refused(run(*layer, "--max-ratio", -1), 2, "max_ratio -1")
-    assert_refused(run(*layer, "--chunk", 0), 2, "chunk 0")
+    assert_refused(run(*layer, "--chunk", 0), 2, "chunk '0'")
     assert_refused(run("ablate", llama_folder, tmp_path / "no.jsonl", "--out", out), 2, "no such file")
     assert os.listdir(tmp_path) == []
 

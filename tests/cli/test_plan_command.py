@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_said(llama_folder: Path) -> None:
         ((), "give either PROMPTS or --tokens"),
         (("some.txt", "--tokens", "5"), "give either PROMPTS or --tokens"),
         (("--tokens", "1"), "at least 2"),
-        (("--tokens", "8", "--n", "0"), "--n 0"),
+        (("--tokens", "8", "--n", "0"), "--n = 0"),
         (("--tokens", "8", "--memory", "much"), "80GB"),
         (("--tokens", "8", "--memory", "24"), "24GB"),
         (("--tokens", "8", "--devices", "-1"), "devices -1"),

@@ -124,7 +124,7 @@ def test_bad_input_is_one_line_and_exit_code_2(llama_folder: Path, questions: Pa
     assert_refused(run(*good, *field, "--dtype", "int4"), 2, "float32, bfloat16, float16")
     assert_refused(run(*good, *field, "--n", "0"), 2, "--n = 0")
     assert_refused(run(*good, *field, "--max-tokens", "1"), 2, "--max-tokens = 1")
-    assert_refused(run(*good, *field, "--chunk", "0"), 2, "chunk 0")
+    assert_refused(run(*good, *field, "--chunk", "0"), 2, "chunk '0'")
     assert not out.exists()
 
 

@@ -5,16 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcr_lens.viz._panels import four_panels, log_axis, place
+from mcr_lens.viz._panels import Panel, four_panels, log_axis, place
 
-TITLES = [("norm ratio", "sink / others"), ("entropy", "0 to 1"), ("loss", "nats"), ("time", "s")]
+TITLES = [
+    Panel("norm ratio", "sink / others"),
+    Panel("entropy", "0 to 1"),
+    Panel("loss", "nats"),
+    Panel("time", "s"),
+]
 
 
 def test_the_quantity_stands_above_a_panel_and_its_unit_along_the_axis() -> None:
     layout: Any = four_panels(TITLES).layout
-    assert [note.text for note in layout.annotations] == [quantity for quantity, _ in TITLES]
+    assert [note.text for note in layout.annotations] == [panel.quantity for panel in TITLES]
     axes = [layout.yaxis, layout.yaxis2, layout.yaxis3, layout.yaxis4]
-    assert [axis.title.text for axis in axes] == [unit for _, unit in TITLES]
+    assert [axis.title.text for axis in axes] == [panel.unit for panel in TITLES]
 
 
 @pytest.mark.parametrize(

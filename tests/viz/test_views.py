@@ -215,7 +215,7 @@ def test_of_a_prompt_beyond_the_context_the_beginning_is_read_and_that_is_said(
 ) -> None:
     n_ctx = bundled_model.cfg.n_ctx
     ids = [0, *np.random.default_rng(0).integers(3, 1000, n_ctx + 7).tolist()]
-    said = f"first {n_ctx} of {n_ctx + 8} tokens, the model&#x27;s context"
+    said = f"first {n_ctx} of {n_ctx + 8} tokens, the model&#39;s context"
     for view in (attention_sinks(bundled_model, ids, 4), sink_tokens(bundled_model, ids, 4)):
         assert said in view.html(script=False)
     whole, cut = (lens_tokens(bundled_model, given, max_tokens=8) for given in (ids, ids[:n_ctx]))

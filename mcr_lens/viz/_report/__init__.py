@@ -1,43 +1,38 @@
 """One self-contained page of saved results: words first, then figures, an example, tables, how it was made.
 
-``gather.py`` reads results into runs, ``profiles.py``, ``experiments.py`` and ``example.py`` make sections
-of blocks from them, ``html.py`` turns the sections into a page. Nothing is measured here but the example.
+``gather.py`` reads results into runs, ``sections.py`` and ``example.py`` gather what the templates show of
+them, ``html.py`` fills the templates in. Nothing is measured here but the example.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.results import atomic_write, check_place
 from mcr_lens.viz._report.example import example
-from mcr_lens.viz._report.experiments import lenses, patching, study, tasks, training_run
-from mcr_lens.viz._report.gather import Result, Run, gather, naming
-from mcr_lens.viz._report.html import MARK, Block, plain, render
-from mcr_lens.viz._report.profiles import profiles
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["check_page", "report"]
+from mcr_lens.viz._report.gather import Source, gather
+from mcr_lens.viz._report.html import template
+from mcr_lens.viz._report.sections import section, sections
 
 # Files that a page must never stand in the place of.
 _RESULTS = (".nc", ".csv", ".json", ".toml", ".safetensors")
+# Near the beginning of every page: such a file may be replaced by the next report.
+_MARK = '<meta name="generator" content="mcr-lens report">'
 
 
 def report(
-    runs: Result | Sequence[Result],
+    runs: Source | Sequence[Source],
     out: str | Path,
-    model: Model | str | None = None,
-    prompt: PromptsLike | None = None,
+    model: mcr.models.Model | str | None = None,
+    prompt: mcr.prompts.PromptsLike | None = None,
     *,
     overwrite: bool = False,
 ) -> Path:
@@ -78,12 +73,17 @@ def report(
     out = Path(out).expanduser()
     check_page(out, overwrite)
     gathered = gather(runs)
-    sections = _results(gathered)
-    sections["Sinks on an example prompt"] = example(gathered, model, prompt)
-    sections["How it was made"] = _provenance(gathered)
     names = list(dict.fromkeys(run.label for run in gathered))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    page = render(f"mcr_lens report: {', '.join(names[:3])}{more}", sections)
+    page = template("page.html").render(
+        title=f"mcr_lens report: {', '.join(names[:3])}{more}",
+        parts=list(sections(gathered)),
+        example=section("example.html", "the example", **example(gathered, model, prompt)),
+        made=section("made.html", "these runs", runs=gathered),
+        version=version("mcr-lens"),
+        plotly=Markup(get_plotlyjs()),
+        mark=Markup(_MARK),
+    )
     with atomic_write(out) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     return out
@@ -103,7 +103,7 @@ def check_page(out: Path, overwrite: bool = False) -> None:
         return
     try:
         with out.open("rb") as file:
-            is_report = MARK.encode() in file.read(1_000)
+            is_report = _MARK.encode() in file.read(1_000)
     except OSError as error:
         raise InputError(f"{out}: cannot be read ({error.strerror}); choose another place") from error
     if not is_report:
@@ -111,51 +111,3 @@ def check_page(out: Path, overwrite: bool = False) -> None:
             f"{out}: there already, and no report of mcr-lens; choose another place, or replace it with "
             "overwrite=True (--overwrite)"
         )
-
-
-def _results(runs: Sequence[Run]) -> dict[str, list[Block]]:
-    """What was found in words, and a section behind it for every kind of result."""
-    of_kind = {run.kind: [each for each in runs if each.kind == run.kind] for run in runs}
-    measured = of_kind.get("profile", [])
-    parts = [profiles(measured)] if measured else []
-    parts += [lenses(of_kind["lens"])] if "lens" in of_kind else []
-    with_phases = partial(tasks, profiles=measured)
-    each = {"study": study, "patching": patching, "training": training_run, "tasks": with_phases}
-    for kind, part in each.items():
-        for run in of_kind.get(kind, ()):
-            with naming(run.source):
-                parts.append(part(run))
-    sections: dict[str, list[Block]] = {"What was found": []}
-    for title, words, blocks in parts:
-        sections["What was found"] += [{"heading": title}, *words]
-        sections[title] = blocks
-    return sections
-
-
-def _provenance(runs: Sequence[Run]) -> list[Block]:
-    """A table per run: model, revision, settings, prompts with their digest, versions."""
-    tables: list[Block] = []
-    for run in runs:
-        rows = {"file": run.source}
-        for name, value in run.attributes.items():
-            if name == "failed_checks" and value is not None:
-                rows["self-check"] = f"failed: {_text(value)}" if value else "passed"
-            elif name not in ("members", "arms", "learned_sink", "d_vocab"):
-                rows[plain(name)] = _text(value)
-        table = {"table": pd.DataFrame({"": rows}, dtype=object), "prose": True}
-        one = len(runs) == 1
-        tables.append(
-            table if one else {"more": f"{run.label}: {run.kind} ({run.source})", "blocks": [table]}
-        )
-    return tables
-
-
-def _text(value: Any) -> str:
-    """Plain values in a row, as long as they are few."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_text(each)}" for key, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value, default=str)

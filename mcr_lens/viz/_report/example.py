@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import mcr_lens as mcr
 from mcr_lens.errors import InputError
 from mcr_lens.results import Profile
 from mcr_lens.viz._attention_sinks import attention_sinks
 from mcr_lens.viz._lens_tokens import lens_tokens
 from mcr_lens.viz._prompt import one_prompt
 from mcr_lens.viz._report.gather import Run
-from mcr_lens.viz._report.html import Block, plain
+from mcr_lens.viz._report.html import plain
 from mcr_lens.viz._sink_tokens import sink_tokens
-
-if TYPE_CHECKING:
-    from mcr_lens.models import Model
-    from mcr_lens.prompts import PromptsLike
-
-__all__ = ["example"]
 
 # Weights that are loaded without being asked to; a larger model has to be named.
 _MOST_BYTES = 4 * 2**30
@@ -28,20 +23,23 @@ _TOKENS = 48
 _LENS_TOKENS = 24
 
 
-def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike | None) -> list[Block]:
+def example(
+    runs: Sequence[Run], model: mcr.models.Model | str | None, prompt: mcr.prompts.PromptsLike | None
+) -> dict[str, Any]:
     """The heads of the layer with the most sinks, which tokens get the attention, and what comes next.
 
     Args:
         model: as ``load_model`` takes it; ``None``: of the first run whose model is at hand.
         prompt: ``None``: a made-up word problem.
 
+    Returns:
+        ``note`` and ``views`` for the template; a note that says why where there are no views.
+
     Raises:
         InputError: for a model or prompt that was given and cannot be used.
     """
-    from mcr_lens import models
-
     untouched = [run for run in runs if run.kind == "profile" and not run.attributes.get("interventions")]
-    source, revision, own = model, None, untouched
+    source, revision = model, None
     if model is None:
         candidates = [*untouched, *(run for run in runs if run not in untouched)]
         run = next((run for run in candidates if _is_at_hand(run.attributes.get("model"))), None)
@@ -53,21 +51,20 @@ def example(runs: Sequence[Run], model: Model | str | None, prompt: PromptsLike 
                 f"Not drawn: a file of results holds no weights, and {name} was not loaded unasked. Name the "
                 "model to have its heads here: mcr-lens report RUN --model NAME-OR-FOLDER --prompt TEXT."
             )
-            return [{"note": note}]
-        source = run.attributes["model"]
+            return {"note": note, "views": []}
+        source, untouched = run.attributes["model"], [run] if run in untouched else []
         # A folder holds one revision.
         revision = run.attributes.get("revision") if source == "tiny" else None
-        own = [run] if run in untouched else []
     try:
-        loaded = models.load_model(source, revision=revision)
-        name = models.model_facts(loaded).name
-        measured = (run.content for run in own if run.attributes.get("model") == name)
-        return _views(loaded, next(measured, None), prompt)
+        loaded = mcr.models.load_model(source, revision=revision)
+        name = mcr.models.model_facts(loaded).name
+        profiles = (run.content for run in untouched if run.attributes.get("model") == name)
+        return _views(loaded, next(profiles, None), prompt)
     except InputError as error:
         # Nobody asked for this model: the report does without it and says why.
         if model is not None or prompt is not None:
             raise
-        return [{"note": f"Not drawn: {error}."}]
+        return {"note": f"Not drawn: {error}.", "views": []}
 
 
 def _is_at_hand(name: object) -> bool:
@@ -83,19 +80,19 @@ def _is_at_hand(name: object) -> bool:
     return 0 < sum(file.stat().st_size for file in files) <= _MOST_BYTES
 
 
-def _views(model: Model, profile: Profile | None, prompt: PromptsLike | None) -> list[Block]:
-    from mcr_lens.models import model_facts
-    from mcr_lens.prompts import word_problems
-
-    prompts, context = one_prompt(model, word_problems(1)[0] if prompt is None else prompt)
-    facts = model_facts(model)
+def _views(
+    model: mcr.models.Model, profile: Profile | None, prompt: mcr.prompts.PromptsLike | None
+) -> dict[str, Any]:
+    prompts, context = one_prompt(model, mcr.prompts.word_problems(1)[0] if prompt is None else prompt)
+    facts = mcr.models.model_facts(model)
     (length,) = prompts.lengths
-    sink = int(profile.data.attrs.get("sink_position", 0)) if profile is not None else 0
-    sink = sink if 0 <= sink < length else 0
-    layer, most = facts.n_layers // 2, ""
-    if profile is not None and "sink_score" in profile.data and profile.data.sizes["layer"] == facts.n_layers:
-        layer = int(profile["sink_score"].mean(["prompt", "head"]).fillna(-1.0).values.argmax())
-        most = ", which has most of the attention on the sink token"
+    sink, layer, most = 0, facts.n_layers // 2, ""
+    if profile is not None:
+        position = int(profile.data.attrs.get("sink_position", 0))
+        sink = position if 0 <= position < length else 0
+        if "sink_score" in profile and profile.data.sizes["layer"] == facts.n_layers:
+            layer = int(profile["sink_score"].mean(["prompt", "head"]).fillna(-1.0).values.argmax())
+            most = ", which has most of the attention on the sink token"
     whose = "a made-up word problem" if prompt is None else "the prompt that was given"
     note = (
         f"{facts.name} on {whose}, {length} tokens, untouched by any intervention. Below: the heads of "
@@ -103,12 +100,9 @@ def _views(model: Model, profile: Profile | None, prompt: PromptsLike | None) ->
         f"depth would predict. {context}"
     ).strip()
     strips = sorted({0, layer, facts.n_layers - 1})
-    return [
-        {"note": note},
-        {
-            "view": attention_sinks(model, prompts, layer, max_tokens=_TOKENS, sink_position=sink),
-            "script": True,
-        },
-        {"view": sink_tokens(model, prompts, strips, max_tokens=4 * _TOKENS), "script": False},
-        {"view": lens_tokens(model, prompts, top_k=5, max_tokens=_LENS_TOKENS), "script": False},
+    views = [
+        attention_sinks(model, prompts, layer, max_tokens=_TOKENS, sink_position=sink),
+        sink_tokens(model, prompts, strips, max_tokens=4 * _TOKENS),
+        lens_tokens(model, prompts, top_k=5, max_tokens=_LENS_TOKENS),
     ]
+    return {"note": note, "views": views}

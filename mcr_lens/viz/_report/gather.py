@@ -7,26 +7,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.not_finite import not_finite_note
-from mcr_lens.results import Profile, load_dataset
+from mcr_lens.results import Profile, Result, as_result, load
 from mcr_lens.viz._report.html import plain
 
-if TYPE_CHECKING:
-    from mcr_lens.experiments import AblationStudy
-
-__all__ = ["Result", "Run", "gather", "naming"]
-
-Kind = Literal["profile", "study", "lens", "patching", "training", "tasks"]
-Result: TypeAlias = "str | Path | Profile | AblationStudy | xr.Dataset"
+Source: TypeAlias = "str | Path | Result | xr.Dataset"
 
 _MOST = 24
 _LONGEST_LABEL = 36
+_TASKS = ("lens perplexity", "multiple choice", "linear probes")
+_KINDS = ("profile", "ablation study", "lens", "activation patching", "training", "tasks")
 
 
 @dataclass(frozen=True)
@@ -34,39 +29,39 @@ class Run:
     """One saved result.
 
     Attributes:
+        kind: that of the result; ``"training"`` of profiles by step, ``"tasks"`` of tables of qualities.
         label: short, made of the model's name; different for every run of a report and kind.
         source: the file or folder, by its name alone; "in memory" for what was never saved.
-        content: the profile, study or dataset; of tasks the tables of qualities and of best depths.
+        content: the result; of tasks the tables of qualities and of best depths.
         attributes: how it was made.
-        cautions: sentences about states that hold Inf or NaN.
+        caveats: what to beware of, one sentence each.
     """
 
-    kind: Kind
+    kind: str
     label: str
     source: str
     content: Any
     attributes: Mapping[str, Any]
-    cautions: Sequence[str] = ()
+    caveats: Sequence[str] = ()
 
 
-def gather(results: Result | Sequence[Result]) -> list[Run]:
+def gather(sources: Source | Sequence[Source]) -> list[Run]:
     """The runs in files, in folders of files or in memory, in this order.
 
     Raises:
         InputError: for what is missing, foreign or broken, a result that is named twice, a folder without
             results, or more than 24 runs.
     """
-    several = list(results) if isinstance(results, list | tuple) else [results]
-    paths = [Path(result).expanduser().resolve() for result in several if isinstance(result, str | Path)]
-    for path, count in Counter(paths).items():
-        if count > 1:
-            raise InputError(f"{plain(path.name)}: given twice; name each result once")
-    runs = [run for result in several for run in _read(result)]
+    several = list(sources) if isinstance(sources, list | tuple) else [sources]
+    paths = [Path(source).expanduser().resolve() for source in several if isinstance(source, str | Path)]
+    if twice := [path for path, n in Counter(paths).items() if n > 1]:
+        raise InputError(f"{plain(twice[0].name)}: given twice; name each result once")
+    runs = [run for source in several for run in _read(source)]
     if not runs:
         raise InputError("nothing to report: give saved results, such as demo.nc or the folder of a study")
     if len(runs) > _MOST:
         raise InputError(f"{len(runs)} runs: a report holds up to {_MOST}, choose some of them")
-    return _told_apart(runs)
+    return _with_own_labels(runs)
 
 
 @contextlib.contextmanager
@@ -86,15 +81,15 @@ def naming(source: str) -> Iterator[None]:
         ) from error
 
 
-def _read(result: Any) -> list[Run]:
-    data = result if isinstance(result, xr.Dataset) else getattr(result, "data", None)
-    if isinstance(data, xr.Dataset):
-        return _runs(data, "in memory")
-    if not isinstance(result, str | Path):
-        raise InputError(f"a {type(result).__name__} is no result: give a saved file or folder, or a Profile")
-    path = Path(result).expanduser()
+def _read(source: Any) -> list[Run]:
+    if isinstance(source, Result | xr.Dataset):
+        with naming("in memory"):
+            return _runs(source if isinstance(source, Result) else as_result(source), "in memory")
+    if not isinstance(source, str | Path):
+        raise InputError(f"a {type(source).__name__} is no result: give a saved file or folder, or a Profile")
+    path = Path(source).expanduser()
     if not path.is_dir():
-        return _runs(load_dataset(path), plain(path.name))
+        return _of_file(path, plain(path.name))
     name = plain(path.resolve().name)
     files = sorted(file for file in path.glob("*.nc") if not file.name.startswith("."))
     if (path / "quality.csv").is_file():
@@ -106,34 +101,31 @@ def _read(result: Any) -> list[Run]:
     if len(files) > _MOST:
         raise InputError(f"{name}: {len(files)} results, a report holds up to {_MOST}; name some of them")
     called = {file: name if file.name == "study.nc" else plain(file.name) for file in files}
-    return [run for file in files for run in _runs(load_dataset(file), called[file])]
+    return [run for file in files for run in _of_file(file, called[file])]
 
 
-def _runs(data: xr.Dataset, source: str) -> list[Run]:
-    """What a dataset is, from its dimensions and variables; a stack of profiles is several."""
-    from mcr_lens.experiments import AblationStudy, PatchingResult, best_depth, quality_by_depth
+def _of_file(path: Path, name: str) -> list[Run]:
+    with naming(name):
+        return _runs(load(path), name)
 
-    dims = set(data.dims)
-    with naming(source):
-        if {"arm", "dose", "prompt", "depth"} <= dims:
-            return [_run("study", data, source, AblationStudy(data))]
-        if {"recovered", "lost"} & set(data.data_vars) and "layer" in dims:
-            return [_run("patching", data, source, PatchingResult(data))]
-        if {"prompt", "depth"} <= dims and "norm_ratio" in data:
-            if "step" in dims:
-                return [_run("training", data, source, Profile(data))]
-            stacked = next((dim for dim in ("model", "arm") if dim in dims), None)
-            return (
-                _stacked(data, stacked, source) if stacked else [_run("profile", data, source, Profile(data))]
-            )
-        if uses := _uses(data):
-            return [_run("tasks", data, source, (quality_by_depth(uses), best_depth(uses)))]
-        if {"prompt", "depth"} <= dims and "lens_loss" in data:
-            return [_run("lens", data, source, data)]
-    raise InputError(
-        f"{source}: no result that a report knows; it takes profiles, ablation studies, lenses, patching "
-        "sweeps, folders of mcr-lens training and of mcr-lens tasks"
-    )
+
+def _runs(result: Result, source: str) -> list[Run]:
+    """One run; the single profiles of a stack; the tables of what the depths were tried at."""
+    if isinstance(result, Profile) and result.is_stacked:
+        if "step" in result.data.dims:
+            return [_run("training", result, source)]
+        return _stacked(result.data, "model" if "model" in result.data.dims else "arm", source)
+    if result.kind in _TASKS:
+        from mcr_lens.experiments import best_depth, quality_by_depth
+
+        uses = result.uses()  # type: ignore[attr-defined]
+        return [replace(_run("tasks", result, source), content=(quality_by_depth(uses), best_depth(uses)))]
+    if result.kind not in _KINDS:
+        raise InputError(
+            f"{source}: no result that a report knows; it takes profiles, ablation studies, lenses, patching "
+            "sweeps, folders of mcr-lens training and of mcr-lens tasks"
+        )
+    return [_run(result.kind, result, source)]
 
 
 def _stacked(data: xr.Dataset, dim: str, source: str) -> list[Run]:
@@ -144,21 +136,20 @@ def _stacked(data: xr.Dataset, dim: str, source: str) -> list[Run]:
         part = data.isel({dim: i}, drop=True).assign_attrs(members[i])
         # Models of fewer layers were padded.
         part = part.dropna("depth", how="all", subset=["norm_ratio"])
-        for padded in ("layer", "head"):
-            if "sink_score" in part:
-                part = part.dropna(padded, how="all", subset=["sink_score"])
-        runs.append(replace(_run("profile", part, source, Profile(part)), label=plain(label, _LONGEST_LABEL)))
+        for padded in ("layer", "head") if "sink_score" in part else ():
+            part = part.dropna(padded, how="all", subset=["sink_score"])
+        runs.append(replace(_run("profile", Profile(part), source), label=plain(label, _LONGEST_LABEL)))
     return runs
 
 
 def _training(files: Sequence[Path], source: str) -> Run:
     """A folder of ``mcr-lens training``: a profile per step."""
     with naming(source):
-        profiles = {int(file.stem.removeprefix("step_")): Profile(load_dataset(file)) for file in files}
+        profiles = {int(file.stem.removeprefix("step_")): Profile.load(file) for file in files}
         steps = sorted(profiles)
         run = Profile.concat([profiles[step] for step in steps], "step", steps)
-        last = profiles[steps[-1]].data.attrs | {"revision": None}
-        return _run("training", run.data.assign_attrs(last), source, run)
+        run.data.attrs = profiles[steps[-1]].data.attrs | {"revision": None}
+        return _run("training", run, source)
 
 
 def _tasks(folder: Path, files: Sequence[Path], source: str) -> Run:
@@ -170,28 +161,14 @@ def _tasks(folder: Path, files: Sequence[Path], source: str) -> Run:
         # Depths are whole numbers, also where one is missing.
         exits = best.columns.intersection(["exit_depth", "exit_low", "exit_high"])
         best = best.astype(dict.fromkeys(exits, float)).astype(dict.fromkeys(exits, "Int64"))
-        parts = {file.name: load_dataset(file) for file in files}
-        attributes = next((part.attrs for part in parts.values()), {})
-        run = _run("tasks", xr.Dataset(attrs=attributes), source, (quality, best))
-    notes = {name: not_finite_note(part, part.attrs.get("dtype")) for name, part in parts.items()}
-    return replace(run, cautions=[f"{plain(name)}: {note}" for name, note in notes.items() if note])
+        parts = {file.name: load(file) for file in files}
+        first = next(iter(parts.values()), Result(xr.Dataset()))
+        notes = [f"{plain(name)}: {note}" for name, part in parts.items() for note in part.caveats()]
+        return replace(_run("tasks", first, source), content=(quality, best), caveats=notes)
 
 
-def _uses(data: xr.Dataset) -> list[Any]:
-    """What the single results of a folder of tasks are uses of; none for other results."""
-    from mcr_lens.experiments import ChoiceResult, PerplexityResult, ProbeResult
-
-    if {"correct", "majority_correct"} <= set(data.data_vars):
-        return ProbeResult(data).uses()
-    if "document" in data.dims and "acc" in data:
-        return ChoiceResult(data).uses()
-    if "document" in data.coords and "lens_loss" in data:
-        return PerplexityResult(data).uses()
-    return []
-
-
-def _run(kind: Kind, data: xr.Dataset, source: str, content: Any) -> Run:
-    attributes = data.attrs
+def _run(kind: str, result: Result, source: str) -> Run:
+    attributes = result.data.attrs
     model = str(attributes.get("model") or "a model")
     # Of a folder its name; names on a hub have one slash and are no path.
     short = model if model.count("/") == 1 and not model.startswith(("/", ".", "~")) else Path(model).name
@@ -199,32 +176,20 @@ def _run(kind: Kind, data: xr.Dataset, source: str, content: Any) -> Run:
     if revision is None and isinstance(checkpoint, Mapping) and kind == "profile":
         revision = f"step{checkpoint.get('step')}"
     label = f"{short or model}@{revision}" if revision else short or model
-    note = not_finite_note(data, attributes.get("dtype"))
-    return Run(kind, plain(label, _LONGEST_LABEL), source, content, attributes, [note] if note else [])
+    return Run(kind, plain(label, _LONGEST_LABEL), source, result, attributes, result.caveats())
 
 
-def _told_apart(runs: list[Run]) -> list[Run]:
+def _with_own_labels(runs: list[Run]) -> list[Run]:
     """Labels that several runs of a kind share get what tells them apart; at last a number."""
     counts = Counter((run.kind, run.label) for run in runs)
-    for extra in (_edits, _prompts, lambda run: Path(run.source).stem, None):
-        seen: Counter[tuple[str, str]] = Counter()
-        labelled = []
-        for run in runs:
-            key = (run.kind, run.label)
-            seen[key] += 1
-            more = str(seen[key]) if extra is None else plain(extra(run), 24)
-            several = counts[key] > 1 and more
-            labelled.append(replace(run, label=f"{run.label} ({more})") if several else run)
-        if len({(run.kind, run.label) for run in labelled}) == len(runs):
-            return labelled
-    return runs
-
-
-def _edits(run: Run) -> str:
-    edits = run.attributes.get("interventions")
-    return str(edits[0]) if isinstance(edits, list) and edits else ""
-
-
-def _prompts(run: Run) -> str:
-    prompts = run.attributes.get("prompts")
-    return str(prompts.get("source", "")) if isinstance(prompts, Mapping) else ""
+    numbers = [str(i) for i in range(1, len(runs) + 1)]
+    edits = [str(edits[0]) if (edits := run.attributes.get("interventions")) else "" for run in runs]
+    prompts = [str(dict(run.attributes.get("prompts") or {}).get("source", "")) for run in runs]
+    for extras in (edits, prompts, [Path(run.source).stem for run in runs], numbers):
+        labels = [
+            f"{run.label} ({plain(extra, 24)})" if counts[run.kind, run.label] > 1 and extra else run.label
+            for run, extra in zip(runs, extras, strict=True)
+        ]
+        if len({(run.kind, label) for run, label in zip(runs, labels, strict=True)}) == len(runs):
+            break
+    return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]

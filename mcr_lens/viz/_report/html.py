@@ -1,23 +1,13 @@
-"""The page: sections of plain blocks become one HTML file that asks the network for nothing.
+"""Templates filled in: one HTML file that asks the network for nothing.
 
-A block is a dict with one of these keys:
-
-- ``heading``, ``note``: a text;
-- ``words``: sentences, a line each; a triple is a verdict, a question and a sentence;
-- ``figure``: a plotly figure, with its ``caption``;
-- ``table``: a data frame, its index first, and its ``caption``; ``prose`` where cells are sentences;
-- ``view``: a view of one prompt, and whether it carries the ``script`` that draws heads;
-- ``more``: a title, and under ``blocks`` what is folded away until somebody opens it.
-
-Every string of a result may be somebody's attack: the page shows all of them as text.
+``page.html`` is the page, ``parts.html`` holds what all sections show things with, and each kind of result
+has a template, which sets a ``title``, ``words`` for what was found, and a ``body``. Every string of a result
+may be somebody's attack: the templates show all of them as text.
 """
 
 import html
 import json
-from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -25,32 +15,28 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from mcr_lens.results.tables import as_text
+from mcr_lens import viz
+from mcr_lens.results.html import templates
+from mcr_lens.results.tables import as_text, cells
 from mcr_lens.viz._tokens import visible
 
-__all__ = ["MARK", "Block", "figure_json", "plain", "render", "with_interval"]
-
-Block = dict[str, Any]
-# Near the beginning of every page: such a file may be replaced by the next report.
-MARK = '<meta name="generator" content="mcr-lens report">'
-_MOST_ROWS = 400
 _LONGEST = 2_000
 
 
-def render(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
-    """The page with these sections, by title; each has an entry in the list of contents."""
-    return _template().render(
-        title=title,
-        sections=sections,
-        version=version("mcr-lens"),
-        plotly=Markup(get_plotlyjs()),
-        style=Markup(_file("page.css")),
-        script=Markup(_file("page.js")),
-        mark=Markup(MARK),
-    )
+@cache
+def template(name: str) -> jinja2.Template:
+    """The template of this name; strings are made visible and escaped in all of its holes."""
+    environment = templates("mcr_lens.viz._report", _as_text)
+    filters = {"cells": cells, "figure_json": figure_json, "intervals": _intervals, "setting": _setting}
+    environment.filters |= filters
+    environment.globals["viz"] = viz
+    return environment.get_template(name)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, Markup) else plain(value, _LONGEST)
 
 
 def plain(text: object, longest: int = 400) -> str:
@@ -67,12 +53,6 @@ def plain(text: object, longest: int = 400) -> str:
     return prose if len(cut) <= longest else prose[: longest - 1] + "…"
 
 
-def with_interval(frame: pd.DataFrame, name: str, low: str, high: str) -> list[str]:
-    """A column with its interval, as ``1.0 [0.8, 1.2]``."""
-    cells = as_text(frame.filter([name, low, high])).itertuples(index=False, name=None)
-    return [f"{value} [{least}, {most}]" for value, least, most in cells]
-
-
 def figure_json(figure: go.Figure) -> Markup:
     """A figure as JSON for the inside of a ``<script>``: nothing in it ends the element or reads as markup.
 
@@ -83,14 +63,10 @@ def figure_json(figure: go.Figure) -> Markup:
     # The template is plotly's own look, seven kilobytes a figure.
     content["layout"].pop("template", None)
     for trace in content["data"]:
-        for part in ("name", "legendgroup"):
-            if part in trace:
-                trace[part] = html.escape(str(trace[part]))
+        trace |= {part: html.escape(str(trace[part])) for part in ("name", "legendgroup") if part in trace}
     packed = json.dumps(_plain_strings(content), cls=PlotlyJSONEncoder, separators=(",", ":"))
     # All else is ASCII: json.dumps escapes U+2028 and the like by itself.
-    for sign in "<>&":
-        packed = packed.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(packed)
+    return Markup(packed.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}))
 
 
 def _plain_strings(value: Any) -> Any:
@@ -104,29 +80,21 @@ def _plain_strings(value: Any) -> Any:
     return [_plain_strings(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _rows(frame: pd.DataFrame) -> list[list[str]]:
-    """A data frame as text, its index first; the first rows of a long one."""
-    return [[str(cell) for cell in row] for row in as_text(frame.head(_MOST_ROWS)).itertuples()]
+def _intervals(frame: pd.DataFrame, **ends: tuple[str, str]) -> pd.DataFrame:
+    """Columns with their intervals, as ``1.0 [0.8, 1.2]``, in place of the columns of the ends."""
+    texts = as_text(frame)
+    columns = {
+        name: texts[name] + " [" + texts[low] + ", " + texts[high] + "]" for name, (low, high) in ends.items()
+    }
+    return frame.assign(**columns).drop(columns=[end for pair in ends.values() for end in pair])
 
 
-def _columns(frame: pd.DataFrame) -> list[str]:
-    return [str(name).replace("_", " ") for name in (frame.index.name or "", *frame.columns)]
-
-
-@cache
-def _template() -> jinja2.Template:
-    """The page with its holes; strings are made visible and escaped in all of them."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(value, _LONGEST),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure_json": figure_json, "rows": _rows, "columns": _columns}
-    environment.globals["most_rows"] = _MOST_ROWS
-    return environment.from_string(_file("page.html"))
-
-
-def _file(name: str) -> str:
-    return files("mcr_lens.viz._report").joinpath(name).read_text(encoding="utf-8")
+def _setting(value: Any) -> str:
+    """Plain values in a row, as long as they are few."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_setting(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value)) or "none"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

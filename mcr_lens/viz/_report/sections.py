@@ -1,0 +1,170 @@
+"""What a report shows of each kind of result: numbers come from here, words and order from its template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mcr_lens.phases import Phases
+from mcr_lens.results import Profile, findings
+from mcr_lens.thresholds import SINK_THRESHOLD
+from mcr_lens.viz._report.gather import Run, naming
+from mcr_lens.viz._report.html import template
+
+_STRONGEST = 10
+_SCORES = ["sink_score", "identity_score", "previous_token_score", "mixing_score"]
+_TEMPLATES = {"ablation study": "study.html", "activation patching": "patching.html"}
+
+
+def sections(runs: Sequence[Run]) -> Iterator[Any]:
+    """A section (``title``, ``words``, ``body``) for the profiles, one for the lenses, others by run."""
+    profiles = [run for run in runs if run.kind == "profile"]
+    lenses = [run for run in runs if run.kind == "lens"]
+    if profiles:
+        yield _profiles(profiles)
+    if lenses:
+        contents = {run.label: run.content for run in lenses}
+        name = lenses[0].source if len(lenses) == 1 else "the lenses"
+        only = lenses[0].content if len(lenses) == 1 else contents
+        yield section("lenses.html", name, runs=lenses, lenses=only)
+    for kind, name in _TEMPLATES.items():
+        yield from (section(name, run.source, run=run) for run in runs if run.kind == kind)
+    for run in runs:
+        if run.kind == "training":
+            yield _training(run)
+    for run in runs:
+        if run.kind == "tasks":
+            yield section("tasks.html", run.source, run=run, profile=_profile_of(run, profiles))
+
+
+def section(name: str, source: str, **values: Any) -> Any:
+    """A template with these values; what goes wrong in it is told of ``source``."""
+    with naming(source):
+        return template(name).make_module(values)
+
+
+def _training(run: Run) -> Any:
+    from mcr_lens.experiments.appearances import appearance, levels_by_step
+
+    with naming(run.source):
+        sentences = str(appearance(run.content)).split("\n") if run.content.data.sizes["step"] > 1 else []
+        return section(
+            "training.html", run.source, run=run, sentences=sentences, levels=levels_by_step(run.content)
+        )
+
+
+def _profile_of(run: Run, profiles: Sequence[Run]) -> Profile | None:
+    """A profile of the same model, untouched."""
+    names = ("model", "revision")
+    same = (
+        each.content
+        for each in profiles
+        if all(each.attributes.get(name) == run.attributes.get(name) for name in names)
+        and not each.attributes.get("interventions")
+    )
+    return next(same, None)
+
+
+def _profiles(runs: Sequence[Run]) -> Any:
+    """One profile by itself, or several compared."""
+    from mcr_lens.metrics import MIXING_THRESHOLD
+
+    parts, facts = {}, {}
+    for run in runs:
+        with naming(run.source):
+            profile = run.content
+            phases = profile.phases()
+            facts[run.label] = _facts(profile, phases)
+            parts[run.label] = section(
+                "profile.html",
+                run.source,
+                profile=profile,
+                phases=phases,
+                sentences=_sentences(profile, phases),
+                caveats=[*run.caveats, *_remarks(run)],
+                is_raw=_is_raw(profile),
+                strongest=_strongest(profile) if "sink_score" in profile else None,
+                sink_threshold=SINK_THRESHOLD,
+                mixing_threshold=MIXING_THRESHOLD,
+            )
+    table = pd.DataFrame(facts).fillna("not measured")
+    if len(runs) == 1:
+        table.columns = [""]
+    profiles = {run.label: run.content for run in runs}
+    return section("profiles.html", "these profiles", parts=parts, facts=table, profiles=profiles)
+
+
+def _facts(profile: Profile, phases: Phases) -> dict[str, str]:
+    """A few quantities by name: what is compared between profiles."""
+    sizes, summary = profile.data.sizes, profile.summary()
+    facts = {
+        "layers × heads": f"{sizes['depth'] - 1} × {sizes.get('head', '–')}",
+        "prompts": f"{sizes['prompt']:,} of up to {int(profile.data.n_tokens.max()):,} tokens",
+        "phases": phases.headline,
+    }
+    for name in ("emergence", "dissipation"):
+        stages = getattr(phases, name)
+        if stages is not None:
+            places = getattr(phases.intervals, name, None) or [stage.layer for stage in stages]
+            facts[f"{name} layers"] = ", ".join(map(str, places)) or "no single layer"
+    facts["largest norm ratio"] = f"{phases.peak_norm_ratio:,.1f} at depth {phases.peak_depth}"
+    facts["norm ratio at the last depth"] = f"{summary['norm_ratio'].iloc[-1]:,.1f}"
+    entropy = summary["normalized_entropy"].dropna()
+    if len(entropy):
+        low = entropy.idxmin()
+        without = summary["normalized_entropy_without_sink"][low]
+        facts["lowest normalized entropy"] = (
+            f"{entropy[low]:.2f} at depth {low} ({without:.2f} without the sink token)"
+        )
+    rate = pd.Series(summary.get("sink_rate"), dtype=float).dropna()
+    if len(rate):
+        facts["largest sink rate"] = f"{rate.max():.2f} in layer {rate.idxmax()}"
+        strongest = _strongest(profile).iloc[0]
+        facts["strongest sink"] = (
+            f"layer {strongest.name}, head {strongest['head']}: {strongest.sink_score:.2f}"
+        )
+    return facts
+
+
+def _sentences(profile: Profile, phases: Phases) -> list[str]:
+    """What was found, a sentence per finding, the phases first."""
+    *others, headline = findings(profile)
+    first, *rest = str(phases.intervals).split("\n")
+    intervals = f"{first[:1].upper()}{first[1:]} {'; '.join(line.strip() for line in rest)}".strip()
+    return [headline, *others, f"{intervals}."]
+
+
+def _remarks(run: Run) -> Iterator[str]:
+    """What to mind of how a profile was measured, beside its caveats."""
+    made = run.attributes
+    if made.get("interventions"):
+        yield f"Measured under interventions: {', '.join(map(str, made['interventions']))}."
+    if made.get("processing", "raw") != "raw":
+        yield f"The weights were processed ({made['processing']}): norms are not the model's own."
+    if not _is_raw(run.content):
+        yield f"Entropies are of another estimator than the paper's: {made['estimator']}."
+
+
+def _strongest(profile: Profile) -> pd.DataFrame:
+    """The heads with the largest sink scores, means over prompts."""
+    import torch
+
+    from mcr_lens.metrics import ROLES, head_roles
+
+    scores = profile.data[[name for name in _SCORES if name in profile.data]]
+    above = f"prompts above {SINK_THRESHOLD}"
+    means = scores.assign({above: scores["sink_score"] > SINK_THRESHOLD}).mean("prompt")
+    table = means.to_dataframe(dim_order=["layer", "head"]).reset_index().nlargest(_STRONGEST, "sink_score")
+    table[above] = table[above].map("{:.0%}".format)
+    # A score that could not be measured is NaN.
+    sink, identity, previous, mixing = torch.tensor(table.reindex(columns=_SCORES).to_numpy(dtype=float).T)
+    table["role"] = [ROLES[int(role)] for role in head_roles(sink, identity, previous, mixing)]
+    return table.set_index("layer").round(3)
+
+
+def _is_raw(profile: Profile) -> bool:
+    from mcr_lens.metrics import Estimator
+
+    return Estimator(**profile.data.attrs.get("estimator") or {}).is_raw
