@@ -92,8 +92,8 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             raise InputError("add_bos_token=True: the tokenizer has no BOS token; use False or None")
         self.truncated = 0
         self._model = model
-        self._interventions = list(interventions)
-        self._translators = translators
+        self.interventions = list(interventions)
+        self.translators = translators
         self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
         self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._first_tokens: list[int] = []
@@ -199,9 +199,9 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             position = len(tokens) - 1 - len(continuation)
             prompt = prompts.setdefault(tokens[: max(2, len(tokens) - 1)], len(prompts))
             answers.append(Answer(prompt, position, tuple(continuation)))
-        lens = AnswerLens(self._model, len(prompts), answers, self.depths, self._translators)
+        lens = AnswerLens(self._model, len(prompts), answers, self.depths, self.translators)
         sequences = Prompts.from_tokens(list(prompts), source="lm_eval")
-        data = measure(self._model, sequences, [lens], interventions=self._interventions, **self._options)
+        data = measure(self._model, sequences, [lens], interventions=self.interventions, **self._options)
         self._first_tokens += sequences.first_tokens
         begins = data.not_finite_depth.values[[answer.prompt for answer in answers], None]
         finite = (begins < 0) | (np.array(self.depths) < begins)
