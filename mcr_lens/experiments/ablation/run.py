@@ -85,10 +85,10 @@ def ablation_study(
     by_name = tuple(arms) != ARMS
     if by_name and "block" in arms:
         require(model, "pattern_edits", "ablation_study with the arm 'block'")
-    if isinstance(layers, str) and layers != "emergence":
-        raise InputError(f"layers {layers!r}: use 'emergence', or the numbers of some layers")
     if not isinstance(layers, str):
         layers = check_indices("layers", layers, model_facts(model).n_layers)
+    elif layers != "emergence":
+        raise InputError(f"layers {layers!r}: use 'emergence', or the numbers of some layers")
     check_positive("max_ratio", max_ratio, 1)
     check_count("seed", seed, 0)
     prompts = as_prompts(prompts, model)
@@ -107,13 +107,11 @@ def ablation_study(
             bar.set_postfix_str(arm.name)
             at_doses = [base.data[list(_VARIABLES)]]
             for dose in doses:
-                observers = [
-                    ResidualObserver(model, sink_position),
-                    AttentionObserver(model, sink_position),
-                    LogitLens(model),
-                ]
+                observers = [kind(model, sink_position) for kind in (ResidualObserver, AttentionObserver)]
+                observers += [LogitLens(model)]
                 with warnings_about(f"arm {arm.name}, dose {dose:g}"):
-                    measured = measure(model, prompts, observers, interventions=arm.hooks(dose), **settings)
+                    hooks = arm.hooks(dose=dose)
+                    measured = measure(model, prompts, observers, interventions=hooks, **settings)
                 at_doses.append(measured[list(_VARIABLES)])
                 bar.update()
             runs.append(_along(at_doses, "dose", [0.0, *doses]))
