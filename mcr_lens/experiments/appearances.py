@@ -74,34 +74,18 @@ def appearance(
         return np.array([*at, *(at[second] - at[first] for first, second in pairs)])
 
     levels, at = _levels(table)[:, -1], statistic(table)
-    low, high = bootstrap_interval(
-        table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed
-    )
-    low, high = (np.where(np.isnan(at), np.nan, ends) for ends in (low, high))
-    dates = pd.DataFrame(
-        {
-            "level": levels,
-            "step": _at(steps, at[:n]),
-            "after": _at(steps, np.where(at[:n] >= 1, at[:n] - 1, np.nan)),
-            "low": _at(steps, low[:n]),
-            "high": _at(steps, high[:n]),
-        },
-        index=pd.Index(names, name="quantity"),
-    )
+    ends = bootstrap_interval(table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    low, high = (np.where(np.isnan(at), np.nan, end) for end in ends)
+    before = np.where(at[:n] >= 1, at[:n] - 1, np.nan)
+    places = {"step": at[:n], "after": before, "low": low[:n], "high": high[:n]}
+    columns = {"level": levels, **{name: _at(steps, indices) for name, indices in places.items()}}
+    dates = pd.DataFrame(columns, index=pd.Index(names, name="quantity"))
     first, second = (dates.step.to_numpy()[list(places)] for places in zip(*pairs, strict=True))
-    lag, least, most = at[n:], low[n:], high[n:]
-    within_one = np.fmax(-least, most) <= 1
-    lags = pd.DataFrame(
-        {
-            "first": [names[i] for i, _ in pairs],
-            "second": [names[i] for _, i in pairs],
-            "checkpoints": lag,
-            "low": least,
-            "high": most,
-            "factor": second / np.where(first > 0, first, np.nan),
-            "together": [None if np.isnan(x) else bool(y) for x, y in zip(lag, within_one, strict=True)],
-        }
-    )
+    lags = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
+    lags = lags.assign(checkpoints=at[n:], low=low[n:], high=high[n:])
+    lags["factor"] = second / np.where(first > 0, first, np.nan)
+    within_one = np.fmax(-lags.low, lags.high) <= 1
+    lags["together"] = within_one.astype(object).where(lags.checkpoints.notnull(), None)
     return Appearance(dates, lags)
 
 

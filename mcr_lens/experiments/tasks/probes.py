@@ -101,13 +101,11 @@ def linear_probes(
     sets = [prompts] if test is None else [prompts, as_prompts(test[0], model)]
     codes, classes = _codes(sets, [labels] if test is None else [labels, test[1]])
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
-    measured = []
-    for part in sets:
-        observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
-        settings = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
-        measured.append(measure(model, part, [observer], interventions=list(interventions), **settings))
+    interventions = list(interventions)
+    observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
+    settings: dict[str, Any] = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
+    measured = [measure(model, part, [observer], interventions=interventions, **settings) for part in sets]
     states = _joined(measured)
-
     data = _results(states, codes, split, penalties, progress)
     majority = majority_correct(codes, split)
     data = data.assign(
@@ -128,7 +126,7 @@ def linear_probes(
         "left_out_of_training": 0 if test is None else len(prompts) - len(split[0].train),
         "seed": seed,
         "sink_position": sink_position,
-        "interventions": described(list(interventions)),
+        "interventions": described(interventions),
     }
     return ProbeResult(data)
 
@@ -146,21 +144,20 @@ def _codes(
 ) -> tuple[Int[np.ndarray, "prompt"], list[Any]]:
     """Labels as places in the sorted list of classes, of all sets together."""
     names: list[Any] = []
-    for part, its in zip(sets, labels, strict=True):
-        some = _values(its, "label")
-        if len(some) != len(part):
+    for prompts, labels_of_set in zip(sets, labels, strict=True):
+        values = _values(labels_of_set, "label")
+        if len(values) != len(prompts):
             raise InputError(
-                f"{len(some)} labels for {len(part)} prompts ({part.dropped} texts were too short): "
+                f"{len(values)} labels for {len(prompts)} prompts ({prompts.dropped} texts were too short): "
                 "give one label a prompt, as load_labelled does"
             )
-        names += some
+        names += values
     if any(name is None or name != name for name in names):
         raise InputError("a label is missing (None or NaN): leave the prompt out")
     classes = sorted(set(names), key=lambda name: (type(name).__name__, name))
     if len(classes) < 2:
         raise InputError(f"all labels are {classes[0]!r}: a probe needs two classes or more")
-    places = {name: code for code, name in enumerate(classes)}
-    return np.array([places[name] for name in names]), classes
+    return np.array([classes.index(name) for name in names]), classes
 
 
 def _values(values: Iterable[Hashable], what: str) -> list[Any]:
