@@ -84,16 +84,13 @@ def _check_examples(name: str, task: Any) -> None:
 
 def _may_show_the_answer(task: Any) -> bool:
     """Whether a question may be drawn as an example for itself, which ``lm_eval`` only warns of."""
-    chosen = getattr(task, "fewshot_cfg", None)
-    if chosen is None or chosen.samples is not None:
+    fewshot = getattr(task, "fewshot_cfg", None)
+    if fewshot is None or fewshot.samples is not None:
         return False
-    evaluated = "test" if task.has_test_docs() else "validation"
-    if chosen.split is not None:
-        # From the test split it leaves out the question that is asked.
-        return evaluated == "validation" and chosen.split == task.get_config("validation_split")
-    if task.has_training_docs():
-        return False
-    return evaluated == ("validation" if task.has_validation_docs() else "test")
+    # From the test split it leaves out the question that is asked.
+    if fewshot.split is not None:
+        return not task.has_test_docs() and fewshot.split == task.get_config("validation_split")
+    return not task.has_training_docs() and task.has_test_docs() != task.has_validation_docs()
 
 
 def _manager(specs: Sequence[Any], include_path: str | Path | None) -> Any:
