@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -53,7 +53,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         add_bos_token: ``None``: as the tokenizer was saved; ``True``: a BOS first, always once; ``False``:
             no special tokens.
         max_length: tokens that the model is given at most; by default its context.
-        batch_size: requests a batch; ``"auto"`` cuts where padding and batches cost least.
+        options: ``batch_size``, ``chunk`` and ``progress``, as in ``measure``.
 
     Raises:
         InputError: where lm-eval is missing, for depths the model does not have, translators made for
@@ -75,8 +75,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         tokenizer: Any = None,
         add_bos_token: bool | None = None,
         max_length: int | None = None,
-        batch_size: int | Literal["auto"] = "auto",
-        progress: bool = True,
+        **options: Any,
     ) -> None:
         require_extra("lm_eval", "multiple-choice tasks", "tasks")
         super().__init__()
@@ -94,7 +93,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         self._model = model
         self.interventions = list(interventions)
         self.translators = translators
-        self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+        self._options = options
         self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._first_tokens: list[int] = []
 
@@ -143,15 +142,12 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
         texts = [request.args[0] for request in requests]
         new = [text for text in dict.fromkeys(texts) if text not in self._answers]
-        windows: list[_Encoded] = []
-        whose: list[int] = []
+        windows, whose = [], []
+        size = {"prefix_token": self.prefix_token_id, "max_seq_len": self.max_length, "context_len": 1}
         for i, text in enumerate(new):
-            ids = self.tok_encode(text)
-            for pair in get_rolling_token_windows(
-                ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
-            ):
-                windows.append((None, *make_disjoint_window(pair)))
-                whose.append(i)
+            pairs = [*get_rolling_token_windows(self.tok_encode(text), **size)]
+            windows += [(None, *make_disjoint_window(pair)) for pair in pairs]
+            whose += [i] * len(pairs)
         totals = np.zeros((len(new), len(self.depths)))
         if windows:
             np.add.at(totals, whose, self._measure(windows)[0])
@@ -185,7 +181,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
     ) -> tuple[Float[np.ndarray, "request depth"], Bool[np.ndarray, "request depth"]]:
         """Log-likelihoods, NaN from the depth on at which a prompt is not finite; and which are greedy."""
         prompts: dict[tuple[int, ...], int] = {}
-        answers: list[Answer] = []
+        answers = []
         for pair, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise InputError(

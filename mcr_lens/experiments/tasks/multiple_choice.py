@@ -81,7 +81,7 @@ def multiple_choice(
         # The first evaluation measures; to the others the answers are known.
         silent = not progress or depth != lm.depths[0]
         evaluations.append(evaluate_tasks(lm, loaded, limit, seed, silent=silent))
-    data = _dataset(lm, evaluations, loaded["tasks"])
+    data = _dataset(lm.depths, evaluations, loaded["tasks"])
     data.attrs = model_facts(model).attributes() | {
         "lens": lens_record(lm.translators),
         "interventions": described(lm.interventions),
@@ -98,14 +98,23 @@ def multiple_choice(
     return ChoiceResult(data)
 
 
-def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
-    """Documents of all tasks in one dimension."""
-    by_depth = [_samples(evaluation) for evaluation in evaluations]
+def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
+    """Documents of all tasks in one dimension, each as logged under its task's first filter."""
+    by_depth = [
+        [
+            (task, sample)
+            for task, samples in evaluation["samples"].items()
+            for sample in samples
+            if sample["filter"] == samples[0]["filter"]
+        ]
+        for evaluation in evaluations
+    ]
     first = by_depth[0]
     shape = (len(first), len(by_depth))
-    metrics = list(dict.fromkeys(name for _, sample in first for name in sample["metrics"]))
+    n_requests = np.array([len(sample["resps"]) for _, sample in first])
+    metrics = dict.fromkeys(name for _, sample in first for name in sample["metrics"])
     values = {name: np.full(shape, np.nan) for name in metrics}
-    likelihood = np.full((*shape, max(len(sample["resps"]) for _, sample in first)), np.nan)
+    likelihood = np.full((*shape, n_requests.max()), np.nan)
     for place, samples in enumerate(by_depth):
         for document, (_, sample) in enumerate(samples):
             answers = [responses[0][0] for responses in sample["resps"]]
@@ -113,39 +122,30 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
             for name in sample["metrics"]:
                 if isinstance(sample[name], Real):
                     values[name][document, place] = sample[name]
-    n_requests = np.array([len(sample["resps"]) for _, sample in first])
-    lost = (~np.isnan(likelihood)).sum(-1) < n_requests[:, None]
     # The harness takes the likeliest of answers without a likelihood: it is right or wrong by chance.
+    lost = (~np.isnan(likelihood)).sum(-1) < n_requests[:, None]
     broken = np.maximum.accumulate(lost, axis=1)
     for array in (likelihood, *values.values()):
         array[broken] = np.nan
-    begins = np.where(broken.any(1), np.array(lm.depths)[broken.argmax(1)], -1)
+    # Of one question, whatever is asked besides; 0 where a single answer is asked for.
+    n_choices = [
+        len(tasks[task].doc_to_choice(sample["doc"])) if tasks[task].OUTPUT_TYPE == "multiple_choice" else 0
+        for task, sample in first
+    ]
     return xr.Dataset(
         {name: (("document", "depth"), array) for name, array in values.items() if not np.isnan(array).all()}
         | {"log_likelihood": (("document", "depth", "choice"), likelihood)},
         coords={
             "task": ("document", np.array([task for task, _ in first])),
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
-            "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
-            "depth": list(lm.depths),
-            "not_finite_depth": ("document", begins),
+            "n_choices": ("document", n_choices),
+            "depth": list(depths),
+            "not_finite_depth": (
+                "document",
+                np.where(broken.any(1), np.array(depths)[broken.argmax(1)], -1),
+            ),
         },
     )
-
-
-def _samples(evaluation: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """What ``lm_eval`` logged of every document, under the task's first filter."""
-    return [
-        (task, sample)
-        for task, samples in evaluation["samples"].items()
-        for sample in samples
-        if sample["filter"] == samples[0]["filter"]
-    ]
-
-
-def _n_choices(task: Any, document: Any) -> int:
-    """Of one question, whatever is asked besides; 0 where a single answer is asked for."""
-    return len(task.doc_to_choice(document)) if task.OUTPUT_TYPE == "multiple_choice" else 0
 
 
 def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:

@@ -65,22 +65,19 @@ class ChoiceResult(Result):
         """The metrics that are one number a document."""
         return [str(name) for name, values in self.data.items() if values.dims == ("document", "depth")]
 
-    def summary(
-        self, metric: str = "acc", *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0
-    ) -> pd.DataFrame:
+    def summary(self, metric: str = "acc", **resampling: Any) -> pd.DataFrame:
         """A metric of every task by depth: ``mean``, its interval ``low``..``high`` over documents, ``n``.
 
         Args:
             metric: one of ``metrics``.
-            confidence, n_resamples, seed: of the bootstrap over documents.
+            resampling: ``confidence``, ``n_resamples`` and ``seed`` of ``bootstrap_interval``.
 
         Raises:
             InputError: for a metric that is not there, or that no document has at every depth.
         """
-        options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
         tables = {}
         for task, values in self._by_task(metric).items():
-            low, high = bootstrap_interval(values.values, **options)
+            low, high = bootstrap_interval(values.values, **resampling)
             columns = {"mean": values.values.mean(0), "low": low, "high": high, "n": len(values)}
             tables[task] = pd.DataFrame(columns, index=pd.Index(values.depth.values, name="depth"))
         if not tables:
@@ -125,11 +122,12 @@ class ProbeResult(Result):
     kind = "linear probes"
     dims = ("pooling", "depth", "prompt")
 
-    def summary(self, *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0) -> pd.DataFrame:
+    def summary(self, **resampling: Any) -> pd.DataFrame:
         """Accuracy over the tested prompts with its interval, and its controls: a row a pooling and depth.
 
         The interval is over prompts, drawn anew a group at a time: it takes the probes as they were trained,
-        and says how far the accuracy would move with other test prompts.
+        and says how far the accuracy would move with other test prompts. Its options are those of
+        ``bootstrap_interval``: ``confidence``, ``n_resamples`` and ``seed``.
 
         Returns:
             Columns ``pooling``, ``depth``, ``accuracy``, ``low``, ``high``, ``shuffled`` (where the control
@@ -139,7 +137,7 @@ class ProbeResult(Result):
         correct = data["correct"].stack(place=("pooling", "depth"))
         group = data["group"].values
         sums, sizes = sums_by(group, correct.values), sums_by(group, np.ones((len(group), 1)))
-        low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
+        low, high = bootstrap_ratio(sums, sizes, **resampling)
         table = correct.place.to_index().to_frame(index=False)
         table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)
         if "shuffled_correct" in data:
