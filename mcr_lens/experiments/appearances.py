@@ -118,17 +118,17 @@ def _levels(table: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.
 def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[np.ndarray, "quantity"]:
     """Index of the step from which on the level stays at its share; NaN for what is not there at the end."""
     final = levels[:, -1]
-    enough = levels >= share * final[:, None]
+    above = levels >= share * final[:, None]
     # From the end: for how many last steps it has held without a break.
-    held = np.logical_and.accumulate(enough[:, ::-1], axis=-1).sum(-1)
-    at = levels.shape[-1] - held.astype(float)
+    n_last = np.logical_and.accumulate(above[:, ::-1], axis=-1).sum(-1)
+    at = levels.shape[-1] - n_last.astype(float)
     return np.where(final >= list(_LEAST.values()), at, np.nan)
 
 
 def _at(steps: np.ndarray, indices: Float[np.ndarray, "number"]) -> Float[np.ndarray, "number"]:
     """The steps at these indices of checkpoints; NaN stays NaN."""
-    known = ~np.isnan(indices)
-    return np.where(known, steps[np.where(known, indices, 0).round().astype(int)], np.nan)
+    exists = ~np.isnan(indices)
+    return np.where(exists, steps[np.where(exists, indices, 0).round().astype(int)], np.nan)
 
 
 def _dated(row: tuple) -> str:

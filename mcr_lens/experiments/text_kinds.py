@@ -107,25 +107,29 @@ def _row(
     noise = per_kind / np.array([len(part) for part in samples])
     within = float(per_kind.mean())
     between = max(float(_length(means) ** 2 - noise.mean()), 0.0)
-    of_resamples = [_resampled(part, n_resamples, rng) for part in samples]
-    again_means, again_variances = (np.stack(parts) for parts in zip(*of_resamples, strict=True))
+    resamples = [_resampled(part, n_resamples, rng) for part in samples]
+    resample_means, resample_variances = (np.stack(parts) for parts in zip(*resamples, strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing differs at all
         # The spread that resamples are drawn from is the sample's own, n prompts being all there are.
         exact = np.mean([part.var(0).mean() for part in samples])
-        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, n, confidence)
-        inside = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
-    moved = _length(again_means - means[:, None])
+        ratio = bootstrap_ends(resample_variances.mean(-1).mean(0) / exact, n, confidence)
+        within_ends = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
+    distances = _length(resample_means - means[:, None])
     # Tails of few prompts, as bootstrap_interval has them.
     wider = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2) / ndtri((1 + confidence) / 2)
-    reach = float(np.quantile(moved, confidence) * wider)
+    radius = float(np.quantile(distances, confidence) * wider)
     length = float(_length(means))
-    outside = max(length - reach, 0.0), length + reach
-    pairs = (within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2)
+    between_ends = max(length - radius, 0.0), length + radius
+    pairs = (
+        (within, between),
+        (within_ends[1] ** 2, between_ends[0] ** 2),
+        (within_ends[0] ** 2, between_ends[1] ** 2),
+    )
     shares = [b / (w + b) if w + b > 0 else np.nan for w, b in pairs]
     row = {"mean": np.mean([part.mean() for part in samples])}
     spreads = {
-        "within_kind": (np.sqrt(within), *inside),
-        "between_kinds": (np.sqrt(between), *outside),
+        "within_kind": (np.sqrt(within), *within_ends),
+        "between_kinds": (np.sqrt(between), *between_ends),
         "share_between": shares,
     }
     for name, ends in spreads.items():

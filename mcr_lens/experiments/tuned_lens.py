@@ -82,8 +82,8 @@ def fit_tuned_lens(
     order = list(range(len(prompts)))
     random.Random(seed).shuffle(order)
     n_held = min(max(1, round(held_out * len(prompts))), len(prompts) - 1)
-    held, training = sorted(order[:n_held]), sorted(order[n_held:])
-    held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held])
+    held_indices, training = sorted(order[:n_held]), sorted(order[n_held:])
+    held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held_indices])
     batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed)
     # Leaves of their own, one pair a depth: a gradient step holds no more than one of them.
     pairs = [
@@ -122,7 +122,7 @@ def fit_tuned_lens(
         "tokens_per_step": tokens_per_step,
         "seed": seed,
         "prompts": prompts.attributes(),
-        "held_out_prompts": held,
+        "held_out_prompts": held_indices,
         "held_out_kl_before": kl_before.tolist(),
         "held_out_kl_after": kl.tolist(),
         "kept_step": best_step.tolist(),

@@ -133,7 +133,7 @@ def build_arms(
         what = f"the same kind of write of {_listed('layer', others)} removed at the sink token"
         same_kind = dict(zip(others, writes.values(), strict=False))
         arms["other layer"] = [Arm("control: other layer", what, partial(remove_writes, same_kind, sink))]
-    return [arm for name, some in arms.items() if name in names for arm in some]
+    return [arm for name, group in arms.items() if name in names for arm in group]
 
 
 def remove_writes(
@@ -158,8 +158,8 @@ def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Gener
     No outcome could show what a later one writes.
     """
     compress = baseline.phases(confidence=None).compress
-    reach = compress[1] if compress else baseline.data.sizes["layer"]
-    rest = [layer for layer in range(reach) if layer not in layers]
+    end = compress[1] if compress else baseline.data.sizes["layer"]
+    rest = [layer for layer in range(end) if layer not in layers]
     return sorted(rest[i] for i in rng.permutation(len(rest))[: len(layers)])
 
 

@@ -68,12 +68,12 @@ def _follows(
         return "cannot be said", nothing
     if not ending:
         return "cannot be said", _why_none(table, meant, "norm_ratio", "norm")
-    do = [arm for arm in ending if _ends(table, arm, outcome)]
-    idle = [arm for arm in controls if _ends(table, arm, outcome)]
+    effective = [arm for arm in ending if _ends(table, arm, outcome)]
+    controls_too = [arm for arm in controls if _ends(table, arm, outcome)]
     why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
-    if idle:
-        return "not supported", f"a control ends it too ({', '.join(idle)}); {why}"
-    return _verdict(do, ending), why
+    if controls_too:
+        return "not supported", f"a control ends it too ({', '.join(controls_too)}); {why}"
+    return _verdict(effective, ending), why
 
 
 def _verdict(do: list[str], arms: list[str]) -> Verdict:

@@ -198,6 +198,6 @@ def _tokens(model: Model, pairs: PromptPairs, positions: Sequence[int]) -> dict[
         )
         coords[f"{prefix}token"] = (dims, ids)
         if tokenizer is not None:
-            known = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
-            coords[f"{prefix}text"] = (dims, np.vectorize(known.get, otypes=[object])(ids))
+            texts = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
+            coords[f"{prefix}text"] = (dims, np.vectorize(texts.get, otypes=[object])(ids))
     return coords

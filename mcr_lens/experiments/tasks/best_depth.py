@@ -44,7 +44,7 @@ def quality_by_depth(
             "quality": curve,
             "low": low,
             "high": high,
-            "kept": _kept(curve, use),
+            "kept": _shares_of_last(curve, use),
             "units": len(use.weights),
         }
         tables.append(pd.DataFrame(columns))
@@ -100,12 +100,12 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
         return float(low), float(high)
 
     curve, depths = use.curve().to_numpy(), use.depths
-    drawn, left_out = _resampled(use, n_resamples, seed)
+    in_bag, out_of_bag = _resampled(use, n_resamples, seed)
     best, last = int((use.sign * curve).argmax()), int(depths[-1])
-    winners = (use.sign * drawn).argmax(1)
-    gains = use.sign * (left_out[np.arange(n_resamples), winners] - left_out[:, -1])
+    winners = (use.sign * in_bag).argmax(1)
+    gains = use.sign * (out_of_bag[np.arange(n_resamples), winners] - out_of_bag[:, -1])
     gain_low, gain_high = ends(gains)
-    firsts, lasts = _tied(use.sign * drawn)
+    firsts, lasts = _tied(use.sign * in_bag)
     row = {
         "use": use.name,
         "kind": use.kind,
@@ -122,13 +122,13 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
         **dict.fromkeys(_EXIT, np.nan),
         "units": len(use.weights),
     }
-    kept = _kept(curve, use)
-    exit_at = _exit(kept, keep)
+    shares = _shares_of_last(curve, use)
+    exit_at = _exit(shares, keep)
     # A last depth that may be no better than chance has nothing that could be kept.
-    if not np.isnan(exit_at) and ends(use.sign * (drawn[:, -1] - use.chance))[0] > 0:
-        exits = (exit_at, *ends(np.array([_exit(_kept(one, use), keep) for one in drawn])))
+    if not np.isnan(exit_at) and ends(use.sign * (in_bag[:, -1] - use.chance))[0] > 0:
+        exits = (exit_at, *ends(np.array([_exit(_shares_of_last(one, use), keep) for one in in_bag])))
         at, low, high = (int(depths[int(place)]) for place in exits)
-        values = (at, low, high, float(kept[int(exit_at)]), last - at, (last - at) / last)
+        values = (at, low, high, float(shares[int(exit_at)]), last - at, (last - at) / last)
         row |= dict(zip(_EXIT, values, strict=True))
     return row
 
@@ -139,22 +139,22 @@ def _resampled(
     """The curve over the units that each resample drew, and over those that it did not (NaN of none)."""
     n = len(use.weights)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    drawn, left_out = counts * use.weights, (counts == 0) * use.weights
+    in_bag, out_of_bag = counts * use.weights, (counts == 0) * use.weights
     with np.errstate(invalid="ignore"):  # 0 / 0 where every unit was drawn
-        left_out_curves = left_out @ use.values / left_out.sum(1, keepdims=True)
-    return drawn @ use.values / drawn.sum(1, keepdims=True), left_out_curves
+        curves_out_of_bag = out_of_bag @ use.values / out_of_bag.sum(1, keepdims=True)
+    return in_bag @ use.values / in_bag.sum(1, keepdims=True), curves_out_of_bag
 
 
-def _kept(curve: Float[np.ndarray, "depth"], use: Use) -> Float[np.ndarray, "depth"]:
+def _shares_of_last(curve: Float[np.ndarray, "depth"], use: Use) -> Float[np.ndarray, "depth"]:
     """Share of the last depth's distance from chance."""
     above = use.sign * (curve - use.chance)
     return above / above[-1] if above[-1] > 0 else np.full(len(curve), np.nan)
 
 
-def _exit(kept: Float[np.ndarray, "depth"], keep: float) -> float:
+def _exit(shares: Float[np.ndarray, "depth"], keep: float) -> float:
     """Place of the first depth that keeps enough; NaN where nothing is known."""
-    enough = kept >= keep
-    return float(enough.argmax()) if enough.any() else float("nan")
+    places = np.flatnonzero(shares >= keep)
+    return float(places[0]) if len(places) else float("nan")
 
 
 def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.ndarray]:

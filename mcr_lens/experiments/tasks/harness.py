@@ -47,10 +47,10 @@ def load_tasks(
                 f"task {name!r} has output_type {kind}: only multiple_choice and loglikelihood can be "
                 "answered from every depth; for perplexity there is lens_perplexity"
             )
-        own = task.get_config("num_fewshot")
-        if num_fewshot is not None and own != 0:
+        default = task.get_config("num_fewshot")
+        if num_fewshot is not None and default != 0:
             task.set_config(key="num_fewshot", value=num_fewshot)
-        elif own is None:
+        elif default is None:
             task.set_config(key="num_fewshot", value=0)
         _check_examples(name, task)
     return loaded
@@ -98,14 +98,15 @@ def _manager(specs: Sequence[Any], include_path: str | Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     folder = None if include_path is None else str(Path(include_path).expanduser())
-    own = TaskManager(include_path=folder, include_defaults=False)
-    # What names its own data: a known task, a file, or a whole configuration.
-    known = own.all_subtasks
-    alone = (
-        "dataset_path" in spec if isinstance(spec, Mapping) else spec in known or Path(spec).is_file()
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    # What names its own data: a task of the folder, a file, or a whole configuration.
+    independent = (
+        "dataset_path" in spec
+        if isinstance(spec, Mapping)
+        else spec in manager.all_subtasks or Path(spec).is_file()
         for spec in specs
     )
-    return own if all(alone) else TaskManager(include_path=folder)
+    return manager if all(independent) else TaskManager(include_path=folder)
 
 
 @contextlib.contextmanager

@@ -142,15 +142,15 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
         texts = [request.args[0] for request in requests]
         new = [text for text in dict.fromkeys(texts) if text not in self._answers]
-        windows, whose = [], []
+        windows, owners = [], []
         size = {"prefix_token": self.prefix_token_id, "max_seq_len": self.max_length, "context_len": 1}
         for i, text in enumerate(new):
             pairs = [*get_rolling_token_windows(self.tok_encode(text), **size)]
             windows += [(None, *make_disjoint_window(pair)) for pair in pairs]
-            whose += [i] * len(pairs)
+            owners += [i] * len(pairs)
         totals = np.zeros((len(new), len(self.depths)))
         if windows:
-            np.add.at(totals, whose, self._measure(windows)[0])
+            np.add.at(totals, owners, self._measure(windows)[0])
         for text, total in zip(new, totals, strict=True):
             self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
         return [self._at_depth(text)[0] for text in texts]
@@ -205,14 +205,14 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
 
 def _fresh_tokenizer(model: Model, add_bos_token: bool | None) -> Any:
-    own = getattr(model, "tokenizer", None)
-    if own is None:
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
         raise InputError("the model has no tokenizer: give one with tokenizer=")
     options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
     try:
-        return AutoTokenizer.from_pretrained(own.name_or_path, trust_remote_code=False, **options)
+        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, trust_remote_code=False, **options)
     except Exception as error:  # the many errors of a library that reads the hub and the disk
         raise InputError(
-            f"{own.name_or_path}: its tokenizer cannot be loaded anew ({one_line(error, 120)}); "
+            f"{tokenizer.name_or_path}: its tokenizer cannot be loaded anew ({one_line(error, 120)}); "
             "give one with tokenizer="
         ) from error
