@@ -120,11 +120,9 @@ def _row(
     radius = float(np.quantile(distances, confidence) * wider)
     length = float(_length(means))
     between_ends = max(length - radius, 0.0), length + radius
-    pairs = (
-        (within, between),
-        (within_ends[1] ** 2, between_ends[0] ** 2),
-        (within_ends[0] ** 2, between_ends[1] ** 2),
-    )
+    # The least share is that of the most within and the least between.
+    squares = np.square(within_ends), np.square(between_ends)
+    pairs = (within, between), (squares[0][1], squares[1][0]), (squares[0][0], squares[1][1])
     shares = [b / (w + b) if w + b > 0 else np.nan for w, b in pairs]
     row = {"mean": np.mean([part.mean() for part in samples])}
     spreads = {

@@ -88,8 +88,18 @@ def paired_effect(
         (2.0, 0.125, 0.125, 4)
     """
     treated, baseline = (np.asarray(arm, dtype=np.float64) for arm in (treated, baseline))
-    differences = _differences(treated, baseline)
+    if treated.ndim != 1 or treated.shape != baseline.shape:
+        shapes = f"treated {treated.shape} and baseline {baseline.shape}"
+        raise InputError(f"{shapes} must both be (prompt,), the same prompts")
+    complete = ~(np.isnan(treated) | np.isnan(baseline))
+    if not complete.any():
+        raise InputError(f"none of {len(complete)} prompts has a value in both arms: nothing to compare")
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = treated[complete] - baseline[complete]
     n = len(differences)
+    if infinite := int((~np.isfinite(differences)).sum()):
+        count = f"{infinite} of {n} differences"
+        raise InputError(f"{count} are infinite: set them to NaN, or compare a bounded outcome")
     mean, deviation = differences.mean(), differences.std(ddof=1) if n > 1 else np.nan
     if n > 1 and np.ptp(differences) <= _TIE * np.abs(differences).max():  # equal but for rounding
         differences = np.full(n, differences[0])
@@ -142,25 +152,6 @@ def adjusted(p_values: ArrayLike, method: Literal["by", "bh", "holm"] = "by") ->
     family[order] = np.minimum(steps, 1.0)
     corrected[counted] = family
     return corrected
-
-
-def _differences(
-    treated: Float[np.ndarray, "prompt"], baseline: Float[np.ndarray, "prompt"]
-) -> Float[np.ndarray, "pair"]:
-    """Treated - baseline of the pairs without NaN."""
-    if treated.ndim != 1 or treated.shape != baseline.shape:
-        shapes = f"treated {treated.shape} and baseline {baseline.shape}"
-        raise InputError(f"{shapes} must both be (prompt,), the same prompts")
-    complete = ~(np.isnan(treated) | np.isnan(baseline))
-    treated, baseline = treated[complete], baseline[complete]
-    if not len(treated):
-        raise InputError(f"none of {len(complete)} prompts has a value in both arms: nothing to compare")
-    with np.errstate(invalid="ignore", over="ignore"):
-        differences = treated - baseline
-    if infinite := int((~np.isfinite(differences)).sum()):
-        of = f"{infinite} of {len(treated)} differences"
-        raise InputError(f"{of} are infinite: set them to NaN, or compare a bounded outcome")
-    return differences
 
 
 def _sign_flip_test(

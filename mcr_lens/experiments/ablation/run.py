@@ -78,7 +78,10 @@ def ablation_study(
     """
     for check in ("residual_sum", "pattern_rows", "final_readout"):
         require(model, check, "ablation_study")
-    doses = _doses(doses)
+    numbers = list(doses) if isinstance(doses, Iterable) else []
+    if not all(is_number(dose) and 0 <= dose <= 1 for dose in numbers) or not any(numbers):
+        raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
+    doses = sorted({float(dose) for dose in numbers if dose > 0})
     unknown = [name for name in arms if name not in ARMS]
     if unknown or not arms:
         raise InputError(f"arms {list(unknown or arms)}: use some of {', '.join(ARMS)}")
@@ -141,11 +144,3 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
         "has_compression_phase": phases.compress is not None,
         "seed": seed,
     }
-
-
-def _doses(doses: Sequence[float]) -> list[float]:
-    """Doses above 0 in rising order."""
-    numbers = list(doses) if isinstance(doses, Iterable) else []
-    if not all(is_number(dose) and 0 <= dose <= 1 for dose in numbers) or not any(numbers):
-        raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
-    return sorted({float(dose) for dose in numbers if dose > 0})

@@ -93,8 +93,12 @@ class AblationStudy(Result):
             )
         outcomes = self.outcomes()
         baseline = outcomes.isel(arm=0).sel(dose=0)
+        arms, is_treatment = self.data.arm.values.astype(str), self.data.kind.values == "treatment"
+        comparisons = [(arm, "baseline") for arm in arms]
+        if OTHER_TOKEN in arms:
+            comparisons += [(arm, OTHER_TOKEN) for arm in arms[is_treatment]]
         rows, smallest = [], 0.0
-        for (arm, versus), outcome in product(self._comparisons(), OUTCOMES):
+        for (arm, versus), outcome in product(comparisons, OUTCOMES):
             other = baseline if versus == "baseline" else outcomes.sel(arm=versus, dose=dose)
             there, against = outcomes[outcome].sel(arm=arm, dose=dose).values, other[outcome].values
             both = ~np.isnan(there) & ~np.isnan(against)
@@ -149,13 +153,6 @@ class AblationStudy(Result):
             f"Ablation study of {self.model_name}, {count(sizes['prompt'], 'prompt')}, "
             f"{count(sizes['arm'], 'arm')}, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
-
-    def _comparisons(self) -> list[tuple[str, str]]:
-        pairs = [(str(arm), "baseline") for arm in self.data.arm.values]
-        if OTHER_TOKEN in self.data.arm.values:
-            treatments = self.data.arm.values[self.data.kind.values == "treatment"]
-            pairs += [(str(arm), OTHER_TOKEN) for arm in treatments]
-        return pairs
 
     def _reference(self, name: str, prompts: np.ndarray | slice = slice(None)) -> float:
         """What an outcome is where nothing is massive: its value before emergence; no sinks; NaN for loss."""

@@ -176,8 +176,8 @@ def _single_tokens(texts: Sequence[str] | None, tokenizer: Any, name: str) -> tu
         if len(tokens) != 1:
             raise InputError(
                 f"{name}, pair {pair}: {text!r} is {len(tokens)} tokens, "
-                f"{tokenizer.convert_ids_to_tokens(tokens)}: give one that is a single token (is a space in "
-                f"front missing, or one too many?), or token ids, PromptPairs(clean, corrupt, {name}=[...])"
+                f"{tokenizer.convert_ids_to_tokens(tokens)}: give one that is a single token, mostly with a "
+                f"space in front, or token ids, PromptPairs(clean, corrupt, {name}=[...])"
             )
         ids.append(int(tokens[0]))
     return tuple(ids)

@@ -41,18 +41,25 @@ def load_tasks(
             "`lm_eval ls tasks` lists and whose data can be had, or a YAML file"
         ) from error
     for name, task in loaded["tasks"].items():
-        kind = task.OUTPUT_TYPE
-        if kind not in ("multiple_choice", "loglikelihood"):
+        if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
             raise InputError(
-                f"task {name!r} has output_type {kind}: only multiple_choice and loglikelihood can be "
-                "answered from every depth; for perplexity there is lens_perplexity"
+                f"task {name!r} has output_type {task.OUTPUT_TYPE}: only multiple_choice and loglikelihood "
+                "can be answered from every depth; for perplexity there is lens_perplexity"
             )
         default = task.get_config("num_fewshot")
         if num_fewshot is not None and default != 0:
             task.set_config(key="num_fewshot", value=num_fewshot)
         elif default is None:
             task.set_config(key="num_fewshot", value=0)
-        _check_examples(name, task)
+        number = task.get_config("num_fewshot")
+        if number and _may_show_the_answer(task):
+            raise InputError(
+                f"task {name!r} has no documents for examples but those that are asked: use num_fewshot=0, "
+                "or name another fewshot_split in its configuration"
+            )
+        pool = getattr(getattr(task, "sampler", None), "df", None)
+        if pool is not None and number > len(pool):
+            raise InputError(f"num_fewshot {number}: task {name!r} has {len(pool)} documents for examples")
     return loaded
 
 
@@ -68,18 +75,6 @@ def evaluate_tasks(
     # Its progress bars cannot be switched off.
     with _seeded(seed), contextlib.redirect_stderr(io.StringIO()) if silent else contextlib.nullcontext():
         return evaluate(lm, loaded, **options)
-
-
-def _check_examples(name: str, task: Any) -> None:
-    number = task.get_config("num_fewshot")
-    if number and _may_show_the_answer(task):
-        raise InputError(
-            f"task {name!r} has no documents for examples but those that are asked: use num_fewshot=0, "
-            "or name another fewshot_split in its configuration"
-        )
-    pool = getattr(getattr(task, "sampler", None), "df", None)
-    if pool is not None and number > len(pool):
-        raise InputError(f"num_fewshot {number}: task {name!r} has {len(pool)} documents for examples")
 
 
 def _may_show_the_answer(task: Any) -> bool:

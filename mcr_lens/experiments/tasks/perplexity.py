@@ -132,12 +132,11 @@ def text_windows(
     n_first = int(whole.bos in ("prepended", "eos prepended"))
     windows, documents = [], []
     for document, tokens in enumerate(whole.tokens):
-        first, rest = tokens[:n_first], tokens[n_first:]
-        step = size - n_first
-        cut = [first + rest[start : start + step] for start in range(0, len(rest), step)]
-        cut = [window for window in cut if len(window) >= 2]
-        windows += cut
-        documents += [document] * len(cut)
+        for start in range(n_first, len(tokens), size - n_first):
+            window = tokens[:n_first] + tokens[start : start + size - n_first]
+            if len(window) >= 2:
+                windows.append(window)
+                documents.append(document)
     options = {**whole.options, "max_tokens": size, "windows": True}
     return replace(whole, tokens=tuple(windows), options=options), documents
 
@@ -188,9 +187,9 @@ def read_documents(
     """
     if n is not None and n < 1:
         raise InputError(f"n = {n}: ask for at least one document")
-    texts = lines = read_texts(source, field=field, config=config, split=split)
-    if source.endswith(".txt"):
-        # Blank lines tell titles from formulas; the reader of texts drops them.
-        lines = read_text(Path(source).expanduser()).split("\n")
+    texts = read_texts(source, field=field, config=config, split=split)
+    # Blank lines tell titles from formulas; the reader of texts drops them.
+    is_file = source.endswith(".txt")
+    lines = read_text(Path(source).expanduser()).split("\n") if is_file else texts
     articles = wikitext_articles(lines)
     return (articles if len(articles) > 1 else texts)[:n]

@@ -67,10 +67,8 @@ def cross_validation(
     Raises:
         InputError: where a class has too few prompts that are not of one group.
     """
-    return [
-        _fold(train, test, labels, cluster, seed, inner)
-        for train, test in _stratified(labels, cluster, folds, seed)
-    ]
+    splits = _stratified(labels, cluster, folds, seed)
+    return [_fold(train, test, labels, cluster, seed, inner) for train, test in splits]
 
 
 def fixed_split(

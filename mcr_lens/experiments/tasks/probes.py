@@ -173,15 +173,14 @@ def _split(
 ) -> tuple[list[Fold], Int[np.ndarray, "prompt"]]:
     """The folds, and the group of every prompt of all sets."""
     tokens = [ids for part in sets for ids in part.tokens]
-    if len(sets) == 2:
-        if groups is not None:
-            raise InputError("groups= is for folds: with test= leave it out and choose what is trained on")
-        cluster = clusters(tokens)
-        return [fixed_split(codes, cluster, len(sets[0]), seed, inner)], cluster
     names = None if groups is None else _values(groups, "group")
+    if names is not None and len(sets) == 2:
+        raise InputError("groups= is for folds: with test= leave it out and choose what is trained on")
     if names is not None and len(names) != len(tokens):
         raise InputError(f"{len(names)} groups for {len(tokens)} prompts: give one group a prompt")
     cluster = clusters(tokens, names)
+    if len(sets) == 2:
+        return [fixed_split(codes, cluster, len(sets[0]), seed, inner)], cluster
     return cross_validation(codes, cluster, folds, seed, inner), cluster
 
 
