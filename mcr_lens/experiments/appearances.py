@@ -74,34 +74,18 @@ def appearance(
         return np.array([*at, *(at[second] - at[first] for first, second in pairs)])
 
     levels, at = _levels(table)[:, -1], statistic(table)
-    low, high = bootstrap_interval(
-        table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed
-    )
-    low, high = (np.where(np.isnan(at), np.nan, ends) for ends in (low, high))
-    dates = pd.DataFrame(
-        {
-            "level": levels,
-            "step": _at(steps, at[:n]),
-            "after": _at(steps, np.where(at[:n] >= 1, at[:n] - 1, np.nan)),
-            "low": _at(steps, low[:n]),
-            "high": _at(steps, high[:n]),
-        },
-        index=pd.Index(names, name="quantity"),
-    )
+    ends = bootstrap_interval(table, statistic, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    low, high = (np.where(np.isnan(at), np.nan, end) for end in ends)
+    before = np.where(at[:n] >= 1, at[:n] - 1, np.nan)
+    places = {"step": at[:n], "after": before, "low": low[:n], "high": high[:n]}
+    columns = {"level": levels, **{name: _at(steps, indices) for name, indices in places.items()}}
+    dates = pd.DataFrame(columns, index=pd.Index(names, name="quantity"))
     first, second = (dates.step.to_numpy()[list(places)] for places in zip(*pairs, strict=True))
-    lag, least, most = at[n:], low[n:], high[n:]
-    within_one = np.fmax(-least, most) <= 1
-    lags = pd.DataFrame(
-        {
-            "first": [names[i] for i, _ in pairs],
-            "second": [names[i] for _, i in pairs],
-            "checkpoints": lag,
-            "low": least,
-            "high": most,
-            "factor": second / np.where(first > 0, first, np.nan),
-            "together": [None if np.isnan(x) else bool(y) for x, y in zip(lag, within_one, strict=True)],
-        }
-    )
+    lags = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
+    lags = lags.assign(checkpoints=at[n:], low=low[n:], high=high[n:])
+    lags["factor"] = second / np.where(first > 0, first, np.nan)
+    within_one = np.fmax(-lags.low, lags.high) <= 1
+    lags["together"] = within_one.astype(object).where(lags.checkpoints.notnull(), None)
     return Appearance(dates, lags)
 
 
@@ -134,17 +118,17 @@ def _levels(table: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.
 def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[np.ndarray, "quantity"]:
     """Index of the step from which on the level stays at its share; NaN for what is not there at the end."""
     final = levels[:, -1]
-    enough = levels >= share * final[:, None]
+    above = levels >= share * final[:, None]
     # From the end: for how many last steps it has held without a break.
-    held = np.logical_and.accumulate(enough[:, ::-1], axis=-1).sum(-1)
-    at = levels.shape[-1] - held.astype(float)
+    n_last = np.logical_and.accumulate(above[:, ::-1], axis=-1).sum(-1)
+    at = levels.shape[-1] - n_last.astype(float)
     return np.where(final >= list(_LEAST.values()), at, np.nan)
 
 
 def _at(steps: np.ndarray, indices: Float[np.ndarray, "number"]) -> Float[np.ndarray, "number"]:
     """The steps at these indices of checkpoints; NaN stays NaN."""
-    known = ~np.isnan(indices)
-    return np.where(known, steps[np.where(known, indices, 0).round().astype(int)], np.nan)
+    exists = ~np.isnan(indices)
+    return np.where(exists, steps[np.where(exists, indices, 0).round().astype(int)], np.nan)
 
 
 def _dated(row: tuple) -> str:

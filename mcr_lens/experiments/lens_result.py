@@ -79,7 +79,7 @@ def lens_summary(data: xr.Dataset) -> pd.DataFrame:
             with np.errstate(over="ignore"):
                 table["perplexity"] = np.exp(table[column])
     if note := not_finite_note(data, data.attrs.get("dtype")):
-        known = data[next(name for name in ("lens_entropy", *present) if name in data)]
-        table["prompts"] = known.notnull().sum("prompt").to_series()
+        values = data[next(name for name in ("lens_entropy", *present) if name in data)]
+        table["prompts"] = values.notnull().sum("prompt").to_series()
         table.attrs["not_finite"] = note
     return table

@@ -16,7 +16,7 @@ from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.models import Hook, Model
 from mcr_lens.prompts import PromptsLike
 
-__all__ = ["logit_lens"]
+__all__ = ["lens_record", "logit_lens"]
 
 
 def logit_lens(
@@ -61,22 +61,16 @@ def logit_lens(
     options: dict[str, Any] = {"top_k": top_k, "per_token": per_token}
     lens = LogitLens(model, **options) if translators is None else TunedLens(model, translators, **options)
     interventions = list(interventions)
-    data = measure(
-        model,
-        prompts,
-        [lens],
-        interventions=interventions,
-        batch_size=batch_size,
-        chunk=chunk,
-        progress=progress,
-    )
+    settings: dict[str, Any] = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
+    data = measure(model, prompts, [lens], interventions=interventions, **settings)
     with np.errstate(over="ignore"):  # a very bad prediction is infinitely perplexed
         data["lens_perplexity"] = np.exp(data.lens_loss)
-    data.attrs |= {
-        "lens": {
-            "kind": "logit" if translators is None else "tuned",
-            "translators": None if translators is None else dict(translators.record),
-        },
-        "interventions": described(interventions),
-    }
+    data.attrs |= {"lens": lens_record(translators), "interventions": described(interventions)}
     return LensResult(data)
+
+
+def lens_record(translators: Translators | None) -> dict[str, Any]:
+    """What a result stores about its lens."""
+    if translators is None:
+        return {"kind": "logit", "translators": None}
+    return {"kind": "tuned", "translators": dict(translators.record)}

@@ -51,29 +51,23 @@ def input_dependence(
         InputError: for fewer than two kinds, kinds of one prompt, or models of different shape.
     """
     check_resampling(confidence, n_resamples, seed)
-    _check(profiles)
-    measures = [name for name in MEASURES if all(name in profile.data for profile in profiles.values())]
-    rows = []
-    for (phase, depths), measure in product(_phases(profiles).items(), measures):
-        samples = [_values(profile, measure, depths) for profile in profiles.values()]
-        if samples[0].shape[1]:
-            row = _row(samples, confidence, n_resamples, seed)
-            rows.append({"phase": phase, "measure": measure, **row})
-    return pd.DataFrame(rows)
-
-
-def _check(profiles: Mapping[str, Profile]) -> None:
     if len(profiles) < 2:
         raise InputError("give profiles of two or more kinds of text, as in {'prose': ..., 'code': ...}")
-    for kind, profile in profiles.items():
-        if profile.data.sizes["prompt"] < 2:
-            raise InputError(f"{kind}: one prompt has no spread, give two or more")
-    all_data = [profile.data for profile in profiles.values()]
-    models = {(data.attrs.get("model"), data.sizes["depth"], data.sizes.get("head")) for data in all_data}
+    datasets = {kind: profile.data for kind, profile in profiles.items()}
+    if single := [kind for kind, data in datasets.items() if data.sizes["prompt"] < 2]:
+        raise InputError(f"{single[0]}: one prompt has no spread, give two or more")
+    models = {(x.attrs.get("model"), x.sizes["depth"], x.sizes.get("head")) for x in datasets.values()}
     if len(models) > 1:
-        raise InputError(
-            f"the profiles are of different models ({sorted(map(str, models))}): give one model's"
-        )
+        names = ", ".join(sorted(map(str, models)))
+        raise InputError(f"the profiles are of different models ({names}): give one model's")
+    rows = []
+    for (phase, depths), measure in product(_phases(profiles).items(), MEASURES):
+        if all(measure in data for data in datasets.values()):
+            samples = [_values(profile, measure, depths) for profile in profiles.values()]
+            if samples[0].shape[1]:
+                row = _row(samples, confidence, n_resamples, seed)
+                rows.append({"phase": phase, "measure": measure, **row})
+    return pd.DataFrame(rows)
 
 
 def _phases(profiles: Mapping[str, Profile]) -> dict[str, range]:
@@ -113,28 +107,32 @@ def _row(
     noise = per_kind / np.array([len(part) for part in samples])
     within = float(per_kind.mean())
     between = max(float(_length(means) ** 2 - noise.mean()), 0.0)
-    of_resamples = [_resampled(part, n_resamples, rng) for part in samples]
-    again_means, again_variances = (np.stack(parts) for parts in zip(*of_resamples, strict=True))
+    resamples = [_resampled(part, n_resamples, rng) for part in samples]
+    resample_means, resample_variances = (np.stack(parts) for parts in zip(*resamples, strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where nothing differs at all
         # The spread that resamples are drawn from is the sample's own, n prompts being all there are.
         exact = np.mean([part.var(0).mean() for part in samples])
-        ratio = bootstrap_ends(again_variances.mean(-1).mean(0) / exact, n, confidence)
-        inside = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
-    moved = _length(again_means - means[:, None])
+        ratio = bootstrap_ends(resample_variances.mean(-1).mean(0) / exact, n, confidence)
+        within_ends = [float(np.sqrt(within / end)) for end in reversed(ratio)] if within > 0 else [0.0, 0.0]
+    distances = _length(resample_means - means[:, None])
     # Tails of few prompts, as bootstrap_interval has them.
     wider = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + confidence) / 2) / ndtri((1 + confidence) / 2)
-    reach = float(np.quantile(moved, confidence) * wider)
+    radius = float(np.quantile(distances, confidence) * wider)
     length = float(_length(means))
-    outside = max(length - reach, 0.0), length + reach
-    pairs = (within, between), (inside[1] ** 2, outside[0] ** 2), (inside[0] ** 2, outside[1] ** 2)
+    between_ends = max(length - radius, 0.0), length + radius
+    # The least share is that of the most within and the least between.
+    squares = np.square(within_ends), np.square(between_ends)
+    pairs = (within, between), (squares[0][1], squares[1][0]), (squares[0][0], squares[1][1])
     shares = [b / (w + b) if w + b > 0 else np.nan for w, b in pairs]
-    row = {"mean": float(np.mean([part.mean() for part in samples]))}
-    row |= _named("within_kind", np.sqrt(within), *inside)
-    return row | _named("between_kinds", np.sqrt(between), *outside) | _named("share_between", *shares)
-
-
-def _named(name: str, value: float, low: float, high: float) -> dict[str, float]:
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    row = {"mean": np.mean([part.mean() for part in samples])}
+    spreads = {
+        "within_kind": (np.sqrt(within), *within_ends),
+        "between_kinds": (np.sqrt(between), *between_ends),
+        "share_between": shares,
+    }
+    for name, ends in spreads.items():
+        row |= {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), ends, strict=True)}
+    return {name: float(value) for name, value in row.items()}
 
 
 def _length(means: Float[np.ndarray, "kind *resample place"]) -> Float[np.ndarray, "*resample"]:

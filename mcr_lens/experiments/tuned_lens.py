@@ -1,7 +1,8 @@
 """Fitting a tuned lens: affine translators that bring every depth's prediction near the last one's."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = ["fit_tuned_lens"]
 
 # The held-out prompts are looked at this many times while fitting.
 _LOOKS = 10
+_Pairs = Sequence[Sequence[Tensor]]
 
 
 def fit_tuned_lens(
@@ -70,20 +72,44 @@ def fit_tuned_lens(
     """
     require(model, "final_readout", "fit_tuned_lens")
     prompts = as_prompts(prompts, model)
-    _check(prompts, steps, learning_rate, tokens_per_step, held_out)
-    facts = model_facts(model)
-    training, held = _split(len(prompts), held_out, seed)
-    held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held])
-    fit = _Fit(model, learning_rate, steps)
-    best = _Best(fit.translators(), _held_out_kl(model, held_prompts, fit.translators()))
+    if len(prompts) < 2:
+        raise InputError("fit_tuned_lens needs at least 2 prompts: one is held out")
+    check_count("steps", steps, 0)
+    check_count("tokens_per_step", tokens_per_step)
+    check_fraction("held_out", held_out, 0.1)
+    check_positive("learning_rate", learning_rate, 1e-3)
+    facts, cfg = model_facts(model), model.cfg
+    order = list(range(len(prompts)))
+    random.Random(seed).shuffle(order)
+    n_held = min(max(1, round(held_out * len(prompts))), len(prompts) - 1)
+    held_indices, training = sorted(order[:n_held]), sorted(order[n_held:])
+    held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held_indices])
     batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed)
-    between = max(1, steps // _LOOKS)
+    # Leaves of their own, one pair a depth: a gradient step holds no more than one of them.
+    pairs = [
+        [
+            torch.zeros(shape, device=cfg.device, requires_grad=True)
+            for shape in ((cfg.d_model,) * 2, cfg.d_model)
+        ]
+        for _ in range(cfg.n_layers)
+    ]
+    optimizer = torch.optim.Adam([leaf for pair in pairs for leaf in pair], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(1, steps))
+    best = _translators(pairs)
+    kl_before = _held_out_kl(model, held_prompts, best)
+    kl, best_step = kl_before.clone(), torch.zeros(cfg.n_layers, dtype=torch.int64)
     with evaluation_mode(model):
         for step in tqdm(range(1, steps + 1), desc="fit", disable=None if progress else True):
-            fit.step(next(batches))
-            if step % between == 0 or step == steps:
-                now = fit.translators()
-                best.update(now, _held_out_kl(model, held_prompts, now), step)
+            optimizer.zero_grad()
+            _add_gradients(model, next(batches), pairs)
+            optimizer.step()
+            schedule.step()
+            if step % max(1, steps // _LOOKS) == 0 or step == steps:
+                now = _translators(pairs)
+                kl_now = _held_out_kl(model, held_prompts, now)
+                better = kl_now < kl  # False for NaN: what diverged is not kept
+                best.weights[better], best.biases[better] = now.weights[better], now.biases[better]
+                kl[better], best_step[better] = kl_now[better], step
     record = {
         "base_model": facts.name,
         "revision": facts.revision,
@@ -96,76 +122,41 @@ def fit_tuned_lens(
         "tokens_per_step": tokens_per_step,
         "seed": seed,
         "prompts": prompts.attributes(),
-        "held_out_prompts": held,
-        "held_out_kl_before": best.first.tolist(),
-        "held_out_kl_after": best.kl.tolist(),
-        "kept_step": best.step.tolist(),
+        "held_out_prompts": held_indices,
+        "held_out_kl_before": kl_before.tolist(),
+        "held_out_kl_after": kl.tolist(),
+        "kept_step": best_step.tolist(),
         "versions": {name: version(name) for name in ("mcr-lens", "torch")},
     }
-    return Translators(best.weights, best.biases, record)
+    return replace(best, record=record)
 
 
-class _Fit:
-    """The translators while they are fitted: leaves of their own, one pair a depth."""
-
-    def __init__(self, model: Model, learning_rate: float, steps: int) -> None:
-        self._model = model
-        cfg = model.cfg
-        shapes = ((cfg.d_model, cfg.d_model), (cfg.d_model,))
-        self._pairs = [
-            tuple(torch.zeros(shape, device=cfg.device, requires_grad=True) for shape in shapes)
-            for _ in range(cfg.n_layers)
-        ]
-        leaves = [leaf for pair in self._pairs for leaf in pair]
-        self._optimizer = torch.optim.Adam(leaves, lr=learning_rate)
-        self._schedule = torch.optim.lr_scheduler.LinearLR(self._optimizer, 1.0, 0.0, max(1, steps))
-
-    def step(self, batch: Batch) -> None:
-        """One Adam step on a batch."""
-        states = _states(self._model, batch)
-        self._optimizer.zero_grad()
-        size = rows_at_a_time(self._model)
-        count = len(states[-1])
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            last = read_out(self._model, states[-1][rows][None])[0]
-            if not bool(all_finite(last).all()):
-                raise _nothing_to_fit(self._model, "logits")
-            log_last = log_distribution(last)
-            for state, pair in zip(states[:-1], self._pairs, strict=True):
-                self._add_gradients(state[rows], pair, log_last, count)
-        self._optimizer.step()
-        self._schedule.step()
-
-    def translators(self) -> Translators:
-        """A copy of where they are now."""
-        weights, biases = (
-            torch.stack([leaf.detach().cpu() for leaf in kind]) for kind in zip(*self._pairs, strict=True)
-        )
-        return Translators(weights, biases)
-
-    def _add_gradients(self, state: Tensor, pair: tuple[Tensor, ...], log_last: Tensor, count: int) -> None:
-        with torch.enable_grad():
-            logits = read_out(self._model, translate(state, *pair)[None], gradients=True)[0]
-            # One gradient that is NaN, and Adam's averages are lost for good.
-            finite = all_finite(logits)
-            loss = kl_divergence(log_last[finite], log_distribution(logits[finite])).sum() / count
-            # Of these leaves alone: the model's parameters are never asked.
-            torch.autograd.backward(loss, inputs=list(pair))
+def _translators(pairs: _Pairs) -> Translators:
+    """A copy of where they are now."""
+    weights, biases = (
+        torch.stack([leaf.detach().cpu() for leaf in kind]) for kind in zip(*pairs, strict=True)
+    )
+    return Translators(weights, biases)
 
 
-class _Best:
-    """Of every depth, the translator with the lowest held-out KL so far."""
-
-    def __init__(self, start: Translators, kl: Tensor) -> None:
-        self.weights, self.biases = start.weights.clone(), start.biases.clone()
-        self.first, self.kl = kl, kl.clone()
-        self.step = torch.zeros(len(kl), dtype=torch.int64)
-
-    def update(self, now: Translators, kl: Tensor, step: int) -> None:
-        better = kl < self.kl  # False for NaN: what diverged is not kept
-        self.weights[better], self.biases[better] = now.weights[better], now.biases[better]
-        self.kl[better], self.step[better] = kl[better], step
+def _add_gradients(model: Model, batch: Batch, pairs: _Pairs) -> None:
+    """Of the mean loss over the batch's tokens, some rows at a time."""
+    *states, last = _states(model, batch)
+    size = rows_at_a_time(model)
+    for start in range(0, len(last), size):
+        rows = slice(start, start + size)
+        logits = read_out(model, last[rows][None])[0]
+        if not bool(all_finite(logits).all()):
+            raise _nothing_to_fit(model, "logits")
+        log_last = log_distribution(logits)
+        for state, pair in zip(states, pairs, strict=True):
+            with torch.enable_grad():
+                logits = read_out(model, translate(state[rows], *pair)[None], gradients=True)[0]
+                # One gradient that is NaN, and Adam's averages are lost for good.
+                finite = all_finite(logits)
+                loss = kl_divergence(log_last[finite], log_distribution(logits[finite])).sum() / len(last)
+                # Of these leaves alone: the model's parameters are never asked.
+                torch.autograd.backward(loss, inputs=pair)
 
 
 def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
@@ -199,31 +190,13 @@ def _held_out_kl(model: Model, prompts: Prompts, translators: Translators) -> Fl
     return torch.tensor(lens_summary(data).kl_to_final.to_numpy()[:-1].copy())
 
 
-def _split(n: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to fit on, and the held-out ones."""
-    order = list(range(n))
-    random.Random(seed).shuffle(order)
-    n_held = min(max(1, round(held_out * n)), n - 1)
-    return sorted(order[n_held:]), sorted(order[:n_held])
-
-
 def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator[Batch]:
     """For ever: whole prompts in a new order each time round, until there are enough tokens."""
     rng = random.Random(seed)
     order: list[int] = []
     while True:
-        chosen: list[tuple[int, ...]] = []
-        while len(chosen) < len(prompts) and sum(map(len, chosen)) < tokens:
-            if not order:
-                order = rng.sample(range(len(prompts)), len(prompts))
-            chosen.append(prompts[order.pop()])
-        yield next(Prompts.from_tokens(chosen).batches(len(chosen)))
-
-
-def _check(prompts: Prompts, steps: int, learning_rate: float, tokens_per_step: int, held_out: float) -> None:
-    if len(prompts) < 2:
-        raise InputError("fit_tuned_lens needs at least 2 prompts: one is held out")
-    check_count("steps", steps, 0)
-    check_count("tokens_per_step", tokens_per_step)
-    check_fraction("held_out", held_out, 0.1)
-    check_positive("learning_rate", learning_rate, 1e-3)
+        rows: list[tuple[int, ...]] = []
+        while len(rows) < len(prompts) and sum(map(len, rows)) < tokens:
+            order = order or rng.sample(range(len(prompts)), len(prompts))
+            rows.append(prompts[order.pop()])
+        yield next(Prompts.from_tokens(rows).batches(len(rows)))

@@ -86,23 +86,20 @@ def bootstrap_interval(
         return bootstrap_ends(resampled, (~np.isnan(table)).sum(0), confidence)
     rng = _generator(table, confidence, n_resamples, seed)
     takes_axis = "axis" in inspect.signature(statistic).parameters
-    blocks = []
+    resampled = []
     for start, stop in resample_blocks(n_resamples, table.size):
-        draws = rng.integers(len(table), size=(stop - start, len(table)))
-        block = (
-            statistic(table[draws], axis=1) if takes_axis else [statistic(table[drawn]) for drawn in draws]
-        )
-        blocks.append(np.asarray(block, dtype=np.float64))
-    return bootstrap_ends(np.concatenate(blocks), len(table), confidence)
+        tables = table[rng.integers(len(table), size=(stop - start, len(table)))]
+        resampled.extend(statistic(tables, axis=1) if takes_axis else map(statistic, tables))
+    return bootstrap_ends(np.asarray(resampled, dtype=np.float64), len(table), confidence)
 
 
 def bootstrap_ratio(
     sums: Float[np.ndarray, "unit column"],
     counts: Float[np.ndarray, "unit column"] | Float[np.ndarray, "unit 1"],
     *,
-    confidence: float,
-    n_resamples: int,
-    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
 ) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
     """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units drawn anew as a whole.
 

@@ -88,8 +88,18 @@ def paired_effect(
         (2.0, 0.125, 0.125, 4)
     """
     treated, baseline = (np.asarray(arm, dtype=np.float64) for arm in (treated, baseline))
-    differences = _differences(treated, baseline)
+    if treated.ndim != 1 or treated.shape != baseline.shape:
+        shapes = f"treated {treated.shape} and baseline {baseline.shape}"
+        raise InputError(f"{shapes} must both be (prompt,), the same prompts")
+    complete = ~(np.isnan(treated) | np.isnan(baseline))
+    if not complete.any():
+        raise InputError(f"none of {len(complete)} prompts has a value in both arms: nothing to compare")
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = treated[complete] - baseline[complete]
     n = len(differences)
+    if infinite := int((~np.isfinite(differences)).sum()):
+        count = f"{infinite} of {n} differences"
+        raise InputError(f"{count} are infinite: set them to NaN, or compare a bounded outcome")
     mean, deviation = differences.mean(), differences.std(ddof=1) if n > 1 else np.nan
     if n > 1 and np.ptp(differences) <= _TIE * np.abs(differences).max():  # equal but for rounding
         differences = np.full(n, differences[0])
@@ -138,33 +148,10 @@ def adjusted(p_values: ArrayLike, method: Literal["by", "bh", "holm"] = "by") ->
         corrected[counted] = false_discovery_control(family, method=method)
         return corrected
     order = np.argsort(family)
-    steps = np.arange(len(family), 0, -1)
-    family[order] = np.minimum(np.maximum.accumulate(family[order] * steps), 1.0)
+    steps = np.maximum.accumulate(family[order] * np.arange(len(family), 0, -1))
+    family[order] = np.minimum(steps, 1.0)
     corrected[counted] = family
     return corrected
-
-
-def _differences(
-    treated: Float[np.ndarray, "prompt"], baseline: Float[np.ndarray, "prompt"]
-) -> Float[np.ndarray, "pair"]:
-    """Treated - baseline of the pairs without NaN."""
-    if treated.ndim != 1 or treated.shape != baseline.shape:
-        raise InputError(
-            f"treated {treated.shape} and baseline {baseline.shape} must both be (prompt,), the same prompts"
-        )
-    complete = ~(np.isnan(treated) | np.isnan(baseline))
-    treated, baseline = treated[complete], baseline[complete]
-    if not len(treated):
-        raise InputError(f"none of {len(complete)} prompts has a value in both arms: nothing to compare")
-    with np.errstate(invalid="ignore", over="ignore"):
-        differences = treated - baseline
-    infinite = ~np.isfinite(differences)
-    if infinite.any():
-        raise InputError(
-            f"{infinite.sum()} of {len(treated)} differences are infinite: set them to NaN, "
-            "or compare a bounded outcome"
-        )
-    return differences
 
 
 def _sign_flip_test(
@@ -177,11 +164,10 @@ def _sign_flip_test(
     count, rng = 0, np.random.default_rng(seed)
     # Of all 2^n vectors one half will do, the last sign fixed: the other half gives the same sizes.
     for start, stop in resample_blocks(2 ** (n - 1) if exact else n_resamples, n):
-        bits = (
-            (np.arange(start, stop)[:, None] >> np.arange(n)) & 1
-            if exact
-            else rng.integers(2, size=(stop - start, n), dtype=np.int8)
-        )
+        if exact:
+            bits = (np.arange(start, stop)[:, None] >> np.arange(n)) & 1
+        else:
+            bits = rng.integers(2, size=(stop - start, n), dtype=np.int8)
         count += int((np.abs((bits * 2.0 - 1.0) @ differences) >= observed).sum())
     if exact:
         return count / 2 ** (n - 1), 1 / 2 ** (n - 1)

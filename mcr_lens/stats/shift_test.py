@@ -28,10 +28,10 @@ def shifted_correlations(
     With ``mirrored`` the ``2 n`` windows of ``n`` places are taken from ``y`` followed by itself backwards.
     """
     n = x.shape[-1]
-    around = np.concatenate([y, y[..., ::-1]], axis=-1) if mirrored else y
-    length = around.shape[-1]
+    cycle = np.concatenate([y, y[..., ::-1]], axis=-1) if mirrored else y
+    length = cycle.shape[-1]
     windows = (np.arange(length)[:, None] + np.arange(n)) % length
-    return correlation(x[..., None, :], around[..., windows])
+    return correlation(x[..., None, :], cycle[..., windows])
 
 
 def shift_test(
@@ -61,8 +61,8 @@ def shift_test(
     for mirrored in (False, True):
         # In blocks of prompts: all their windows at once are 2 n times the data.
         blocks = [slice(*ends) for ends in resample_blocks(len(x), 2 * n * n)]
-        own = [shifted_correlations(x[block], y[block], mirrored=mirrored) for block in blocks]
-        r = mean_of_prompts(np.concatenate(own))
+        parts = [shifted_correlations(x[block], y[block], mirrored=mirrored) for block in blocks]
+        r = mean_of_prompts(np.concatenate(parts))
         # A window to and fro may be constant where the series is not: no correlation, not a larger one.
         shares.append((abs(np.nan_to_num(r)) >= abs(r[0]) - _TIE).mean() if r[0] == r[0] else np.nan)
     return float(max(shares)), 1 / n

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,18 +32,21 @@ class Arm:
     """One condition.
 
     Attributes:
-        name: as it stands in tables and figures.
-        kind: ``"treatment"`` or ``"control"``.
+        name: as it stands in tables and figures; a control's begins with "control".
         what: a sentence on what is done at dose 1.
-        hooks: the intervention at a dose.
+        hooks: the intervention, with ``dose=``.
         ends_norm: whether it is meant to end the massive norm, and not only what may follow from it.
     """
 
     name: str
-    kind: Literal["treatment", "control"]
     what: str
-    hooks: Callable[[float], list[Hook]]
+    hooks: Callable[..., list[Hook]]
     ends_norm: bool = False
+
+    @property
+    def kind(self) -> Literal["treatment", "control"]:
+        """Whether it is one or the other."""
+        return "control" if self.name.startswith("control") else "treatment"
 
 
 def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) -> dict[int, Write]:
@@ -99,54 +103,37 @@ def build_arms(
         raise InputError(f"arm 'block': there is no layer after {min(layers)}; leave it out, or name others")
     if refuse and "other layer" in names and not others:
         raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
-    arms = {"write": _write_arms(writes, sink)}
-    arms["clamp"] = [
-        Arm(
-            "norm clamp",
-            "treatment",
-            f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others",
-            lambda dose: clamp_norm(layers, sink, max_ratio=max_ratio, rest_norm=rest_norm, dose=dose),
-            ends_norm=True,
-        )
-    ]
+    # Every layer's write by itself, and all together where there are several.
+    sets: list[Mapping[int, Write]] = [{layer: write} for layer, write in writes.items()]
+    arms = {
+        "write": [
+            Arm(
+                f"write, {_listed('layer', removed)}",
+                f"the {_writes(removed)} removed at the sink token",
+                partial(remove_writes, removed, sink),
+                ends_norm=len(removed) == len(writes),
+            )
+            for removed in (sets if len(writes) == 1 else [*sets, writes])
+        ]
+    }
+    what = f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others"
+    clamp = partial(clamp_norm, layers, sink, max_ratio=max_ratio, rest_norm=rest_norm)
+    arms["clamp"] = [Arm("norm clamp", what, clamp, ends_norm=True)]
     dimensions = massive_dimensions(baseline, layers)
-    arms["dimensions"] = [
-        Arm(
-            "zeroed dimensions",
-            "treatment",
-            f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0",
-            lambda dose: zero_dimensions(layers, dimensions, sink, dose),
-            ends_norm=True,
-        )
-    ]
+    what = f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0"
+    zero = partial(zero_dimensions, layers, dimensions, sink)
+    arms["dimensions"] = [Arm("zeroed dimensions", what, zero, ends_norm=True)]
     if later and "pattern_edits" not in model_facts(model).failed_checks:
-        arms["block"] = [
-            Arm(
-                "blocked sink",
-                "treatment",
-                f"no later token attends to the sink token in layers {later[0]}-{later[-1]}",
-                lambda dose: block_attention_to(sink, later, dose=dose),
-            )
-        ]
-    arms["other token"] = [
-        Arm(
-            "control: other token",
-            "control",
-            f"the same {_writes(writes)} removed at a random other token of each prompt",
-            lambda dose: remove_writes(writes, [[token] for token in tokens], dose),
-        )
-    ]
+        what = f"no later token attends to the sink token in layers {later[0]}-{later[-1]}"
+        arms["block"] = [Arm("blocked sink", what, partial(block_attention_to, sink, later))]
+    what = f"the same {_writes(writes)} removed at a random other token of each prompt"
+    remove = partial(remove_writes, writes, [[token] for token in tokens])
+    arms["other token"] = [Arm("control: other token", what, remove)]
     if others:
+        what = f"the same kind of write of {_listed('layer', others)} removed at the sink token"
         same_kind = dict(zip(others, writes.values(), strict=False))
-        arms["other layer"] = [
-            Arm(
-                "control: other layer",
-                "control",
-                f"the same kind of write of {_listed('layer', others)} removed at the sink token",
-                lambda dose: remove_writes(same_kind, sink, dose),
-            )
-        ]
-    return [arm for name, some in arms.items() if name in names for arm in some]
+        arms["other layer"] = [Arm("control: other layer", what, partial(remove_writes, same_kind, sink))]
+    return [arm for name, group in arms.items() if name in names for arm in group]
 
 
 def remove_writes(
@@ -160,25 +147,9 @@ def remove_writes(
     return hooks
 
 
-def _write_arms(writes: Mapping[int, Write], sink: int) -> list[Arm]:
-    """Every layer by itself, and all together where there are several."""
-    sets: list[Mapping[int, Write]] = [{layer: write} for layer, write in writes.items()]
-    return [
-        Arm(
-            f"write, {_listed('layer', removed)}",
-            "treatment",
-            f"the {_writes(removed)} removed at the sink token",
-            lambda dose, removed=removed: remove_writes(removed, sink, dose),
-            ends_norm=len(removed) == len(writes),
-        )
-        for removed in (sets if len(writes) == 1 else [*sets, writes])
-    ]
-
-
 def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> list[int]:
     """A position of each prompt that is not the sink's."""
-    positions = [int(rng.integers(length - 1)) for length in lengths]
-    return [position + (position >= sink) for position in positions]
+    return [at + (at >= sink) for at in (int(rng.integers(length - 1)) for length in lengths)]
 
 
 def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Generator) -> list[int]:
@@ -187,15 +158,15 @@ def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Gener
     No outcome could show what a later one writes.
     """
     compress = baseline.phases(confidence=None).compress
-    reach = compress[1] if compress else baseline.data.sizes["layer"]
-    rest = [layer for layer in range(reach) if layer not in layers]
+    end = compress[1] if compress else baseline.data.sizes["layer"]
+    rest = [layer for layer in range(end) if layer not in layers]
     return sorted(rest[i] for i in rng.permutation(len(rest))[: len(layers)])
 
 
 def _writes(writes: Mapping[int, Write]) -> str:
-    by_kind = {"MLP": "mlp", "attention": "attention"}
-    layers = {word: [x for x, write in writes.items() if write == kind] for word, kind in by_kind.items()}
-    return " and ".join(f"{word} write of {_listed('layer', some)}" for word, some in layers.items() if some)
+    layers = {kind: [x for x, write in writes.items() if write == kind] for kind in ("mlp", "attention")}
+    words = {"mlp": "MLP", "attention": "attention"}
+    return " and ".join(f"{words[kind]} write of {_listed('layer', xs)}" for kind, xs in layers.items() if xs)
 
 
 def _listed(noun: str, numbers: Collection[int]) -> str:

@@ -68,13 +68,16 @@ def _follows(
         return "cannot be said", nothing
     if not ending:
         return "cannot be said", _why_none(table, meant, "norm_ratio", "norm")
-    do = [arm for arm in ending if _ends(table, arm, outcome)]
-    idle = [arm for arm in controls if _ends(table, arm, outcome)]
+    effective = [arm for arm in ending if _ends(table, arm, outcome)]
+    controls_too = [arm for arm in controls if _ends(table, arm, outcome)]
     why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
-    if idle:
-        return "not supported", f"a control ends it too ({', '.join(idle)}); {why}"
-    verdict: Verdict = "supported" if len(do) == len(ending) else "in part" if do else "not supported"
-    return verdict, why
+    if controls_too:
+        return "not supported", f"a control ends it too ({', '.join(controls_too)}); {why}"
+    return _verdict(effective, ending), why
+
+
+def _verdict(do: list[str], arms: list[str]) -> Verdict:
+    return "supported" if len(do) == len(arms) else "in part" if do else "not supported"
 
 
 def _sinks_without_valley(table: pd.DataFrame, ending: list[str], arms: Collection[str]) -> Answer:
@@ -102,8 +105,7 @@ def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Answer:
     )
     if not treatments:
         return "cannot be said", "there is no treatment"
-    verdict: Verdict = "supported" if costly == treatments else "in part" if costly else "not supported"
-    return verdict, why
+    return _verdict(costly, treatments), why
 
 
 def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
@@ -112,10 +114,8 @@ def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
     if outcome == "sink_rate" and row.against < MIN_SINK_RATE:
         return f"the baseline has no sinks to lose (sink rate {row.against:.2f})"
     if outcome == "normalized_entropy" and row.reference - row.against < MIN_DEPTH_OF_VALLEY:
-        return (
-            f"the baseline has no valley (normalized entropy {row.against:.2f}, {row.reference:.2f} before "
-            "emergence)"
-        )
+        before = f"{row.reference:.2f} before emergence"
+        return f"the baseline has no valley (normalized entropy {row.against:.2f}, {before})"
     return None
 
 
@@ -124,12 +124,13 @@ def _why_none(table: pd.DataFrame, arms: list[str], outcome: str, thing: str) ->
     if not arms:
         return "no arm of this study ended the norm, or none was meant to"
     rows = [table.loc[(arm, outcome)] for arm in arms]
-    if unsure := [row.p_adjusted for row in rows if row.removed >= SHARE]:
-        return (
-            f"{len(unsure)} of {len(arms)} treatments ended half of the {thing}, but not beyond chance: p "
-            f"{min(unsure):.2g} after correction, {ALPHA:g} is asked for; use more prompts"
-        )
-    return f"no treatment ended half of the {thing}"
+    unsure = [row.p_adjusted for row in rows if row.removed >= SHARE]
+    if not unsure:
+        return f"no treatment ended half of the {thing}"
+    return (
+        f"{len(unsure)} of {len(arms)} treatments ended half of the {thing}, but not beyond chance: p "
+        f"{min(unsure):.2g} after correction, {ALPHA:g} is asked for; use more prompts"
+    )
 
 
 def _change(table: pd.DataFrame, arm: str, outcome: str) -> str:

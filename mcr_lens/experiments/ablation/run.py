@@ -78,17 +78,20 @@ def ablation_study(
     """
     for check in ("residual_sum", "pattern_rows", "final_readout"):
         require(model, check, "ablation_study")
-    doses = _doses(doses)
+    numbers = list(doses) if isinstance(doses, Iterable) else []
+    if not all(is_number(dose) and 0 <= dose <= 1 for dose in numbers) or not any(numbers):
+        raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
+    doses = sorted({float(dose) for dose in numbers if dose > 0})
     unknown = [name for name in arms if name not in ARMS]
     if unknown or not arms:
         raise InputError(f"arms {list(unknown or arms)}: use some of {', '.join(ARMS)}")
     by_name = tuple(arms) != ARMS
     if by_name and "block" in arms:
         require(model, "pattern_edits", "ablation_study with the arm 'block'")
-    if isinstance(layers, str) and layers != "emergence":
-        raise InputError(f"layers {layers!r}: use 'emergence', or the numbers of some layers")
     if not isinstance(layers, str):
         layers = check_indices("layers", layers, model_facts(model).n_layers)
+    elif layers != "emergence":
+        raise InputError(f"layers {layers!r}: use 'emergence', or the numbers of some layers")
     check_positive("max_ratio", max_ratio, 1)
     check_count("seed", seed, 0)
     prompts = as_prompts(prompts, model)
@@ -107,13 +110,11 @@ def ablation_study(
             bar.set_postfix_str(arm.name)
             at_doses = [base.data[list(_VARIABLES)]]
             for dose in doses:
-                observers = [
-                    ResidualObserver(model, sink_position),
-                    AttentionObserver(model, sink_position),
-                    LogitLens(model),
-                ]
+                observers = [kind(model, sink_position) for kind in (ResidualObserver, AttentionObserver)]
+                observers += [LogitLens(model)]
                 with warnings_about(f"arm {arm.name}, dose {dose:g}"):
-                    measured = measure(model, prompts, observers, interventions=arm.hooks(dose), **settings)
+                    hooks = arm.hooks(dose=dose)
+                    measured = measure(model, prompts, observers, interventions=hooks, **settings)
                 at_doses.append(measured[list(_VARIABLES)])
                 bar.update()
             runs.append(_along(at_doses, "dose", [0.0, *doses]))
@@ -143,11 +144,3 @@ def _record(base: Profile, arms: Sequence[Arm], writes: Mapping[int, Write], see
         "has_compression_phase": phases.compress is not None,
         "seed": seed,
     }
-
-
-def _doses(doses: Sequence[float]) -> list[float]:
-    """Doses above 0 in rising order."""
-    numbers = list(doses) if isinstance(doses, Iterable) else []
-    if not all(is_number(dose) and 0 <= dose <= 1 for dose in numbers) or not any(numbers):
-        raise InputError(f"doses {doses}: use a list of numbers from 0 to 1, at least one above 0")
-    return sorted({float(dose) for dose in numbers if dose > 0})

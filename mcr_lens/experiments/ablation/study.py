@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -91,32 +93,26 @@ class AblationStudy(Result):
             )
         outcomes = self.outcomes()
         baseline = outcomes.isel(arm=0).sel(dose=0)
+        arms, is_treatment = self.data.arm.values.astype(str), self.data.kind.values == "treatment"
+        comparisons = [(arm, "baseline") for arm in arms]
+        if OTHER_TOKEN in arms:
+            comparisons += [(arm, OTHER_TOKEN) for arm in arms[is_treatment]]
         rows, smallest = [], 0.0
-        for arm, versus in self._comparisons():
-            treated = outcomes.sel(arm=arm, dose=dose)
+        for (arm, versus), outcome in product(comparisons, OUTCOMES):
             other = baseline if versus == "baseline" else outcomes.sel(arm=versus, dose=dose)
-            for outcome in OUTCOMES:
-                there, against = treated[outcome].values, other[outcome].values
-                both = ~np.isnan(there) & ~np.isnan(against)
-                effect = _NO_EFFECT
-                if both.any():
-                    effect = paired_effect(there, against, confidence=confidence, seed=seed)
-                smallest = max(smallest, effect.smallest_p)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "versus": versus,
-                        "outcome": outcome,
-                        "there": _mean(there[both]),
-                        "against": _mean(against[both]),
-                        "effect": effect.mean,
-                        **{name: getattr(effect, name) for name in ("low", "high", "standardized", "p")},
-                        "reference": self._reference(outcome),
-                        "removed": self._removed(outcomes[outcome], arm, dose),
-                    }
-                )
+            there, against = outcomes[outcome].sel(arm=arm, dose=dose).values, other[outcome].values
+            both = ~np.isnan(there) & ~np.isnan(against)
+            effect = _NO_EFFECT
+            if both.any():
+                effect = paired_effect(there, against, confidence=confidence, seed=seed)
+            smallest = max(smallest, effect.smallest_p)
+            row = {"arm": arm, "versus": versus, "outcome": outcome}
+            row |= {"there": _mean(there[both]), "against": _mean(against[both]), "effect": effect.mean}
+            row |= {name: getattr(effect, name) for name in ("low", "high", "standardized", "p")}
+            removed = self._removed(outcomes[outcome], arm, dose)
+            rows.append(row | {"reference": self._reference(outcome), "removed": removed})
         table = pd.DataFrame(rows)
-        table.insert(list(table.columns).index("p") + 1, "p_adjusted", adjusted(table["p"].to_numpy()))
+        table.insert(list(table).index("p") + 1, "p_adjusted", adjusted(table["p"].to_numpy()))
         table.attrs = {"smallest_p": smallest, "comparisons": len(table), "dose": dose}
         return table
 
@@ -126,21 +122,19 @@ class AblationStudy(Result):
         Of the prompts that have the outcome in every row, so that rows can be compared.
         """
         outcomes = self.outcomes()
-        shown = xr.concat([outcomes.isel(dose=-1), outcomes.isel(dose=0)], "dose", join="override")
-        means = outcomes.where(shown.notnull().all(["arm", "dose"])).mean("prompt")
+        both = xr.concat([outcomes.isel(dose=-1), outcomes.isel(dose=0)], "dose", join="override")
+        means = outcomes.where(both.notnull().all(["arm", "dose"])).mean("prompt")
         baseline = means.isel(arm=0, dose=0).to_array().to_series().rename("baseline")
         treated = means.isel(dose=-1).to_array().transpose("arm", "variable")
         table = pd.DataFrame(treated.values, index=treated.arm.values, columns=list(baseline.index))
         return pd.concat([baseline.to_frame().T, table]).rename_axis(index="arm", columns=None)
 
+    summary = outcome_table
+
     def claims(self) -> list[Claim]:
         """Which of the paper's causal claims this model supports, at the largest dose, in words."""
         kinds = dict(zip(self.data.arm.values, self.data.kind.values, strict=True))
         return claims_of(self.effects(), self.data.attrs, kinds)
-
-    def summary(self) -> pd.DataFrame:
-        """``outcome_table()``."""
-        return self.outcome_table()
 
     def sentences(self) -> list[str]:
         """The claims, and what speaks for or against each."""
@@ -159,13 +153,6 @@ class AblationStudy(Result):
             f"Ablation study of {self.model_name}, {count(sizes['prompt'], 'prompt')}, "
             f"{count(sizes['arm'], 'arm')}, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
-
-    def _comparisons(self) -> list[tuple[str, str]]:
-        pairs = [(str(arm), "baseline") for arm in self.data.arm.values]
-        if OTHER_TOKEN in self.data.arm.values:
-            treatments = self.data.arm.values[self.data.kind.values == "treatment"]
-            pairs += [(str(arm), OTHER_TOKEN) for arm in treatments]
-        return pairs
 
     def _reference(self, name: str, prompts: np.ndarray | slice = slice(None)) -> float:
         """What an outcome is where nothing is massive: its value before emergence; no sinks; NaN for loss."""

@@ -44,15 +44,14 @@ class PairRuns:
             raise InputError(f"pairs is a {type(self.pairs).__name__}: use PromptPairs(clean, corrupt)")
         if not callable(self.metric):
             raise InputError(f"metric {self.metric!r}: give a function (logits, pairs) -> [batch]")
-        facts = model_facts(self.model)
         for side, hooks in self.interventions.items():
             check_prompts(self.model, getattr(self.pairs, side), self.batch_size)
             check_hooks(self.model, hooks, min(self.pairs.lengths))
-        for ids in (self.pairs.answers or (), self.pairs.wrong_answers or ()):
-            outside = [token for token in ids if not 0 <= token < facts.d_vocab]
-            if outside:
+        facts = model_facts(self.model)
+        for token in (*(self.pairs.answers or ()), *(self.pairs.wrong_answers or ())):
+            if not 0 <= token < facts.d_vocab:
                 raise InputError(
-                    f"answer {outside[0]} is outside the vocabulary 0..{facts.d_vocab - 1} of {facts.name}: "
+                    f"answer {token} is outside the vocabulary 0..{facts.d_vocab - 1} of {facts.name}: "
                     "was it tokenised for another model?"
                 )
 
@@ -68,14 +67,13 @@ class PairRuns:
         values = np.full(len(self.pairs), np.nan)
         size = None if self.batch_size == "auto" else self.batch_size
         for batch in self.pairs.batches(size, batch_cost(self.model)):
-            rows = list(batch.pairs)
+            rows = np.array(batch.pairs)
             if has[rows].any():
-                found = np.where(has[rows], self._metric(side, patch, batch), np.nan)
-                what = f"{side} run, {patch[0][0]} patched" if patch else f"{side} run"
-                for pair in np.array(rows)[has[rows] & ~np.isfinite(found)].tolist():
-                    self.broken.setdefault(pair, what)
-                values[rows] = np.where(np.isfinite(found), found, np.nan)
-        return values
+                values[rows] = np.where(has[rows], self._metric(side, patch, batch), np.nan)
+        run = f"{side} run, {patch[0][0]} patched" if patch else f"{side} run"
+        for pair in np.flatnonzero(has & ~np.isfinite(values)).tolist():
+            self.broken.setdefault(pair, run)
+        return np.where(np.isfinite(values), values, np.nan)
 
     def warn_broken(self) -> None:
         """Name the first pair whose metric was Inf or NaN, if there is one."""
@@ -91,25 +89,23 @@ class PairRuns:
 
     def _metric(self, side: Side, patch: Sequence[Hook], batch: PairBatch) -> np.ndarray:
         tokens = getattr(batch, side)
-        edits = [*self.interventions[side], *patch]
         nonfinite = NonFinite(self.model)
-        hooks = nonfinite.around(keep_shapes(edits))
+        hooks = nonfinite.around(keep_shapes([*self.interventions[side], *patch]))
         # The patch leaves a shorter pair alone; the user's interventions are not let off a position.
         with running(BatchContext(0, batch.lengths, batch.pairs, tokens, grows=bool(patch))):
             logits = run(self.model, tokens.to(self.model.cfg.device), hooks)
         assert logits is not None
         if side == "clean" and not patch:
             self.clean_logits[batch.pairs] = logits_at(logits, batch.lengths).cpu()
-        found = self.metric(logits, replace(batch, clean_logits=self.clean_logits[batch.pairs]))
-        if not isinstance(found, Tensor) or found.shape != (len(batch.pairs),):
-            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        values = self.metric(logits, replace(batch, clean_logits=self.clean_logits[batch.pairs]))
+        if not isinstance(values, Tensor) or values.shape != (len(batch.pairs),):
+            what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise InputError(
                 f"metric {metric_name(self.metric)} gave {what} for {len(batch.pairs)} prompts: "
                 f"return a tensor of one number a prompt, ({len(batch.pairs)},)"
             )
-        values = found.detach().cpu().double().numpy()
         begins = nonfinite.result().not_finite_depth.sel(prompt=list(batch.pairs)).values
-        return np.where(begins >= 0, np.nan, values)
+        return np.where(begins >= 0, np.nan, values.detach().cpu().double().numpy())
 
 
 def metric_name(metric: Any) -> str:

@@ -73,15 +73,11 @@ class PromptPairs:
     def __post_init__(self) -> None:
         for name, prompts in (("clean", self.clean), ("corrupt", self.corrupt)):
             if not isinstance(prompts, Prompts):
-                kind = type(prompts).__name__
-                raise InputError(
-                    f"{name} is a {kind}: give Prompts, or use PromptPairs.from_texts(clean, corrupt, model)"
-                )
+                way_out = "give Prompts, or use PromptPairs.from_texts(clean, corrupt, model)"
+                raise InputError(f"{name} is a {type(prompts).__name__}: {way_out}")
         if len(self.clean) != len(self.corrupt):
-            raise InputError(
-                f"{len(self.clean)} clean prompts and {len(self.corrupt)} corrupt ones: "
-                "give one of each a pair"
-            )
+            sizes = f"{len(self.clean)} clean prompts and {len(self.corrupt)} corrupt ones"
+            raise InputError(f"{sizes}: give one of each a pair")
         for pair, (clean, corrupt) in enumerate(zip(self.clean.lengths, self.corrupt.lengths, strict=True)):
             if clean != corrupt:
                 raise InputError(
@@ -113,19 +109,19 @@ class PromptPairs:
             InputError: for pairs of unequal length, answers of more than one token, and as
                 ``Prompts.from_texts``.
         """
-        sides: list[Prompts] = []
-        for name, texts in (("clean", clean), ("corrupt", corrupt)):
-            prompts = Prompts.from_texts(texts, model, prepend_bos=prepend_bos, source=f"{name} texts")
-            if prompts.dropped:
+        sides = {"clean": clean, "corrupt": corrupt}
+        prompts = [
+            Prompts.from_texts(texts, model, prepend_bos=prepend_bos, source=f"{name} texts")
+            for name, texts in sides.items()
+        ]
+        for name, side in zip(sides, prompts, strict=True):
+            if side.dropped:
                 raise InputError(
-                    f"{prompts.dropped} of the {name} texts have fewer than 2 tokens: leave their pairs out"
+                    f"{side.dropped} of the {name} texts have fewer than 2 tokens: leave their pairs out"
                 )
-            sides.append(prompts)
-        right, wrong = (
-            None if texts is None else _single_tokens(texts, model.tokenizer, name)
-            for name, texts in (("answers", answers), ("wrong_answers", wrong_answers))
-        )
-        return cls(sides[0], sides[1], right, wrong)
+        right = _single_tokens(answers, model.tokenizer, "answers")
+        wrong = _single_tokens(wrong_answers, model.tokenizer, "wrong_answers")
+        return cls(prompts[0], prompts[1], right, wrong)
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -169,7 +165,9 @@ def _token_ids(tokens: Sequence[int] | None, n_pairs: int, name: str) -> tuple[i
     return tuple(int(token) for token in tokens)
 
 
-def _single_tokens(texts: Sequence[str], tokenizer: Any, name: str) -> tuple[int, ...]:
+def _single_tokens(texts: Sequence[str] | None, tokenizer: Any, name: str) -> tuple[int, ...] | None:
+    if texts is None:
+        return None
     if isinstance(texts, str):
         raise InputError(f"{name} is a single string: give a list, one a pair")
     ids = []
@@ -178,8 +176,8 @@ def _single_tokens(texts: Sequence[str], tokenizer: Any, name: str) -> tuple[int
         if len(tokens) != 1:
             raise InputError(
                 f"{name}, pair {pair}: {text!r} is {len(tokens)} tokens, "
-                f"{tokenizer.convert_ids_to_tokens(tokens)}: give one that is a single token (is a space in "
-                f"front missing, or one too many?), or token ids, PromptPairs(clean, corrupt, {name}=[...])"
+                f"{tokenizer.convert_ids_to_tokens(tokens)}: give one that is a single token, mostly with a "
+                f"space in front, or token ids, PromptPairs(clean, corrupt, {name}=[...])"
             )
         ids.append(int(tokens[0]))
     return tuple(ids)

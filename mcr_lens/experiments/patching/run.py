@@ -1,25 +1,29 @@
 """Activation patching: swap one activation at a time between two runs, and see what the answer follows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
+from transformer_lens.utilities.components_utils import get_act_name
 
 from mcr_lens.engine import record
 from mcr_lens.errors import InputError
-from mcr_lens.experiments.patching.axes import SweepAxes, sweep_axes
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
 from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
 from mcr_lens.experiments.patching.prompt_pairs import PromptPairs
 from mcr_lens.experiments.patching.result import PatchingResult
-from mcr_lens.hooks.interventions import described, patch_activation
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.hooks.interventions import check_hooks, described, patch_activation
+from mcr_lens.hooks.record import is_pattern
+from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.models.backend import evaluation_mode
+from mcr_lens.validate import check_indices
 
 __all__ = ["activation_patching"]
 
+_AXES = ("layer", "position", "head")
 # Which run activations are taken from, and which they are put into.
 _DIRECTIONS: dict[str, tuple[Side, Side]] = {"denoise": ("clean", "corrupt"), "noise": ("corrupt", "clean")}
 
@@ -101,26 +105,54 @@ def activation_patching(
         "corrupt": list(corrupt_interventions),
     }
     runs = PairRuns(model, pairs, metric, batch_size, interventions)
-    axes = sweep_axes(model, pairs.clean, hook, over, positions, layers)
-    patched = np.full([len(pairs), *(len(axes.labels[axis]) for axis in axes.over)], np.nan)
-    bar = tqdm(total=len(axes), unit="patch", desc="patching", disable=None if progress else True)
+    swept = tuple(over)
+    if isinstance(over, str) or swept[:1] != ("layer",) or sorted(swept) != sorted({*swept} & {*_AXES}):
+        raise InputError(f"over={over!r}: use ('layer', 'position'), ('layer', 'head'), or all three")
+    n_layers, longest = model_facts(model).n_layers, max(pairs.lengths)
+    blocks = check_indices("layers", range(n_layers) if layers is None else layers, n_layers)
+    at = None if positions is None else check_indices("positions", positions, longest, from_end=True)
+    names = _hook_names(model, hook, blocks)
+    heads = _heads(model, pairs, names)
+    if "head" in swept and not all(heads.values()):
+        raise InputError(f"hook {hook!r} has no heads: sweep over ('layer', 'position')")
+    labels = {"layer": blocks, "position": at or range(longest), "head": range(max(heads.values()))}
+    coords = {"prompt": range(len(pairs)), **{axis: list(labels[axis]) for axis in swept}}
+    patched = xr.DataArray(np.nan, coords, list(coords))
+    n_patches = patched[0].size
+    bar = tqdm(total=n_patches, unit="patch", desc="patching", disable=None if progress else True)
     with bar, evaluation_mode(model):
-        values = {side: runs.values(side) for side in ("clean", "corrupt")}
-        for layer, name in axes.names.items():
-            donors = getattr(pairs, source)
+        data = xr.Dataset({side: ("prompt", runs.values(side)) for side in ("clean", "corrupt")})
+        for layer, name in names.items():
             activations = record(
-                model, donors, [name], interventions=interventions[source], batch_size=batch_size
+                model,
+                getattr(pairs, source),
+                [name],
+                interventions=interventions[source],
+                batch_size=batch_size,
             )
-            for place, at, head in axes.settings(layer):
-                patch = patch_activation(name, activations, at, head)
-                patched[:, *place] = runs.values(base, patch, at)
+            for labels_of_patch in product(*(labels[axis] for axis in swept[1:])):
+                place = dict(zip(swept[1:], labels_of_patch, strict=True))
                 bar.update()
+                if place.get("head", 0) >= max(heads[layer], 1):  # layers of one model may differ
+                    continue
+                rows = (place["position"],) if "position" in place else at
+                patch = patch_activation(name, activations, rows, place.get("head"))
+                patched.loc[{"layer": layer, **place}] = runs.values(base, patch, rows)
     runs.warn_broken()
-    data = _dataset(model, pairs, axes, patched, values, direction)
-    data.attrs |= {
+    whole = (data.clean - data.corrupt).where(data.clean != data.corrupt)
+    done = patched - data.corrupt if direction == "denoise" else data.clean - patched
+    share = "recovered" if direction == "denoise" else "lost"
+    data = data.assign({"patched": patched, share: (done / whole).transpose(*patched.dims)})
+    data = data.assign_coords(
+        n_tokens=("prompt", list(pairs.lengths)),
+        first_token=("prompt", list(pairs.corrupt.first_tokens)),
+        **(_tokens(model, pairs, labels["position"]) if "position" in swept else {}),
+    )
+    data.attrs = model_facts(model).attributes() | {
+        "prompts": pairs.attributes(),
         "hook": hook,
-        "over": list(axes.over),
-        "positions": "all" if axes.together is None else list(axes.together),
+        "over": list(swept),
+        "positions": "all" if at is None else list(at),
         "metric": metric_name(metric),
         "direction": direction,
         **{f"{side}_interventions": described(hooks) for side, hooks in interventions.items()},
@@ -128,33 +160,32 @@ def activation_patching(
     return PatchingResult(data)
 
 
-def _dataset(
-    model: Model,
-    pairs: PromptPairs,
-    axes: SweepAxes,
-    patched: np.ndarray,
-    values: Mapping[str, np.ndarray],
-    direction: str,
-) -> xr.Dataset:
-    coords = {axis: list(axes.labels[axis]) for axis in axes.over}
-    data = xr.Dataset(
-        {"patched": (("prompt", *axes.over), patched), **{k: ("prompt", v) for k, v in values.items()}},
-        coords={
-            "prompt": range(len(pairs)),
-            **coords,
-            "n_tokens": ("prompt", list(pairs.lengths)),
-            "first_token": ("prompt", list(pairs.corrupt.first_tokens)),
-        },
-    )
-    whole = (data.clean - data.corrupt).where(data.clean != data.corrupt)
-    name, done = "recovered", data.patched - data.corrupt
-    if direction == "noise":
-        name, done = "lost", data.clean - data.patched
-    data[name] = (done / whole).transpose(*data.patched.dims)
-    if "position" in coords:
-        data = data.assign_coords(_tokens(model, pairs, coords["position"]))
-    data.attrs = model_facts(model).attributes() | {"prompts": pairs.attributes()}
-    return data
+def _hook_names(model: Model, hook: str, layers: Sequence[int]) -> dict[int, str]:
+    """The hook point of each layer."""
+    template = hook if "{layer}" in hook or "." in hook else None
+    names = {
+        layer: template.replace("{layer}", str(layer))
+        if template
+        else get_act_name(hook.removeprefix("hook_"), layer)
+        for layer in layers
+    }
+    check_hooks(model, [(name, lambda activation, hook: None) for name in names.values()])
+    if len(set(names.values())) < len(names):
+        raise InputError(
+            f"hook {hook!r} names its layer: give the name without it, or a template with "
+            "{layer}, and choose with layers="
+        )
+    if is_pattern(names[layers[0]]):
+        require(model, "pattern_edits", f"activation_patching of {hook!r}")
+    return names
+
+
+def _heads(model: Model, pairs: PromptPairs, names: Mapping[int, str]) -> dict[int, int]:
+    """Number of heads at each layer's hook point, 0 where it has none: one prompt shows it."""
+    activations = record(model, pairs.clean[:1], list(names.values()))
+    shapes = {layer: activations[name].shape for layer, name in names.items()}
+    axis = 1 if is_pattern(next(iter(names.values()))) else 2
+    return {layer: shape[axis] if len(shape) == 4 else 0 for layer, shape in shapes.items()}
 
 
 def _tokens(model: Model, pairs: PromptPairs, positions: Sequence[int]) -> dict[str, Any]:
@@ -167,6 +198,6 @@ def _tokens(model: Model, pairs: PromptPairs, positions: Sequence[int]) -> dict[
         )
         coords[f"{prefix}token"] = (dims, ids)
         if tokenizer is not None:
-            known = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
-            coords[f"{prefix}text"] = (dims, np.vectorize(known.get, otypes=[object])(ids))
+            texts = {-1: ""} | {int(i): tokenizer.decode([int(i)]) for i in np.unique(ids) if i >= 0}
+            coords[f"{prefix}text"] = (dims, np.vectorize(texts.get, otypes=[object])(ids))
     return coords

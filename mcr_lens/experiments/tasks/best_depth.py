@@ -14,6 +14,7 @@ from mcr_lens.validate import check_resampling
 __all__ = ["best_depth", "quality_by_depth"]
 
 
+_EXIT = ("exit_depth", "exit_low", "exit_high", "exit_kept", "blocks_saved", "saved")
 _DEPTHS = ("best_low", "best_high", "exit_depth", "exit_low", "exit_high", "blocks_saved")
 
 
@@ -43,7 +44,7 @@ def quality_by_depth(
             "quality": curve,
             "low": low,
             "high": high,
-            "kept": _kept(curve, use),
+            "kept": _shares_of_last(curve, use),
             "units": len(use.weights),
         }
         tables.append(pd.DataFrame(columns))
@@ -86,13 +87,10 @@ def best_depth(
     """
     if not 0 < keep <= 1:
         raise InputError(f"keep {keep}: use a share above 0 and up to 1, such as 0.95")
-    rows = [
-        _row(use, keep, confidence, n_resamples, seed)
-        for use in _checked(uses, confidence, n_resamples, seed)
-    ]
-    table = pd.DataFrame(rows).set_index("use")
+    resampling = (confidence, n_resamples, seed)
+    rows = [_row(use, keep, *resampling) for use in _checked(uses, *resampling)]
     # Depths are whole numbers, also where one is missing.
-    return table.astype(dict.fromkeys(_DEPTHS, "Int64"))
+    return pd.DataFrame(rows).set_index("use").astype(dict.fromkeys(_DEPTHS, "Int64"))
 
 
 def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) -> dict[str, object]:
@@ -101,40 +99,37 @@ def _row(use: Use, keep: float, confidence: float, n_resamples: int, seed: int) 
         low, high = bootstrap_ends(resampled, np.asarray(len(use.weights)), confidence)
         return float(low), float(high)
 
-    curve = use.curve().to_numpy()
-    drawn, left_out = _resampled(use, n_resamples, seed)
-    best, last = int((use.sign * curve).argmax()), int(use.depths[-1])
-    winners = (use.sign * drawn).argmax(1)
-    gains = use.sign * (left_out[np.arange(n_resamples), winners] - left_out[:, -1])
+    curve, depths = use.curve().to_numpy(), use.depths
+    in_bag, out_of_bag = _resampled(use, n_resamples, seed)
+    best, last = int((use.sign * curve).argmax()), int(depths[-1])
+    winners = (use.sign * in_bag).argmax(1)
+    gains = use.sign * (out_of_bag[np.arange(n_resamples), winners] - out_of_bag[:, -1])
     gain_low, gain_high = ends(gains)
-    firsts, lasts = _tied(use.sign * drawn)
-    kept = _kept(curve, use)
+    firsts, lasts = _tied(use.sign * in_bag)
     row = {
         "use": use.name,
         "kind": use.kind,
         "metric": use.metric,
-        "best_depth": int(use.depths[best]),
-        "best_low": use.depths[int(ends(firsts)[0])],
-        "best_high": use.depths[int(ends(lasts)[1])],
+        "best_depth": int(depths[best]),
+        "best_low": depths[int(ends(firsts)[0])],
+        "best_high": depths[int(ends(lasts)[1])],
         "best_quality": float(curve[best]),
         "last_depth": last,
         "last_quality": float(curve[-1]),
         "gain": float(np.nanmean(gains)),
         "gain_low": gain_low,
         "gain_high": gain_high,
-        **dict.fromkeys(
-            ("exit_depth", "exit_low", "exit_high", "exit_kept", "blocks_saved", "saved"), np.nan
-        ),
+        **dict.fromkeys(_EXIT, np.nan),
         "units": len(use.weights),
     }
-    exit_at = _exit(kept, keep)
+    shares = _shares_of_last(curve, use)
+    exit_at = _exit(shares, keep)
     # A last depth that may be no better than chance has nothing that could be kept.
-    if not np.isnan(exit_at) and ends(use.sign * (drawn[:, -1] - use.chance))[0] > 0:
-        low, high = ends(np.array([_exit(_kept(one, use), keep) for one in drawn]))
-        places = {"exit_depth": exit_at, "exit_low": low, "exit_high": high}
-        row |= {name: use.depths[int(place)] for name, place in places.items()}
-        saved = last - use.depths[int(exit_at)]
-        row |= {"exit_kept": float(kept[int(exit_at)]), "blocks_saved": saved, "saved": saved / last}
+    if not np.isnan(exit_at) and ends(use.sign * (in_bag[:, -1] - use.chance))[0] > 0:
+        exits = (exit_at, *ends(np.array([_exit(_shares_of_last(one, use), keep) for one in in_bag])))
+        at, low, high = (int(depths[int(place)]) for place in exits)
+        values = (at, low, high, float(shares[int(exit_at)]), last - at, (last - at) / last)
+        row |= dict(zip(_EXIT, values, strict=True))
     return row
 
 
@@ -142,27 +137,24 @@ def _resampled(
     use: Use, n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, "resample depth"], Float[np.ndarray, "resample depth"]]:
     """The curve over the units that each resample drew, and over those that it did not (NaN of none)."""
-    rng = np.random.default_rng(seed)
     n = len(use.weights)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    curves = []
-    for taken in (counts, counts == 0):
-        weights = taken * use.weights
-        with np.errstate(invalid="ignore"):  # 0 / 0 where every unit was drawn
-            curves.append(weights @ use.values / weights.sum(1, keepdims=True))
-    return curves[0], curves[1]
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    in_bag, out_of_bag = counts * use.weights, (counts == 0) * use.weights
+    with np.errstate(invalid="ignore"):  # 0 / 0 where every unit was drawn
+        curves_out_of_bag = out_of_bag @ use.values / out_of_bag.sum(1, keepdims=True)
+    return in_bag @ use.values / in_bag.sum(1, keepdims=True), curves_out_of_bag
 
 
-def _kept(curve: Float[np.ndarray, "depth"], use: Use) -> Float[np.ndarray, "depth"]:
+def _shares_of_last(curve: Float[np.ndarray, "depth"], use: Use) -> Float[np.ndarray, "depth"]:
     """Share of the last depth's distance from chance."""
     above = use.sign * (curve - use.chance)
     return above / above[-1] if above[-1] > 0 else np.full(len(curve), np.nan)
 
 
-def _exit(kept: Float[np.ndarray, "depth"], keep: float) -> float:
+def _exit(shares: Float[np.ndarray, "depth"], keep: float) -> float:
     """Place of the first depth that keeps enough; NaN where nothing is known."""
-    enough = kept >= keep
-    return float(enough.argmax()) if enough.any() else float("nan")
+    places = np.flatnonzero(shares >= keep)
+    return float(places[0]) if len(places) else float("nan")
 
 
 def _tied(quality: Float[np.ndarray, "resample depth"]) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +171,6 @@ def _checked(uses: Sequence[Use], confidence: float, n_resamples: int, seed: int
     names = [use.name for use in uses]
     if len(set(names)) < len(names):
         raise InputError(f"uses {names}: give each another name")
-    single = [use.name for use in uses if len(use.weights) < 2]
-    if single:
+    if single := [use.name for use in uses if len(use.weights) < 2]:
         raise InputError(f"{single[0]}: one unit has no interval, give two or more")
     return uses

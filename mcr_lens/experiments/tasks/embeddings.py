@@ -1,6 +1,8 @@
 """Embedding benchmarks of mteb, at every depth of a model."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,9 +61,14 @@ def embedding_tasks(
     with bar:
         for number, task in enumerate(task_list):
             bar.set_postfix_str(task.metadata.name)
-            for place, score in _scores(task, model, states):
-                scores[(number, *place)] = score
-                bar.update()
+            with _loaded(task):
+                for depth, pooled in product(states.depths, states.poolings):
+                    encoder: Any = DepthEncoder(model, depth, pooled, states=states)
+                    settings = {"cache": None, "co2_tracker": False, "show_progress_bar": False}
+                    result = mteb.evaluate(encoder, task, **settings).task_results[0]
+                    scores[(number, *states.place(depth, pooled))] = result.get_score()
+                    bar.update()
+            states.forget()
     coords = {
         "task": [task.metadata.name for task in task_list],
         "depth": list(states.depths),
@@ -72,25 +79,6 @@ def embedding_tasks(
     data.attrs = model_facts(model).attributes() | states.record()
     data.attrs["versions"] = data.attrs["versions"] | {"mteb": mteb.__version__}
     return EmbeddingResult(data)
-
-
-def _scores(task: Any, model: Model, states: TextStates) -> Iterator[tuple[tuple[int, int], float]]:
-    """The main score of one task by place, its data loaded and its texts run once."""
-    import mteb
-
-    was_loaded = task.data_loaded
-    try:
-        if not was_loaded:
-            _load(task)
-        for depth in states.depths:
-            for pooling in states.poolings:
-                encoder: Any = DepthEncoder(model, depth, pooling, states=states)
-                result = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
-                yield states.place(depth, pooling), float(result.task_results[0].get_score())
-    finally:
-        states.forget()
-        if not was_loaded:
-            task.unload_data()
 
 
 def _task(task: Any) -> Any:
@@ -104,9 +92,18 @@ def _task(task: Any) -> Any:
         raise InputError(f"mteb has no task {task!r:.80}: mteb.get_tasks() lists them") from error
 
 
-def _load(task: Any) -> None:
+@contextlib.contextmanager
+def _loaded(task: Any) -> Iterator[None]:
+    """The task's data, unloaded again unless they were there before."""
+    if task.data_loaded:
+        yield
+        return
     try:
         task.load_data()
     except Exception as error:  # of data sets, the hub and the task's own code
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
         raise InputError(f"{task.metadata.name}: its data cannot be loaded ({reason})") from error
+    try:
+        yield
+    finally:
+        task.unload_data()

@@ -49,16 +49,13 @@ class TextStates:
         **options: Any,
     ) -> None:
         self.model = model
-        observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
-        self.depths, self.poolings = observer.depths, observer.poolings
-        self._interventions = list(interventions)
-        self._sink_position = sink_position
-        self._tokenizing = {
-            "max_tokens": model_facts(model).n_ctx if max_tokens is None else max_tokens,
-            "prepend_bos": prepend_bos,
-        }
+        self._observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
+        self.depths, self.poolings = self._observer.depths, self._observer.poolings
+        max_tokens = model_facts(model).n_ctx if max_tokens is None else max_tokens
+        self._tokenizing = {"max_tokens": max_tokens, "prepend_bos": prepend_bos}
+        self._settings = {"sink_position": sink_position, **self._tokenizing}
+        self._options = {"interventions": list(interventions), "progress": False, **options}
         self._keep = keep
-        self._options = options
         self._states: dict[str, Float[np.ndarray, "depth pooling d_model"]] = {}
 
     def of(self, texts: Sequence[str], depth: int, pooling: str) -> Float[np.ndarray, "text d_model"]:
@@ -93,11 +90,7 @@ class TextStates:
         return self._measure(Prompts.from_tokens([tokens]))[0]
 
     def place(self, depth: int, pooling: str) -> tuple[int, int]:
-        """Where a depth and a pooling stand among those that are held.
-
-        Raises:
-            InputError: for one that is not.
-        """
+        """Where a depth and a pooling stand among those that are held; ``InputError`` where one does not."""
         if depth not in self.depths or pooling not in self.poolings:
             raise InputError(
                 f"depth {depth} with pooling {pooling!r} is not held; these are: depths {list(self.depths)}, "
@@ -107,18 +100,10 @@ class TextStates:
 
     def record(self) -> dict[str, Any]:
         """How texts become states, for a result."""
-        return {
-            "interventions": described(self._interventions),
-            "sink_position": self._sink_position,
-            **self._tokenizing,
-        }
+        return {"interventions": described(self._options["interventions"]), **self._settings}
 
     def _measure(self, prompts: Prompts) -> Float[np.ndarray, "prompt depth pooling d_model"]:
-        options = {"interventions": self._interventions, "progress": False, **self._options}
-        observer = PooledStates(
-            self.model, self.poolings, depths=self.depths, sink_position=self._sink_position
-        )
-        data = measure(self.model, prompts, [observer], **options)
+        data = measure(self.model, prompts, [self._observer], **self._options)
         states = data["pooled_state"].transpose("prompt", "depth", "pooling", "dimension").values
         if not np.isfinite(states).all():
             raise InputError(

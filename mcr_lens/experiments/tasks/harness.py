@@ -41,18 +41,25 @@ def load_tasks(
             "`lm_eval ls tasks` lists and whose data can be had, or a YAML file"
         ) from error
     for name, task in loaded["tasks"].items():
-        kind = task.OUTPUT_TYPE
-        if kind not in ("multiple_choice", "loglikelihood"):
+        if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
             raise InputError(
-                f"task {name!r} has output_type {kind}: only multiple_choice and loglikelihood can be "
-                "answered from every depth; for perplexity there is lens_perplexity"
+                f"task {name!r} has output_type {task.OUTPUT_TYPE}: only multiple_choice and loglikelihood "
+                "can be answered from every depth; for perplexity there is lens_perplexity"
             )
-        own = task.get_config("num_fewshot")
-        if num_fewshot is not None and own != 0:
+        default = task.get_config("num_fewshot")
+        if num_fewshot is not None and default != 0:
             task.set_config(key="num_fewshot", value=num_fewshot)
-        elif own is None:
+        elif default is None:
             task.set_config(key="num_fewshot", value=0)
-        _check_examples(name, task)
+        number = task.get_config("num_fewshot")
+        if number and _may_show_the_answer(task):
+            raise InputError(
+                f"task {name!r} has no documents for examples but those that are asked: use num_fewshot=0, "
+                "or name another fewshot_split in its configuration"
+            )
+        pool = getattr(getattr(task, "sampler", None), "df", None)
+        if pool is not None and number > len(pool):
+            raise InputError(f"num_fewshot {number}: task {name!r} has {len(pool)} documents for examples")
     return loaded
 
 
@@ -70,30 +77,15 @@ def evaluate_tasks(
         return evaluate(lm, loaded, **options)
 
 
-def _check_examples(name: str, task: Any) -> None:
-    number = task.get_config("num_fewshot")
-    if number and _may_show_the_answer(task):
-        raise InputError(
-            f"task {name!r} has no documents for examples but those that are asked: use num_fewshot=0, "
-            "or name another fewshot_split in its configuration"
-        )
-    pool = getattr(getattr(task, "sampler", None), "df", None)
-    if pool is not None and number > len(pool):
-        raise InputError(f"num_fewshot {number}: task {name!r} has {len(pool)} documents for examples")
-
-
 def _may_show_the_answer(task: Any) -> bool:
     """Whether a question may be drawn as an example for itself, which ``lm_eval`` only warns of."""
-    chosen = getattr(task, "fewshot_cfg", None)
-    if chosen is None or chosen.samples is not None:
+    fewshot = getattr(task, "fewshot_cfg", None)
+    if fewshot is None or fewshot.samples is not None:
         return False
-    evaluated = "test" if task.has_test_docs() else "validation"
-    if chosen.split is not None:
-        # From the test split it leaves out the question that is asked.
-        return evaluated == "validation" and chosen.split == task.get_config("validation_split")
-    if task.has_training_docs():
-        return False
-    return evaluated == ("validation" if task.has_validation_docs() else "test")
+    # From the test split it leaves out the question that is asked.
+    if fewshot.split is not None:
+        return not task.has_test_docs() and fewshot.split == task.get_config("validation_split")
+    return not task.has_training_docs() and task.has_test_docs() != task.has_validation_docs()
 
 
 def _manager(specs: Sequence[Any], include_path: str | Path | None) -> Any:
@@ -101,14 +93,15 @@ def _manager(specs: Sequence[Any], include_path: str | Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     folder = None if include_path is None else str(Path(include_path).expanduser())
-    own = TaskManager(include_path=folder, include_defaults=False)
-    # What names its own data: a known task, a file, or a whole configuration.
-    known = own.all_subtasks
-    alone = (
-        "dataset_path" in spec if isinstance(spec, Mapping) else spec in known or Path(spec).is_file()
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    # What names its own data: a task of the folder, a file, or a whole configuration.
+    independent = (
+        "dataset_path" in spec
+        if isinstance(spec, Mapping)
+        else spec in manager.all_subtasks or Path(spec).is_file()
         for spec in specs
     )
-    return own if all(alone) else TaskManager(include_path=folder)
+    return manager if all(independent) else TaskManager(include_path=folder)
 
 
 @contextlib.contextmanager

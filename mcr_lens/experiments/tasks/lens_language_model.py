@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -53,7 +53,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         add_bos_token: ``None``: as the tokenizer was saved; ``True``: a BOS first, always once; ``False``:
             no special tokens.
         max_length: tokens that the model is given at most; by default its context.
-        batch_size: requests a batch; ``"auto"`` cuts where padding and batches cost least.
+        options: ``batch_size``, ``chunk`` and ``progress``, as in ``measure``.
 
     Raises:
         InputError: where lm-eval is missing, for depths the model does not have, translators made for
@@ -75,8 +75,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
         tokenizer: Any = None,
         add_bos_token: bool | None = None,
         max_length: int | None = None,
-        batch_size: int | Literal["auto"] = "auto",
-        progress: bool = True,
+        **options: Any,
     ) -> None:
         require_extra("lm_eval", "multiple-choice tasks", "tasks")
         super().__init__()
@@ -92,9 +91,9 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             raise InputError("add_bos_token=True: the tokenizer has no BOS token; use False or None")
         self.truncated = 0
         self._model = model
-        self._interventions = list(interventions)
-        self._translators = translators
-        self._options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+        self.interventions = list(interventions)
+        self.translators = translators
+        self._options = options
         self._answers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._first_tokens: list[int] = []
 
@@ -143,18 +142,15 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
         texts = [request.args[0] for request in requests]
         new = [text for text in dict.fromkeys(texts) if text not in self._answers]
-        windows: list[_Encoded] = []
-        whose: list[int] = []
+        windows, owners = [], []
+        size = {"prefix_token": self.prefix_token_id, "max_seq_len": self.max_length, "context_len": 1}
         for i, text in enumerate(new):
-            ids = self.tok_encode(text)
-            for pair in get_rolling_token_windows(
-                ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
-            ):
-                windows.append((None, *make_disjoint_window(pair)))
-                whose.append(i)
+            pairs = [*get_rolling_token_windows(self.tok_encode(text), **size)]
+            windows += [(None, *make_disjoint_window(pair)) for pair in pairs]
+            owners += [i] * len(pairs)
         totals = np.zeros((len(new), len(self.depths)))
         if windows:
-            np.add.at(totals, whose, self._measure(windows)[0])
+            np.add.at(totals, owners, self._measure(windows)[0])
         for text, total in zip(new, totals, strict=True):
             self._answers[text] = (total, np.zeros(len(self.depths), dtype=bool))
         return [self._at_depth(text)[0] for text in texts]
@@ -185,7 +181,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
     ) -> tuple[Float[np.ndarray, "request depth"], Bool[np.ndarray, "request depth"]]:
         """Log-likelihoods, NaN from the depth on at which a prompt is not finite; and which are greedy."""
         prompts: dict[tuple[int, ...], int] = {}
-        answers: list[Answer] = []
+        answers = []
         for pair, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise InputError(
@@ -199,9 +195,9 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             position = len(tokens) - 1 - len(continuation)
             prompt = prompts.setdefault(tokens[: max(2, len(tokens) - 1)], len(prompts))
             answers.append(Answer(prompt, position, tuple(continuation)))
-        lens = AnswerLens(self._model, len(prompts), answers, self.depths, self._translators)
+        lens = AnswerLens(self._model, len(prompts), answers, self.depths, self.translators)
         sequences = Prompts.from_tokens(list(prompts), source="lm_eval")
-        data = measure(self._model, sequences, [lens], interventions=self._interventions, **self._options)
+        data = measure(self._model, sequences, [lens], interventions=self.interventions, **self._options)
         self._first_tokens += sequences.first_tokens
         begins = data.not_finite_depth.values[[answer.prompt for answer in answers], None]
         finite = (begins < 0) | (np.array(self.depths) < begins)
@@ -209,14 +205,14 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
 
 
 def _fresh_tokenizer(model: Model, add_bos_token: bool | None) -> Any:
-    own = getattr(model, "tokenizer", None)
-    if own is None:
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
         raise InputError("the model has no tokenizer: give one with tokenizer=")
     options = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
     try:
-        return AutoTokenizer.from_pretrained(own.name_or_path, trust_remote_code=False, **options)
+        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, trust_remote_code=False, **options)
     except Exception as error:  # the many errors of a library that reads the hub and the disk
         raise InputError(
-            f"{own.name_or_path}: its tokenizer cannot be loaded anew ({one_line(error, 120)}); "
+            f"{tokenizer.name_or_path}: its tokenizer cannot be loaded anew ({one_line(error, 120)}); "
             "give one with tokenizer="
         ) from error

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mcr_lens.errors import InputError, require_extra
+from mcr_lens.experiments.lenses import lens_record
 from mcr_lens.experiments.tasks.harness import evaluate_tasks, load_tasks
 from mcr_lens.experiments.tasks.results import ChoiceResult
 from mcr_lens.hooks.interventions import described
-from mcr_lens.hooks.lenses.translators import Translators
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models import Model, model_facts
 from mcr_lens.validate import is_number, is_whole
 
 __all__ = ["multiple_choice"]
@@ -23,17 +23,12 @@ def multiple_choice(
     model: Model,
     tasks: str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]],
     *,
-    interventions: Sequence[Hook] = (),
-    translators: Translators | None = None,
-    depths: Sequence[int] | None = None,
     num_fewshot: int | None = None,
     limit: int | float | None = None,
     include_path: str | Path | None = None,
-    tokenizer: Any = None,
-    add_bos_token: bool | None = None,
-    batch_size: int | Literal["auto"] = "auto",
     seed: int | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> ChoiceResult:
     """How well every depth answers multiple-choice questions, read out through a lens.
 
@@ -44,16 +39,12 @@ def multiple_choice(
     Args:
         tasks: names such as ``"arc_easy"``, ``"hellaswag"``, ``"winogrande"``, groups, YAML files, or
             configurations as dictionaries. Those that ask for log-likelihoods; not for generated text.
-        interventions: hooks that edit; they run before the lens.
-        translators: of a tuned lens; ``None``: the logit lens.
-        depths: of 0..L; all by default.
         num_fewshot: examples before each question; ``None``: as the task says. A task that says 0 keeps 0.
         limit: only the first documents of each task, a number or a fraction below 1.
         include_path: a folder of task files of your own.
-        tokenizer: a Hugging Face tokenizer; by default the model's, loaded anew.
-        add_bos_token: ``None``: a BOS where the tokenizer as saved puts one, like ``HFLM``; ``True``:
-            always; ``False``: never.
         seed: of few-shot examples and shuffled choices; ``None``: those of ``lm_eval``'s own command.
+        options: those of ``LensLanguageModel``: ``interventions``, ``translators``, ``depths``,
+            ``tokenizer``, ``add_bos_token``, ``batch_size``.
 
     Returns:
         ``.data`` with dimensions ``document`` (coordinates ``task``, ``doc_id`` and ``n_choices``, 0 for a
@@ -82,16 +73,7 @@ def multiple_choice(
         raise InputError(f"limit {limit!r}: use a number of documents from 1, a fraction below 1, or None")
     if num_fewshot is not None and not is_whole(num_fewshot, 0):
         raise InputError(f"num_fewshot {num_fewshot!r}: use a number of examples from 0, or None")
-    lm = LensLanguageModel(
-        model,
-        interventions=interventions,
-        translators=translators,
-        depths=depths,
-        tokenizer=tokenizer,
-        add_bos_token=add_bos_token,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    lm = LensLanguageModel(model, progress=progress, **options)
     loaded = load_tasks(tasks, include_path, num_fewshot, seed)
     evaluations = []
     for depth in lm.depths:
@@ -99,17 +81,14 @@ def multiple_choice(
         # The first evaluation measures; to the others the answers are known.
         silent = not progress or depth != lm.depths[0]
         evaluations.append(evaluate_tasks(lm, loaded, limit, seed, silent=silent))
-    data = _dataset(lm, evaluations, loaded["tasks"])
+    data = _dataset(lm.depths, evaluations, loaded["tasks"])
     data.attrs = model_facts(model).attributes() | {
-        "lens": {
-            "kind": "logit" if translators is None else "tuned",
-            "translators": None if translators is None else dict(translators.record),
-        },
-        "interventions": described(list(interventions)),
+        "lens": lens_record(lm.translators),
+        "interventions": described(lm.interventions),
         "tasks": {name: _described(name, task, evaluations[0]) for name, task in loaded["tasks"].items()},
         "results": {name: _aggregates(name, evaluations, data) for name in loaded["tasks"]},
         "requests": {
-            "add_bos_token": add_bos_token,
+            "add_bos_token": lm.add_bos_token,
             "share_with_bos": lm.share_with_bos,
             "truncated": lm.truncated,
         },
@@ -119,14 +98,23 @@ def multiple_choice(
     return ChoiceResult(data)
 
 
-def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
-    """Documents of all tasks in one dimension."""
-    by_depth = [_samples(evaluation) for evaluation in evaluations]
+def _dataset(depths: Sequence[int], evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> xr.Dataset:
+    """Documents of all tasks in one dimension, each as logged under its task's first filter."""
+    by_depth = [
+        [
+            (task, sample)
+            for task, samples in evaluation["samples"].items()
+            for sample in samples
+            if sample["filter"] == samples[0]["filter"]
+        ]
+        for evaluation in evaluations
+    ]
     first = by_depth[0]
     shape = (len(first), len(by_depth))
-    metrics = list(dict.fromkeys(name for _, sample in first for name in sample["metrics"]))
+    n_requests = np.array([len(sample["resps"]) for _, sample in first])
+    metrics = dict.fromkeys(name for _, sample in first for name in sample["metrics"])
     values = {name: np.full(shape, np.nan) for name in metrics}
-    likelihood = np.full((*shape, max(len(sample["resps"]) for _, sample in first)), np.nan)
+    likelihood = np.full((*shape, n_requests.max()), np.nan)
     for place, samples in enumerate(by_depth):
         for document, (_, sample) in enumerate(samples):
             answers = [responses[0][0] for responses in sample["resps"]]
@@ -134,39 +122,30 @@ def _dataset(lm: Any, evaluations: Sequence[Any], tasks: Mapping[str, Any]) -> x
             for name in sample["metrics"]:
                 if isinstance(sample[name], Real):
                     values[name][document, place] = sample[name]
-    n_requests = np.array([len(sample["resps"]) for _, sample in first])
-    lost = (~np.isnan(likelihood)).sum(-1) < n_requests[:, None]
     # The harness takes the likeliest of answers without a likelihood: it is right or wrong by chance.
+    lost = (~np.isnan(likelihood)).sum(-1) < n_requests[:, None]
     broken = np.maximum.accumulate(lost, axis=1)
     for array in (likelihood, *values.values()):
         array[broken] = np.nan
-    begins = np.where(broken.any(1), np.array(lm.depths)[broken.argmax(1)], -1)
+    # Of one question, whatever is asked besides; 0 where a single answer is asked for.
+    n_choices = [
+        len(tasks[task].doc_to_choice(sample["doc"])) if tasks[task].OUTPUT_TYPE == "multiple_choice" else 0
+        for task, sample in first
+    ]
     return xr.Dataset(
         {name: (("document", "depth"), array) for name, array in values.items() if not np.isnan(array).all()}
         | {"log_likelihood": (("document", "depth", "choice"), likelihood)},
         coords={
             "task": ("document", np.array([task for task, _ in first])),
             "doc_id": ("document", [sample["doc_id"] for _, sample in first]),
-            "n_choices": ("document", [_n_choices(tasks[task], sample["doc"]) for task, sample in first]),
-            "depth": list(lm.depths),
-            "not_finite_depth": ("document", begins),
+            "n_choices": ("document", n_choices),
+            "depth": list(depths),
+            "not_finite_depth": (
+                "document",
+                np.where(broken.any(1), np.array(depths)[broken.argmax(1)], -1),
+            ),
         },
     )
-
-
-def _samples(evaluation: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """What ``lm_eval`` logged of every document, under the task's first filter."""
-    return [
-        (task, sample)
-        for task, samples in evaluation["samples"].items()
-        for sample in samples
-        if sample["filter"] == samples[0]["filter"]
-    ]
-
-
-def _n_choices(task: Any, document: Any) -> int:
-    """Of one question, whatever is asked besides; 0 where a single answer is asked for."""
-    return len(task.doc_to_choice(document)) if task.OUTPUT_TYPE == "multiple_choice" else 0
 
 
 def _described(name: str, task: Any, evaluation: Any) -> dict[str, Any]:

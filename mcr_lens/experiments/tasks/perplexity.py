@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.experiments.lenses import logit_lens
 from mcr_lens.experiments.tasks.results import PerplexityResult
 from mcr_lens.experiments.tasks.uses import sums_by
-from mcr_lens.hooks.lenses.translators import Translators
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models import Model, model_facts
 from mcr_lens.prompts import Prompts, PromptsLike, as_prompts, read_texts
 from mcr_lens.prompts.files import read_text
 from mcr_lens.stats.bootstrap import bootstrap_ratio
@@ -31,16 +30,12 @@ def lens_perplexity(
     model: Model,
     texts: PromptsLike,
     *,
-    interventions: Sequence[Hook] = (),
-    translators: Translators | None = None,
     documents: Sequence[int] | None = None,
     max_tokens: int | None = None,
     confidence: float = 0.95,
     n_resamples: int = 9999,
     seed: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    chunk: int | Literal["auto"] | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> PerplexityResult:
     """The perplexity that every depth would have on a corpus, if it were the last.
 
@@ -52,13 +47,12 @@ def lens_perplexity(
     Args:
         texts: texts, each a document, cut into windows by ``text_windows``; or prompts or token ids,
             taken as they are.
-        interventions: hooks that edit; they run before the lens.
-        translators: of a tuned lens; ``None``: the logit lens.
         documents: for prompts, the document of each; ``None``: each is a document of its own. Windows of
             one text are alike, so intervals over windows are too narrow.
         max_tokens: of a window, BOS included; by default the model's context, at most 2,048. For texts only.
         confidence, n_resamples, seed: of the bootstrap.
-        batch_size, chunk, progress: as in ``measure``.
+        options: those of ``logit_lens``: ``interventions``, ``translators``, ``batch_size``, ``chunk``,
+            ``progress``.
 
     Returns:
         ``.data``: that of ``logit_lens``, a prompt a window, with the coordinate ``document`` (prompt) and
@@ -90,27 +84,18 @@ def lens_perplexity(
         raise InputError("documents is for prompts: each of these texts is a document already")
     else:
         prompts, documents = text_windows(cast(Sequence[str], texts), model, max_tokens=max_tokens)
-    data = logit_lens(
-        model,
-        prompts,
-        interventions=interventions,
-        translators=translators,
-        batch_size=batch_size,
-        chunk=chunk,
-        progress=progress,
-    ).data
+    data = logit_lens(model, prompts, **options).data
     data = data.assign_coords(document=("prompt", np.asarray(documents)))
     # Summed loss and number of predicted tokens of every document at every depth.
     predicted = (data.n_tokens - 1).where(data.lens_loss.notnull(), 0).transpose("prompt", "depth").values
     losses = np.where(predicted > 0, data.lens_loss.values, 0) * predicted
     sums, counts = (sums_by(data.document.values, each) for each in (losses, predicted))
-    options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
-    low, high = bootstrap_ratio(sums, counts, **options)
+    resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+    low, high = bootstrap_ratio(sums, counts, **resampling)
     with np.errstate(over="ignore", invalid="ignore"):  # infinitely perplexed; every window is left out
-        ends = {"": sums.sum(0) / counts.sum(0), "_low": low, "_high": high}
-        for name, loss in ends.items():
-            data[f"perplexity{name}"] = ("depth", np.exp(loss))
-    data.attrs["interval"] = {**options, "documents": len(sums)}
+        for end, loss in (("", sums.sum(0) / counts.sum(0)), ("_low", low), ("_high", high)):
+            data[f"perplexity{end}"] = ("depth", np.exp(loss))
+    data.attrs["interval"] = {**resampling, "documents": len(sums)}
     return PerplexityResult(data)
 
 
@@ -147,12 +132,11 @@ def text_windows(
     n_first = int(whole.bos in ("prepended", "eos prepended"))
     windows, documents = [], []
     for document, tokens in enumerate(whole.tokens):
-        first, rest = tokens[:n_first], tokens[n_first:]
-        step = size - n_first
-        cut = [first + rest[start : start + step] for start in range(0, len(rest), step)]
-        cut = [window for window in cut if len(window) >= 2]
-        windows += cut
-        documents += [document] * len(cut)
+        for start in range(n_first, len(tokens), size - n_first):
+            window = tokens[:n_first] + tokens[start : start + size - n_first]
+            if len(window) >= 2:
+                windows.append(window)
+                documents.append(document)
     options = {**whole.options, "max_tokens": size, "windows": True}
     return replace(whole, tokens=tuple(windows), options=options), documents
 
@@ -203,9 +187,9 @@ def read_documents(
     """
     if n is not None and n < 1:
         raise InputError(f"n = {n}: ask for at least one document")
-    texts = lines = read_texts(source, field=field, config=config, split=split)
-    if source.endswith(".txt"):
-        # Blank lines tell titles from formulas; the reader of texts drops them.
-        lines = read_text(Path(source).expanduser()).split("\n")
+    texts = read_texts(source, field=field, config=config, split=split)
+    # Blank lines tell titles from formulas; the reader of texts drops them.
+    is_file = source.endswith(".txt")
+    lines = read_text(Path(source).expanduser()).split("\n") if is_file else texts
     articles = wikitext_articles(lines)
     return (articles if len(articles) > 1 else texts)[:n]

@@ -67,10 +67,8 @@ def cross_validation(
     Raises:
         InputError: where a class has too few prompts that are not of one group.
     """
-    return [
-        _fold(train, test, labels, cluster, seed, inner)
-        for train, test in _stratified(labels, cluster, folds, seed)
-    ]
+    splits = _stratified(labels, cluster, folds, seed)
+    return [_fold(train, test, labels, cluster, seed, inner) for train, test in splits]
 
 
 def fixed_split(
@@ -125,25 +123,20 @@ def fit_probes(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    poolings, depths, prompts, _ = states.shape
-    predicted = np.full((poolings, depths, prompts), -1, dtype=np.int32)
-    best_C = np.full((poolings, depths, len(split)), penalties[0])
-    regression = LogisticRegression(C=penalties[0], max_iter=_MAX_ITERATIONS)
-    pipeline = make_pipeline(StandardScaler(), regression)
+    predicted = np.full(states.shape[:3], -1, dtype=np.int32)
+    best_C = np.full((*states.shape[:2], len(split)), penalties[0])
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=penalties[0], max_iter=_MAX_ITERATIONS))
     grid = {"logisticregression__C": list(penalties)}
-    bar = tqdm(total=poolings * depths, unit="probe", desc="probes", disable=None if progress else True)
-    with bar:
-        for place in np.ndindex(poolings, depths):
-            features = states[place].astype(np.float64)
-            for number, fold in enumerate(split):
-                probe: Any = pipeline
-                if len(penalties) > 1:
-                    probe = GridSearchCV(pipeline, grid, cv=fold.inner, scoring="accuracy")
-                probe.fit(features[fold.train], labels[fold.train])
-                predicted[(*place, fold.test)] = probe.predict(features[fold.test])
-                if len(penalties) > 1:
-                    best_C[(*place, number)] = probe.best_params_["logisticregression__C"]
-            bar.update()
+    places = list(np.ndindex(states.shape[:2]))
+    for place in tqdm(places, unit="probe", desc="probes", disable=None if progress else True):
+        features = states[place].astype(np.float64)
+        for number, fold in enumerate(split):
+            several = len(penalties) > 1
+            probe: Any = GridSearchCV(pipeline, grid, cv=fold.inner) if several else pipeline
+            probe.fit(features[fold.train], labels[fold.train])
+            predicted[(*place, fold.test)] = probe.predict(features[fold.test])
+            if several:
+                best_C[(*place, number)] = probe.best_params_["logisticregression__C"]
     return predicted, best_C
 
 

@@ -1,7 +1,7 @@
 """Linear probes: what can be read off the residual stream of each depth with one hyperplane."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -41,11 +41,10 @@ def linear_probes(
     C: float | Sequence[float] = (0.001, 0.01, 0.1, 1.0),
     control: bool = True,
     seed: int = 0,
-    interventions: Sequence[Hook] = (),
     sink_position: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    chunk: int | Literal["auto"] | None = None,
+    interventions: Sequence[Hook] = (),
     progress: bool = True,
+    **options: Any,
 ) -> ProbeResult:
     """How well a logistic regression tells the labels from the pooled states, at every depth.
 
@@ -66,9 +65,9 @@ def linear_probes(
         control: also probe labels that were shuffled within every fold: what the method finds where there
             is nothing to find.
         seed: of the folds and of the shuffling.
-        interventions: hooks that edit; they run before the states are read.
         sink_position: the token that ``"mean_without_sink"`` leaves out.
-        batch_size, chunk, progress: as in ``measure``.
+        interventions: hooks that edit; they run before the states are read.
+        progress, options: as in ``measure``: ``batch_size``, ``chunk``.
 
     Returns:
         ``.data``: ``accuracy`` (pooling, depth, fold); ``correct`` (pooling, depth, prompt), 1 or 0, of the
@@ -92,7 +91,10 @@ def linear_probes(
         >>> linear_probes(model, prompts, labels).summary()                           # doctest: +SKIP
     """
     require_extra("sklearn", "linear probes", "tasks")
-    penalties = _penalties(C)
+    strengths: list[Any] = list(C) if isinstance(C, Sequence) else [C]
+    if not strengths or not all(is_number(c) and 0 < float(c) < np.inf for c in strengths):
+        raise InputError(f"C {C!r}: use one or more numbers above 0, such as (0.001, 0.01, 0.1, 1.0)")
+    penalties = sorted({float(c) for c in strengths})  # the strongest penalty first
     if not is_whole(folds, 2):
         raise InputError(f"folds {folds!r}: use a whole number from 2, or give test=(prompts, labels)")
     if not is_whole(seed, 0, 2**32):
@@ -101,13 +103,10 @@ def linear_probes(
     sets = [prompts] if test is None else [prompts, as_prompts(test[0], model)]
     codes, classes = _codes(sets, [labels] if test is None else [labels, test[1]])
     split, cluster = _split(sets, codes, groups, folds, seed, inner=len(penalties) > 1)
-    measured = []
-    for part in sets:
-        observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
-        settings = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
-        measured.append(measure(model, part, [observer], interventions=list(interventions), **settings))
+    options |= {"interventions": list(interventions), "progress": progress}
+    observer = PooledStates(model, pooling, depths=depths, sink_position=sink_position)
+    measured = [measure(model, part, [observer], **options) for part in sets]
     states = _joined(measured)
-
     data = _results(states, codes, split, penalties, progress)
     majority = majority_correct(codes, split)
     data = data.assign(
@@ -128,17 +127,9 @@ def linear_probes(
         "left_out_of_training": 0 if test is None else len(prompts) - len(split[0].train),
         "seed": seed,
         "sink_position": sink_position,
-        "interventions": described(list(interventions)),
+        "interventions": described(options["interventions"]),
     }
     return ProbeResult(data)
-
-
-def _penalties(C: float | Sequence[float]) -> list[float]:
-    """Inverse strengths of the penalty in rising order, the strongest penalty first."""
-    numbers: list[Any] = list(C) if isinstance(C, Sequence) else [C]
-    if not numbers or not all(is_number(c) and 0 < float(c) < np.inf for c in numbers):
-        raise InputError(f"C {C!r}: use one or more numbers above 0, such as (0.001, 0.01, 0.1, 1.0)")
-    return sorted({float(c) for c in numbers})
 
 
 def _codes(
@@ -146,21 +137,20 @@ def _codes(
 ) -> tuple[Int[np.ndarray, "prompt"], list[Any]]:
     """Labels as places in the sorted list of classes, of all sets together."""
     names: list[Any] = []
-    for part, its in zip(sets, labels, strict=True):
-        some = _values(its, "label")
-        if len(some) != len(part):
+    for prompts, labels_of_set in zip(sets, labels, strict=True):
+        values = _values(labels_of_set, "label")
+        if len(values) != len(prompts):
             raise InputError(
-                f"{len(some)} labels for {len(part)} prompts ({part.dropped} texts were too short): "
+                f"{len(values)} labels for {len(prompts)} prompts ({prompts.dropped} texts were too short): "
                 "give one label a prompt, as load_labelled does"
             )
-        names += some
+        names += values
     if any(name is None or name != name for name in names):
         raise InputError("a label is missing (None or NaN): leave the prompt out")
     classes = sorted(set(names), key=lambda name: (type(name).__name__, name))
     if len(classes) < 2:
         raise InputError(f"all labels are {classes[0]!r}: a probe needs two classes or more")
-    places = {name: code for code, name in enumerate(classes)}
-    return np.array([places[name] for name in names]), classes
+    return np.array([classes.index(name) for name in names]), classes
 
 
 def _values(values: Iterable[Hashable], what: str) -> list[Any]:
@@ -183,15 +173,14 @@ def _split(
 ) -> tuple[list[Fold], Int[np.ndarray, "prompt"]]:
     """The folds, and the group of every prompt of all sets."""
     tokens = [ids for part in sets for ids in part.tokens]
-    if len(sets) == 2:
-        if groups is not None:
-            raise InputError("groups= is for folds: with test= leave it out and choose what is trained on")
-        cluster = clusters(tokens)
-        return [fixed_split(codes, cluster, len(sets[0]), seed, inner)], cluster
     names = None if groups is None else _values(groups, "group")
+    if names is not None and len(sets) == 2:
+        raise InputError("groups= is for folds: with test= leave it out and choose what is trained on")
     if names is not None and len(names) != len(tokens):
         raise InputError(f"{len(names)} groups for {len(tokens)} prompts: give one group a prompt")
     cluster = clusters(tokens, names)
+    if len(sets) == 2:
+        return [fixed_split(codes, cluster, len(sets[0]), seed, inner)], cluster
     return cross_validation(codes, cluster, folds, seed, inner), cluster
 
 

@@ -65,33 +65,24 @@ class ChoiceResult(Result):
         """The metrics that are one number a document."""
         return [str(name) for name, values in self.data.items() if values.dims == ("document", "depth")]
 
-    def summary(
-        self, metric: str = "acc", *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0
-    ) -> pd.DataFrame:
+    def summary(self, metric: str = "acc", **resampling: Any) -> pd.DataFrame:
         """A metric of every task by depth: ``mean``, its interval ``low``..``high`` over documents, ``n``.
 
         Args:
             metric: one of ``metrics``.
-            confidence, n_resamples, seed: of the bootstrap over documents.
+            resampling: ``confidence``, ``n_resamples`` and ``seed`` of ``bootstrap_interval``.
 
         Raises:
             InputError: for a metric that is not there, or that no document has at every depth.
         """
-        self._check_metric(metric)
-        data, tables = self.data, []
-        for task in dict.fromkeys(data.task.values.tolist()):
-            values = data[metric].values[data.task.values == task]
-            values = values[~np.isnan(values).any(1)]
-            if not len(values):
-                continue
-            options = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
-            low, high = bootstrap_interval(values, **options)
-            columns = {"mean": values.mean(0), "low": low, "high": high, "n": len(values)}
-            index = pd.MultiIndex.from_product([[task], data.depth.values], names=["task", "depth"])
-            tables.append(pd.DataFrame(columns, index=index))
+        tables = {}
+        for task, values in self._by_task(metric).items():
+            low, high = bootstrap_interval(values.values, **resampling)
+            columns = {"mean": values.values.mean(0), "low": low, "high": high, "n": len(values)}
+            tables[task] = pd.DataFrame(columns, index=pd.Index(values.depth.values, name="depth"))
         if not tables:
             raise InputError(f"metric {metric!r}: no document has it at every depth; see not_finite_depth")
-        return pd.concat(tables)
+        return pd.concat(tables, names=["task"])
 
     def table(self) -> pd.DataFrame:
         """Means of every metric over the documents that have it at all depths, a row a task and depth."""
@@ -110,22 +101,19 @@ class ChoiceResult(Result):
             InputError: for a metric that the result does not have, and for one that is no accuracy: that is
                 not 0 or 1 for every question, as a perplexity, or is better when it is lower.
         """
-        self._check_metric(metric)
-        data = self.data
-        complete = data.isel(document=~data[metric].isnull().any("depth").values)
-        uses = []
-        for task in dict.fromkeys(complete.task.values.tolist()):
-            documents = complete.isel(document=complete.task.values == task)
-            values, about = documents[metric].values, data.attrs.get("tasks", {}).get(task, {})
-            _check_accuracy(task, metric, values, about)
-            chance, weights = _chance(documents, metric, about), np.ones(len(values))
-            depths = data.depth.values
-            uses.append(Use(task, "multiple choice", "accuracy", depths, values, weights, chance))
-        return uses
+        about = self.data.attrs.get("tasks", {})
+        return [
+            _use_of_task(task, metric, values, about.get(task, {}))
+            for task, values in self._by_task(metric).items()
+        ]
 
-    def _check_metric(self, metric: str) -> None:
+    def _by_task(self, metric: str) -> dict[str, xr.DataArray]:
+        """The metric (document, depth) of every task, of the documents that have it at every depth."""
         if metric not in self.metrics:
             raise InputError(f"metric {metric!r}: these results have {', '.join(self.metrics) or 'none'}")
+        complete = self.data[metric].dropna("document")
+        tasks = dict.fromkeys(complete.task.values.tolist())
+        return {task: complete[complete.task.values == task] for task in tasks}
 
 
 class ProbeResult(Result):
@@ -134,11 +122,12 @@ class ProbeResult(Result):
     kind = "linear probes"
     dims = ("pooling", "depth", "prompt")
 
-    def summary(self, *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0) -> pd.DataFrame:
+    def summary(self, **resampling: Any) -> pd.DataFrame:
         """Accuracy over the tested prompts with its interval, and its controls: a row a pooling and depth.
 
         The interval is over prompts, drawn anew a group at a time: it takes the probes as they were trained,
-        and says how far the accuracy would move with other test prompts.
+        and says how far the accuracy would move with other test prompts. Its options are those of
+        ``bootstrap_interval``: ``confidence``, ``n_resamples`` and ``seed``.
 
         Returns:
             Columns ``pooling``, ``depth``, ``accuracy``, ``low``, ``high``, ``shuffled`` (where the control
@@ -148,7 +137,7 @@ class ProbeResult(Result):
         correct = data["correct"].stack(place=("pooling", "depth"))
         group = data["group"].values
         sums, sizes = sums_by(group, correct.values), sums_by(group, np.ones((len(group), 1)))
-        low, high = bootstrap_ratio(sums, sizes, confidence=confidence, n_resamples=n_resamples, seed=seed)
+        low, high = bootstrap_ratio(sums, sizes, **resampling)
         table = correct.place.to_index().to_frame(index=False)
         table = table.assign(accuracy=correct.values.mean(0), low=low, high=high)
         if "shuffled_correct" in data:
@@ -163,20 +152,24 @@ class ProbeResult(Result):
         Its value is the share of its prompts that were predicted right and its weight their number, so that
         a group is drawn, or left out to be judged by, as a whole.
         """
-        data = self.data
-        chance = float(data.majority_correct.mean())
-        group = data["group"].values
+        data = self.data.transpose("pooling", "prompt", ...)
+        chance, group = float(data.majority_correct.mean()), data.group.values
         sizes = sums_by(group, np.ones((len(group), 1)))
-        uses = []
-        for pooling in data.pooling.values:
-            correct = data.correct.sel(pooling=pooling).transpose("prompt", "depth").values
-            shares = sums_by(group, correct) / sizes
-            title = f"{name}, {str(pooling).replace('_', ' ')}"
-            uses.append(Use(title, "embedding", "accuracy", data.depth.values, shares, sizes[:, 0], chance))
-        return uses
+        return [
+            Use(
+                f"{name}, {str(pooling).replace('_', ' ')}",
+                "embedding",
+                "accuracy",
+                data.depth.values,
+                sums_by(group, correct) / sizes,
+                sizes[:, 0],
+                chance,
+            )
+            for pooling, correct in zip(data.pooling.values, data.correct.values, strict=True)
+        ]
 
 
-def _check_accuracy(task: str, metric: str, values: np.ndarray, about: dict[str, Any]) -> None:
+def _use_of_task(task: str, metric: str, values: xr.DataArray, about: dict[str, Any]) -> Use:
     lower = about.get("higher_is_better", {}).get(metric) is False
     if lower or not np.isin(values, (0, 1)).all():
         why = "lower is better" if lower else "a question has other values than 0 and 1"
@@ -184,10 +177,9 @@ def _check_accuracy(task: str, metric: str, values: np.ndarray, about: dict[str,
             f"metric {metric!r} of task {task!r} is no accuracy ({why}): choose another, such as 'acc'; "
             "summary(metric) gives any metric by depth"
         )
-
-
-def _chance(documents: xr.Dataset, metric: str, about: dict[str, Any]) -> float:
-    """Of a blind guess, the mean over questions; NaN where that is not known."""
-    choices = documents["n_choices"].values if "n_choices" in documents.coords else np.zeros(1)
-    known = metric in _OF_CHOICES and not about.get("several_right", False) and (choices > 0).all()
-    return float((1 / choices).mean()) if known else float("nan")
+    # Of a blind guess, the mean over questions; NaN where that is not known.
+    choices = values.coords["n_choices"].values if "n_choices" in values.coords else np.zeros(1)
+    blind = metric in _OF_CHOICES and not about.get("several_right", False) and (choices > 0).all()
+    chance = float((1 / choices).mean()) if blind else float("nan")
+    weights = np.ones(len(values))
+    return Use(task, "multiple choice", "accuracy", values.depth.values, values.values, weights, chance)
