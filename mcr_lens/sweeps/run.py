@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -63,13 +64,9 @@ def sweep(
     run = engine_of(engine)
     listed, store = cells(grid), ResultFolder(out)
     store.prepare(listed)
-    ended: Sequence[Cell] = ()
-    try:
-        with _sigterm_as_interrupt():
-            run(listed, store, progress)
-        ended = listed
-    finally:
-        store.clean(ended)
+    with _sigterm_as_interrupt():
+        run(listed, store, progress)
+        store.clean(listed)
     # Of the names that they had when it began: a file may be another one by now.
     return store.table(listed)
 
@@ -128,8 +125,11 @@ def groups(left: Sequence[Cell], workers: int) -> list[list[Cell]]:
     that is cut, and of shards, which are whole only when all are there.
     """
     limit = math.ceil(len(left) / workers)
+    of_models: dict[str, list[Cell]] = {}
+    for cell in left:
+        of_models.setdefault(cell.loading_key, []).append(cell)
     cut = []
-    for of_one_model in _alike(left, lambda cell: cell.loading_key):
+    for of_one_model in of_models.values():
         if len(of_one_model) <= limit and of_one_model[0].shard is None:
             cut.append(of_one_model)
             continue
@@ -151,17 +151,16 @@ def run_group(group: Sequence[Cell], store: ResultFolder, progress: bool = False
     yield from (cell for cell in group if cell not in left)
     model: Model = None
     with store.recording(left):
-        model = left[0].model.load(left[0].revision) if left else None
-    for of_one_set in _alike(left, lambda cell: cell.prompts_key):
-        prompts = None
+        model = left[0].load_model() if left else None
+    source: Any = None
+    prompts: Any = None
+    for cell in left:
         if model is not None:
-            with store.recording(of_one_set):
-                prompts = of_one_set[0].prompts.load(model)
-        for cell in of_one_set:
-            if prompts is not None:
-                with store.recording([cell]):
-                    _measure(cell, model, prompts, store, progress)
-            yield cell
+            with store.recording([cell]):
+                if cell.prompts != source:
+                    prompts, source = cell.load_prompts(model), cell.prompts
+                _measure(cell, model, prompts, store, progress)
+        yield cell
     # Hooks and modules refer to each other: only the collector frees them.
     del model
     gc.collect()
@@ -180,14 +179,6 @@ def _measure(cell: Cell, model: Model, prompts: Prompts, store: ResultFolder, pr
             warnings.simplefilter("ignore", NotFiniteWarning)
         measured = compute(cell, model, part, store.baseline(cell), progress)
     store.save(cell, measured if cell.shard is None else with_whole(measured, prompts))
-
-
-def _alike(listed: Sequence[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:
-    """Cells of the same key together, in the order in which the first of each comes."""
-    found: dict[str, list[Cell]] = {}
-    for cell in listed:
-        found.setdefault(key(cell), []).append(cell)
-    return list(found.values())
 
 
 @contextlib.contextmanager
