@@ -38,8 +38,14 @@ class _Step(Cell):
         return self.tokens
 
     def settings(self) -> dict[str, Any]:
-        options = {name: str(value) for name, value in self.checkpoint.options.items()}
-        return {"step": self.checkpoint.step, "source": self.checkpoint.source, "options": options}
+        return {
+            "step": self.checkpoint.step,
+            "source": self.checkpoint.source,
+            "options": {name: str(value) for name, value in self.checkpoint.options.items()},
+            "prompts": self.tokens.attributes(),
+            "estimator": self.estimator.as_dict(),
+            "sink_position": self.sink_position,
+        }
 
 
 class _StepFolder(ResultFolder):
@@ -50,14 +56,8 @@ class _StepFolder(ResultFolder):
 
     def check(self, step: _Step) -> None:
         """Raise ``InputError`` where the file of a finished step is of another run."""
-        attributes = self.result(step).data.attrs
-        expected = {
-            "prompts": step.tokens.attributes(),
-            "estimator": step.estimator.as_dict(),
-            "sink_position": step.sink_position,
-            step.attribute: step.settings(),
-        }
-        differing = [name for name, value in expected.items() if attributes.get(name) != value]
+        earlier = self.result(step).data.attrs.get(step.attribute, {})
+        differing = [name for name, value in step.settings().items() if earlier.get(name) != value]
         if differing:
             raise InputError(
                 f"{self.result_path(step)}: there already, of another run ({', '.join(differing)} differ); "

@@ -1,6 +1,7 @@
 """Are the boundaries a fact about the model, or about the prompts?"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,9 +96,14 @@ def _places(
     return places
 
 
-def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
-    there = places[~np.isnan(places)]
-    share = {"having": len(there) / len(places) if len(places) else np.nan, "n": len(places)}
-    values, counts = np.unique(there if len(there) else [np.nan], return_counts=True)
-    mode = {"mode": values[counts.argmax()], "at_mode": counts.max() / len(there) if len(there) else np.nan}
-    return mode | {"lowest": values[0], "highest": values[-1]} | share
+def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, Any]:
+    finite = pd.Series(places).dropna()
+    shares = finite.value_counts(normalize=True, sort=False).sort_index()
+    return {
+        "mode": shares.idxmax() if len(finite) else np.nan,
+        "at_mode": shares.max(),
+        "lowest": finite.min(),
+        "highest": finite.max(),
+        "having": len(finite) / len(places) if len(places) else np.nan,
+        "n": len(places),
+    }

@@ -64,9 +64,9 @@ class Phases:
                 f"{self.peak_depth}) and normalized entropy falls by {self.entropy_drop:.2f}; both must "
                 f"reach {self.min_norm_ratio:g} and {self.min_entropy_drop:g} at one depth"
             )
-        named = {"Mix": self.mix, "Compress": self.compress, "Refine": self.refine}
+        spans = {"Mix": self.mix, "Compress": self.compress, "Refine": self.refine}
         text = ", ".join(
-            f"{name} {_depths(span)}" if span else f"no {name} phase" for name, span in named.items()
+            f"{name} {_depths(span)}" if span else f"no {name} phase" for name, span in spans.items()
         )
         others = " and ".join(map(_depths, self.other_valleys))
         return f"{text}; also compressed: {others}" if others else text

@@ -104,22 +104,23 @@ class Prompts:
         if prepend_bos and bos is None:
             raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
         first = [bos] if bos is not None and (is_own if prepend_bos is None else prepend_bos) else []
-        encoded = _encode(tokenizer, texts, source)
+        # An empty list is one that some tokenizers cannot take.
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         whole = [ids if ids[:1] == first else first + ids for ids in encoded]
-        kept = [tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2]
-        if not kept:
+        rows = tuple(tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2)
+        if not rows:
             raise InputError(f"no text of {source} has 2 tokens or more: nothing to measure")
         if first:
             policy = "prepended" if is_own else "eos prepended"
         else:
-            policy = "in the text" if any(ids[0] == bos for ids in kept) else "none"
+            policy = "in the text" if any(ids[0] == bos for ids in rows) else "none"
         return cls(
-            tuple(kept),
+            rows,
             source=source,
             bos=policy,
             options={"max_tokens": max_tokens, **(options or {})},
             truncated=sum(max_tokens is not None and len(ids) > max_tokens for ids in whole),
-            dropped=len(whole) - len(kept),
+            dropped=len(whole) - len(rows),
         )
 
     @classmethod
@@ -160,17 +161,17 @@ class Prompts:
         Raises:
             InputError: when no prompt is as long.
         """
-        kept = tuple(prompt[:n_tokens] for prompt in self.tokens if len(prompt) >= n_tokens)
-        if n_tokens < 2 or not kept:
+        rows = tuple(prompt[:n_tokens] for prompt in self.tokens if len(prompt) >= n_tokens)
+        if n_tokens < 2 or not rows:
             raise InputError(
                 f"cut({n_tokens}): the prompts have {min(self.lengths)} to {max(self.lengths)} tokens; use a "
                 f"number from 2 to {max(self.lengths)}"
             )
         return replace(
             self,
-            tokens=kept,
+            tokens=rows,
             truncated=sum(length > n_tokens for length in self.lengths),
-            dropped=self.dropped + len(self) - len(kept),
+            dropped=self.dropped + len(self) - len(rows),
             options={**self.options, "cut": n_tokens},
         )
 
@@ -265,6 +266,12 @@ def check_texts(texts: Iterable[str], source: str) -> list[str]:
             raise InputError(
                 f"text {i} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
+            ) from error
     return listed
 
 
@@ -274,17 +281,3 @@ def _has_bos_of_its_own(tokenizer: Any) -> bool:
         return False
     saved = getattr(tokenizer, "init_kwargs", {}).get("bos_token")
     return saved is not None or tokenizer.bos_token_id != tokenizer.eos_token_id
-
-
-def _encode(tokenizer: Any, texts: list[str], source: str) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
-    if not texts:  # a list that some tokenizers cannot take
-        return []
-    for i, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
-            ) from error
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

@@ -162,7 +162,7 @@ def compute(
     """
     hooks = cell.arm.hooks(baseline, cell.sink_position)
     with warnings_about(cell.name):
-        measured = profile(
+        result = profile(
             model,
             prompts,
             interventions=hooks,
@@ -172,8 +172,8 @@ def compute(
             sink_position=cell.sink_position,
             progress=progress,
         )
-    measured.data.attrs[cell.attribute] = cell.settings()
-    return measured
+    result.data.attrs[cell.attribute] = cell.settings()
+    return result
 
 
 def _safe(label: str) -> str:

@@ -133,9 +133,9 @@ def groups(left: Sequence[Cell], workers: int) -> list[list[Cell]]:
         if len(of_one_model) <= limit and of_one_model[0].shard is None:
             cut.append(of_one_model)
             continue
-        awaited = {cell.baseline.name for cell in of_one_model if cell.arm.needs_baseline}
-        first = [cell for cell in of_one_model if cell.name in awaited]
-        rest = [cell for cell in of_one_model if cell.name not in awaited]
+        names = {cell.baseline.name for cell in of_one_model if cell.arm.needs_baseline}
+        first = [cell for cell in of_one_model if cell.name in names]
+        rest = [cell for cell in of_one_model if cell.name not in names]
         for part in filter(None, (first, rest)):
             size = math.ceil(len(part) / math.ceil(len(part) / limit))
             cut += [part[start : start + size] for start in range(0, len(part), size)]
@@ -148,14 +148,13 @@ def run_group(group: Sequence[Cell], store: ResultFolder, progress: bool = False
     What is there already is not computed again: another process may work on the same folder.
     """
     left = [cell for cell in group if not store.is_done(cell)]
-    yield from (cell for cell in group if cell not in left)
     model: Model = None
     with store.recording(left):
         model = left[0].load_model() if left else None
     source: Any = None
     prompts: Any = None
-    for cell in left:
-        if model is not None:
+    for cell in group:
+        if model is not None and not store.is_done(cell):
             with store.recording([cell]):
                 if cell.prompts != source:
                     prompts, source = cell.load_prompts(model), cell.prompts
@@ -171,14 +170,14 @@ def run_group(group: Sequence[Cell], store: ResultFolder, progress: bool = False
 def _measure(cell: Cell, model: Model, prompts: Prompts, store: ResultFolder, progress: bool) -> None:
     """One cell or shard, into the folder; a shard without a prompt leaves nothing."""
     part = prompts if cell.shard is None else shard(prompts, *cell.shard)
-    if part is None or store.is_done(cell):
+    if part is None:
         return
     cell.check_unchanged()  # before the work, and again before it is saved
     with warnings.catch_warnings():
         if cell.shard is not None:  # only the whole knows which prompt is broken
             warnings.simplefilter("ignore", NotFiniteWarning)
-        measured = compute(cell, model, part, store.baseline(cell), progress)
-    store.save(cell, measured if cell.shard is None else with_whole(measured, prompts))
+        result = compute(cell, model, part, store.baseline(cell), progress)
+    store.save(cell, result if cell.shard is None else with_whole(result, prompts))
 
 
 @contextlib.contextmanager
@@ -188,11 +187,11 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
         yield
         return
-    ended = []
+    signals = []
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the end
-        ended.append(number)
+        signals.append(number)
         raise KeyboardInterrupt  # what Ray lets through, too
 
     signal.signal(signal.SIGTERM, end)
@@ -200,7 +199,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         # While Ray starts it has a handler of its own, which exits with the number of the signal.
-        if ended or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
+        if signals or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
             raise SystemExit(128 + signal.SIGTERM) from error
         raise
     finally:

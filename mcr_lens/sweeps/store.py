@@ -104,7 +104,7 @@ class ResultFolder:
             )
         return self.result(cell.baseline)
 
-    def save(self, cell: Cell, measured: Profile) -> None:
+    def save(self, cell: Cell, result: Profile) -> None:
         """Put a profile in its place; an earlier failure is forgotten.
 
         Raises:
@@ -112,7 +112,7 @@ class ResultFolder:
         """
         cell.check_unchanged()
         with self._put(cell, self.result_path(cell)) as temporary:
-            measured.save(temporary)
+            result.save(temporary)
         self.error_path(cell).unlink(missing_ok=True)
 
     def join(self, shard: Cell) -> None:

@@ -67,7 +67,7 @@ def test_the_line_of_invalid_json_is_named_by_both_readers(
         ("a.json", "3", ["holds a int"]),
         ("a.json", '[{"text": "w1", "text": "w2"}]', ["'text' stands there twice"]),
         ("a.jsonl", '{"text": "w1", "label": 1, "text": "w2"}\n', ["line 1", "'text' stands there twice"]),
-        ("a.jsonl", '"w1 w2"\n', ["no column 'label'", "text"]),
+        ("a.jsonl", '"w1 w2"\n', ["no field 'label'", "text"]),
         ("a.jsonl", '{"text": "w1 w2", "label": 1}\n3\n', ["row 1 is a int"]),
         ("a.jsonl", "null\n", ["row 0 is a NoneType"]),
     ],
