@@ -28,7 +28,6 @@ def correlations(
     profile: ProfileLike,
     *,
     norm: Literal["sink_norm", "norm_ratio"] = "sink_norm",
-    log: bool = True,
     outcomes: Sequence[str] = OUTCOMES,
     methods: Sequence[str] = _METHODS,
     correction: Literal["by", "bh", "holm"] = "holm",
@@ -64,7 +63,6 @@ def correlations(
     Args:
         profile: a profile or its dataset.
         norm: ``"sink_norm"`` or ``"norm_ratio"``.
-        log: whether the change is that of the logarithm, a factor, or that of the norm itself.
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
@@ -94,7 +92,7 @@ def correlations(
     data = dataset_of(profile)
     if outcomes is OUTCOMES and "sink_score" not in data:
         outcomes = OUTCOMES[:1]
-    norm_changes = np.diff(by_prompt(data, f"log_{norm}" if log else norm))
+    norm_changes = np.diff(by_prompt(data, f"log_{norm}"))
     resampling: dict[str, Any] = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
     rows = {}
     for outcome in outcomes:
@@ -106,7 +104,7 @@ def correlations(
     readings = table.groupby(["level", "method"]).p
     table.insert(5, "p_adjusted", readings.transform(lambda p: adjusted(p, correction)))
     table.attrs = {
-        "norm": f"log {norm}" if log else norm,
+        "norm": f"log {norm}",
         "correction": correction,
         "p": "by all shifts along depth, of series alike all along it; never below smallest_p",
         **resampling,

@@ -183,7 +183,7 @@ def load_split(name: str, config: str | None, split: str | None) -> Any:
         return data
     splits = [str(each) for each in data]
     if split is None and len(splits) > 1:
-        raise InputError(f"hf:{name}: choose a split (split=...), one of {name_list(splits)}")
+        raise InputError(f"hf:{name}: choose a split (split=...): choose one of {name_list(splits)}")
     if split not in (None, *splits):
         raise InputError(f"hf:{name}: no split {split!r}; there are {name_list(splits)}")
     return data[split or splits[0]]

@@ -119,7 +119,7 @@ class SweepArm:
             return []
         arguments: dict[str, Any] = {"positions": sink_position} | self.arguments()
         if self.needs_baseline and baseline is None:
-            raise InputError(f"arm {self.label!r} needs the baseline of the same model and prompts")
+            raise InputError(f"arm {self.label!r} needs its baseline, which has failed: see its own record")
         if baseline is not None:
             if isinstance(self.layers, str):
                 arguments["layers"] = list(writes_of(baseline, "emergence"))

@@ -137,17 +137,16 @@ class RayEngine:
     ) -> list[list[Cell]]:
         """What a worker has left that died: cell by cell, and none that has killed too many."""
         left = [cell for cell in group if not store.is_done(cell)]
-        if len(group) == 1 and left:
-            cell, path = left[0], store.result_path(left[0])
-            lost[path] += 1
-            if lost[path] > self.retries:
-                message = f"{lost[path]} workers died of it, the last of: {one_line(error, 300)}"
-                store.record(cell, WorkerDied(message))
-                return []
-            warnings.warn(
-                f"{cell.name}: a worker died of it, another tries again", RuntimeWarning, stacklevel=3
-            )
-        return [[cell] for cell in left]
+        if len(group) > 1 or not left:
+            return [[cell] for cell in left]
+        (cell,), path = left, store.result_path(left[0])
+        lost[path] += 1
+        if lost[path] > self.retries:
+            words = f"{lost[path]} workers died of it, the last of: {one_line(error, 300)}"
+            store.record(cell, WorkerDied(words))
+            return []
+        warnings.warn(f"{cell.name}: a worker died of it, another tries again", RuntimeWarning, stacklevel=3)
+        return [left]
 
     def _room(self, ray: Any) -> tuple[int, float, Sharing]:
         """Workers at a time, GPUs of each, and how many may count on the same memory.
@@ -155,19 +154,20 @@ class RayEngine:
         Raises:
             InputError: when there is no room for a worker, or not for all on a cluster that cannot grow.
         """
-        has, gpus = ray.cluster_resources(), self.gpus_per_worker
+        resources, gpus = ray.cluster_resources(), self.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if has.get("GPU", 0) >= 1 else 0.0
-        sizes = [(name, size) for name, size in (("CPU", self.cpus_per_worker), ("GPU", gpus)) if size]
+            gpus = float(resources.get("GPU", 0) >= 1)
+        sizes = {name: size for name, size in (("CPU", self.cpus_per_worker), ("GPU", gpus)) if size}
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        rooms = [min(int(each.get(name, 0) / size + 1e-9) for name, size in sizes) for each in machines]
+        rooms = [min(int(each.get(name, 0) / sizes[name] + 1e-9) for name in sizes) for each in machines]
         room = sum(rooms)
         workers = self.workers or room
         if not room or (workers > room and self.address is None):
+            n_cpus, n_gpus = (resources.get(name, 0) for name in ("CPU", "GPU"))
             raise InputError(
                 f"ray: {workers or 1} workers of {self.cpus_per_worker} cores and {gpus:g} GPUs: there are "
-                f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs, room for {room}; use fewer "
-                "workers, cpus_per_worker or gpus_per_worker"
+                f"{n_cpus:g} cores and {n_gpus:g} GPUs, room for {room}; use fewer workers, cpus_per_worker "
+                "or gpus_per_worker"
             )
         # Those that there is no room for yet may all come to one machine that joins.
         beside = min(workers, max(*rooms, workers - room))
@@ -193,9 +193,8 @@ def _finish(cell: Cell, store: ResultFolder) -> None:
     if cell.shard is not None:
         store.join(cell)
     elif not store.is_done(cell) and store.error(cell) is None:
-        store.record(
-            cell, InputError(f"no result came to {store.place}: workers on other machines must see it")
-        )
+        words = f"no result came to {store.place}: workers on other machines must see it"
+        store.record(cell, InputError(words))
 
 
 def _names(groups_of_cells: Iterable[Sequence[Cell]]) -> set[str]:

@@ -173,10 +173,12 @@ def _measure(cell: Cell, model: Model, prompts: Prompts, store: ResultFolder, pr
     if part is None:
         return
     cell.check_unchanged()  # before the work, and again before it is saved
+    needs = cell.arm.needs_baseline and store.is_done(cell.baseline)
+    baseline = store.result(cell.baseline) if needs else None
     with warnings.catch_warnings():
         if cell.shard is not None:  # only the whole knows which prompt is broken
             warnings.simplefilter("ignore", NotFiniteWarning)
-        result = compute(cell, model, part, store.baseline(cell), progress)
+        result = compute(cell, model, part, baseline, progress)
     store.save(cell, result if cell.shard is None else with_whole(result, prompts))
 
 

@@ -70,11 +70,11 @@ class ResultFolder:
         Of a record that somebody else has damaged no more than that.
         """
         path = self.error_path(cell)
-        if not path.is_file():
-            return None
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             return {"error": about["error"], "message": about["message"], **about}
+        except FileNotFoundError:
+            return None
         except Exception:  # whatever somebody else has written there
             return {"error": "unknown", "message": f"{path.name} is no record of ours; delete it"}
 
@@ -88,21 +88,6 @@ class ResultFolder:
             return Profile.load(self.result_path(cell))
         except InputError as error:
             raise InputError(f"{error}; delete it, and the next run computes it again") from error
-
-    def baseline(self, cell: Cell) -> Profile | None:
-        """What the cell's arm needs of the untouched model; ``None`` when that is nothing.
-
-        Raises:
-            InputError: when it is needed and not there.
-        """
-        if not cell.arm.needs_baseline:
-            return None
-        if not self.is_done(cell.baseline):
-            raise InputError(
-                f"arm {cell.arm.label!r} needs its baseline, which has failed: "
-                f"see {self.error_path(cell.baseline).name}"
-            )
-        return self.result(cell.baseline)
 
     def save(self, cell: Cell, result: Profile) -> None:
         """Put a profile in its place; an earlier failure is forgotten.
@@ -119,9 +104,9 @@ class ResultFolder:
         """Put a cell together of its shards, all of which have ended; it has failed where one of them has."""
         cell, (_, count) = shard.whole, shard.shard or (0, 1)
         shards = cell.shards(count)
-        failed = [self.error_path(each) for each in shards if self.error_path(each).is_file()]
-        if failed:
-            os.replace(failed[0], self.error_path(cell))
+        errors = [self.error_path(each) for each in shards if self.error_path(each).is_file()]
+        if errors:
+            os.replace(errors[0], self.error_path(cell))
         else:
             with self.recording([cell]):
                 # One without a prompt left nothing.
