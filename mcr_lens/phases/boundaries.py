@@ -84,12 +84,7 @@ def compression_span(
     min_norm_ratio: float = MIN_NORM_RATIO,
     min_entropy_drop: float = MIN_ENTROPY_DROP,
 ) -> tuple[Float[np.ndarray, "*curve"], Float[np.ndarray, "*curve"]]:
-    """First and last depth of the compression phase; NaN where there is none.
-
-    There is one when normalized entropy lies at least ``min_entropy_drop`` below its highest value
-    before, at a depth whose norm ratio is at least ``min_norm_ratio``. It is the run of depths around
-    the deepest such fall that keep at least half of it.
-    """
+    """First and last depth of the compression phase (see ``find_phases``); NaN where there is none."""
     fall = entropy_fall(entropy)
     massive = np.where((ratio >= min_norm_ratio) & ~np.isnan(fall), fall, -np.inf)
     bottom = massive.argmax(-1)[..., None]
@@ -126,12 +121,9 @@ def named_layers(
     min_share: float = MIN_SHARE,
     min_norm_ratio: float = MIN_NORM_RATIO,
 ) -> tuple[Bool[np.ndarray, "*curve layer"], Bool[np.ndarray, "*curve layer"]]:
-    """Which layers are emergence and which are dissipation layers, for one set of curves or many.
+    """Which layers are emergence and which are dissipation layers (see ``emergence_stages``), of each set.
 
-    Args:
-        curves: those of ``WRITES``, in that order; the first two along depth, the others along layer.
-        min_share: see ``emergence_stages``.
-        min_norm_ratio: see ``emergence_stages``.
+    ``curves`` are those of ``WRITES``, in that order; the first two along depth, the others along layer.
     """
     ratio, norm, mlp_along, attention_along = curves
     massive = np.fmax.reduce(ratio, axis=-1, keepdims=True) >= min_norm_ratio

@@ -61,15 +61,13 @@ def correlations(
     four readings of the same questions: choose one before looking.
 
     Args:
-        profile: a profile or its dataset.
         norm: ``"sink_norm"`` or ``"norm_ratio"``.
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
         correction: see ``mcr_lens.stats.adjusted``. With so few outcomes Holm's costs less than ``"by"``.
         confidence: coverage aimed at by the intervals.
-        n_resamples: of the bootstrap; all shifts are always used.
-        seed: of the bootstrap.
+        n_resamples, seed: of the bootstrap; all shifts are always used.
 
     Returns:
         A row ``(level, outcome, method)``; columns ``r``, ``low``, ``high``, ``sd``, ``p``, ``p_adjusted``,

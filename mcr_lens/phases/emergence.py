@@ -83,13 +83,13 @@ def stages(profile: ProfileLike, min_share: float, min_norm_ratio: float) -> tup
     if "mlp_write_norm" not in data:
         raise InputError("this profile has no writes (its self-check failed): no layers to name")
     means = [over_prompts(data, name) for name in WRITES]
-    written, removed = named_layers(means, min_share, min_norm_ratio)
+    emergence, dissipation = named_layers(means, min_share, min_norm_ratio)
     _, norm, mlp_along, attention_along = means
     peak = np.fmax.reduce(norm)
     mlp_norm, attention_norm = (over_prompts(data, f"{kind}_write_norm") for kind in ("mlp", "attention"))
     return (
-        _of_layers(written, mlp_along, attention_along, (mlp_along + attention_along) / peak),
-        _of_layers(removed, mlp_norm, attention_norm, np.diff(norm) / peak),
+        _of_layers(emergence, mlp_along, attention_along, (mlp_along + attention_along) / peak),
+        _of_layers(dissipation, mlp_norm, attention_norm, np.diff(norm) / peak),
     )
 
 

@@ -97,10 +97,10 @@ class PhaseIntervals:
     def _stages(self) -> Iterator[tuple[str, tuple[Place, ...], list[Place]]]:
         """Layers that were found, and those that were not, but which the data do not rule out."""
         for noun in ("emergence", "dissipation"):
-            stages, named = getattr(self, noun) or (), getattr(self, f"{noun}_named")
-            others = set(named) - {stage.place for stage in stages}
-            likely = [layer for layer in sorted(others) if named[layer] >= (1 - self.confidence) / 2]
-            yield noun, stages, [Place(layer, named=named[layer]) for layer in likely]
+            stages, shares = getattr(self, noun) or (), getattr(self, f"{noun}_named")
+            others = sorted(set(shares) - {stage.place for stage in stages})
+            likely = [layer for layer in others if shares[layer] >= (1 - self.confidence) / 2]
+            yield noun, stages, [Place(layer, named=shares[layer]) for layer in likely]
 
     def _moved(self, end: int | None, by: int) -> int | None:
         """The neighbouring depth, if the model has it."""
@@ -116,8 +116,8 @@ class PhaseIntervals:
         if self.begins and self.ends:
             lines.append(f"  compression begins at depth {self.begins} and ends at depth {self.ends}")
         if self.emergence is not None:
-            written, removed = (_in_words(stages, possible) for _, stages, possible in self._stages())
-            lines.append(f"  sink token's norm written in {written}; taken back in {removed}")
+            writes, removals = (_in_words(stages, possible) for _, stages, possible in self._stages())
+            lines.append(f"  sink token's norm written in {writes}; taken back in {removals}")
         return "\n".join(lines)
 
 

@@ -39,9 +39,7 @@ def constancy(
 
     Args:
         profiles: a profile, or several of one model by the name of their data set.
-        min_norm_ratio: as in ``find_phases``.
-        min_entropy_drop: as in ``find_phases``.
-        min_share: as in ``find_phases``.
+        min_norm_ratio, min_entropy_drop, min_share: as in ``find_phases``.
 
     Returns:
         A row ``(data set, boundary)``; columns ``of_mean`` (depth or layer on the mean curve), ``mode`` (the
@@ -65,8 +63,8 @@ def constancy(
     rows, of_means = {}, []
     for name, data in data_sets.items():
         curves = boundary_curves(data)
-        measured = ~np.isnan(curves[0] + curves[1]).all(1)
-        own = _places([curve[measured] for curve in curves], thresholds)
+        prompts = ~np.isnan(curves[0] + curves[1]).all(1)
+        own = _places([curve[prompts] for curve in curves], thresholds)
         mean = _places([mean_of_prompts(curve)[None] for curve in curves], thresholds)
         of_means.append(mean)
         for boundary, places in own.items():
@@ -89,10 +87,10 @@ def _places(
     begins, ends, layers = boundaries(curves, thresholds)
     places = {"compression begins": begins, "compression ends": ends}
     if layers is not None:
-        written, removed = layers
-        last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
-        places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
-        places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)
+        emergence, dissipation = layers
+        last = dissipation.shape[1] - 1 - dissipation[:, ::-1].argmax(1)
+        places["emergence layer (first)"] = np.where(emergence.any(1), emergence.argmax(1), np.nan)
+        places["dissipation layer (last)"] = np.where(dissipation.any(1), last, np.nan)
     return places
 
 

@@ -106,13 +106,11 @@ def find_phases(
     prompts have the boundaries see ``constancy``.
 
     Args:
-        profile: a profile or its dataset.
         min_norm_ratio: norm ratio from which the sink token counts as massive.
         min_entropy_drop: fall of normalized entropy from which on it counts as compressed.
         min_share: share of the peak norm from which a layer is an emergence or dissipation layer.
         confidence: coverage aimed at by the intervals; ``None`` for none.
-        n_resamples: number of resamples.
-        seed: of the resampling.
+        n_resamples, seed: of the resampling.
 
     Raises:
         InputError: for several profiles at once, infinite values, or options out of range.
@@ -137,9 +135,9 @@ def find_phases(
     peak = int(np.where(np.isnan(ratio), -np.inf, ratio).argmax())
     # A model that was stacked with deeper ones has no value at depths that it does not have.
     last = int(np.flatnonzero(~(np.isnan(ratio) & np.isnan(entropy))).max(initial=0))
-    written = removed = intervals = None
+    emergence = dissipation = intervals = None
     if of_mean.layers is not None:
-        written, removed = map(tuple, stages(data, min_share, min_norm_ratio))
+        emergence, dissipation = map(tuple, stages(data, min_share, min_norm_ratio))
     if confidence is not None:
         intervals = phase_intervals(curves, of_mean, thresholds, confidence, n_resamples, seed)
     return Phases(
@@ -151,8 +149,8 @@ def find_phases(
         entropy_drop=float(np.fmax.reduce(entropy_fall(entropy))),
         **thresholds._asdict(),
         other_valleys=tuple(other_valleys(ratio, entropy, span, thresholds)) if span else (),
-        emergence=written,
-        dissipation=removed,
+        emergence=emergence,
+        dissipation=dissipation,
         intervals=intervals,
     )
 

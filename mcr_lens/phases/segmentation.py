@@ -107,12 +107,10 @@ def change_points(
     sinks in layer ``l + 1`` both change at depth ``l + 1``. What is NaN counts nothing.
 
     Args:
-        profile: a profile or its dataset.
         penalty: what a change point must save; larger for fewer.
         curves: some of ``mcr_lens.phases.curves.CURVES``; those that the profile lacks are left out.
         confidence: coverage aimed at by the bootstrap intervals over prompts; ``None`` for none.
-        n_resamples: number of resamples.
-        seed: of the resampling.
+        n_resamples, seed: of the resampling.
 
     Raises:
         InputError: for a penalty that is not above 0, unknown curves, several profiles at once, or options

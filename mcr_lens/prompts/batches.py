@@ -213,14 +213,11 @@ class Prompts:
         start = 0
         for size in sizes:
             prompts = tuple(order[start : start + size])
-            lengths = torch.tensor([self.lengths[i] for i in prompts])
-            tokens = torch.empty(len(prompts), int(lengths.max()), dtype=torch.int64)
-            for row, i in enumerate(prompts):
-                tokens[row, : self.lengths[i]] = torch.tensor(self.tokens[i])
-                # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN:
-                # no token goes in that the prompt does not hold, lest it overflow where the prompt does not.
-                tokens[row, self.lengths[i] :] = self.tokens[i][-1]
-            yield Batch(tokens, lengths, prompts)
+            rows = [self.tokens[i] for i in prompts]
+            # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN: no
+            # token goes in that the prompt does not hold, lest it overflow where the prompt does not.
+            padded = [row + row[-1:] * (len(rows[0]) - len(row)) for row in rows]
+            yield Batch(torch.tensor(padded), torch.tensor([len(row) for row in rows]), prompts)
             start += size
 
 
@@ -255,10 +252,8 @@ def check_number(name: str, number: int | None, least: int, why: str) -> None:
 
 def check_texts(texts: Iterable[str], source: str) -> list[str]:
     """A list of texts as a list; ``InputError`` for anything else."""
-    if isinstance(texts, str):
-        raise InputError("texts is a single string: give a list, [text]")
-    if not isinstance(texts, Iterable):
-        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings, such as [text]")
     listed = list(texts)
     for i, text in enumerate(listed):
         if not isinstance(text, str):

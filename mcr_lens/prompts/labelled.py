@@ -82,7 +82,15 @@ def load_labelled(
     check_number("n", n, 1, "ask for at least one row")
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     columns = [text, label] if group is None else [text, label, group]
-    table = _table(source, config, split, header=not all(isinstance(column, int) for column in columns))
+    table: Any = source
+    if isinstance(source, str | Path):
+        # Without a header the columns are numbers.
+        header = not all(isinstance(column, int) for column in columns)
+        table = read_table(source, config, split, header=header)
+    elif hasattr(source, "to_pandas"):
+        table = source.to_pandas()
+    elif not isinstance(source, pd.DataFrame):
+        raise InputError(f"{name} is no table: give a path, a DataFrame or a Dataset")
     rows = list(zip(*(column_of(table, column, name) for column in columns), strict=True))
     _check_rows(rows, name)
     if seed is not None:
@@ -119,12 +127,3 @@ def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
             raise InputError(
                 f"{name}: row {number} lacks a text, or a label or group that is one value; leave it out"
             )
-
-
-def _table(source: Any, config: str | None, split: str | None, header: bool) -> pd.DataFrame:
-    """The source as a table; without a header the columns are numbers."""
-    if isinstance(source, str | Path):
-        return read_table(source, config, split, header=header)
-    if not isinstance(source, pd.DataFrame) and not hasattr(source, "to_pandas"):
-        raise InputError(f"{type(source).__name__} is no table: give a path, a DataFrame or a Dataset")
-    return source if isinstance(source, pd.DataFrame) else source.to_pandas()
