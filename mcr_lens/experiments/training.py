@@ -1,21 +1,68 @@
-"""The profile along training checkpoints: one file a step, one model in memory at a time."""
+"""The profile along training checkpoints: a sweep with a cell and a file for each step."""
 
-import gc
+import contextlib
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
-from tqdm.auto import tqdm
-
-from mcr_lens.engine import profile
-from mcr_lens.errors import InputError, warnings_about
+from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
+from mcr_lens.models import Model
 from mcr_lens.models.training_run import Checkpoint, Source, checkpoints
 from mcr_lens.prompts import Prompts
-from mcr_lens.results import Profile, check_place
+from mcr_lens.results import Profile
+from mcr_lens.sweeps import Cell, ResultFolder, SweepArm, SweepModel, SweepPrompts
+from mcr_lens.sweeps.run import run_local
 
 __all__ = ["profile_training"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step(Cell):
+    """A checkpoint with prompts that are tokenised already; its file is named after the step."""
+
+    checkpoint: Checkpoint
+    tokens: Prompts
+    attribute: ClassVar[str] = "checkpoint"
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"step_{self.checkpoint.step}"
+
+    def load_model(self) -> Model:
+        return self.checkpoint.load()
+
+    def load_prompts(self, model: Model) -> Prompts:
+        return self.tokens
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "step": self.checkpoint.step,
+            "source": self.checkpoint.source,
+            "options": {name: str(value) for name, value in self.checkpoint.options.items()},
+            "prompts": self.tokens.attributes(),
+            "estimator": self.estimator.as_dict(),
+            "sink_position": self.sink_position,
+        }
+
+
+class _StepFolder(ResultFolder):
+    """The folder of a training run, which the first failure ends."""
+
+    def record(self, cell: Cell, error: Exception) -> None:
+        raise error
+
+    def check(self, step: _Step) -> None:
+        """Raise ``InputError`` where the file of a finished step is of another run."""
+        earlier = self.result(step).data.attrs.get(step.attribute, {})
+        differing = [name for name, value in step.settings().items() if earlier.get(name) != value]
+        if differing:
+            raise InputError(
+                f"{self.result_path(step)}: there already, of another run ({', '.join(differing)} differ); "
+                "choose another folder"
+            )
 
 
 def profile_training(
@@ -33,9 +80,10 @@ def profile_training(
 ) -> Profile:
     """Profile every checkpoint of a training run on the same prompts.
 
-    Each checkpoint is freed before the next is loaded. With ``out`` every step becomes a file there,
-    written when it is complete; steps whose file is there are read, not measured again, so that a run that
-    was stopped goes on where it was, and further steps can be added.
+    This is a sweep (``mcr_lens.sweeps``) over checkpoints: each is freed before the next is loaded. With
+    ``out`` every step becomes a file there, written when it is complete; steps whose file is there are read,
+    not measured again, so that a run that was stopped goes on where it was, and further steps can be added.
+    The first error ends the run.
 
     Args:
         source: ``"tiny"``, a Pythia or stanford-crfm name, a folder or list of folders, or a mapping from
@@ -60,55 +108,25 @@ def profile_training(
         >>> bool(last > 5 * first)
         True
     """
-    found = checkpoints(source, steps, **options)
-    settings = {"estimator": estimator, "sink_position": sink_position}
-    wanted = {
-        "prompts": prompts.attributes(),
-        "estimator": estimator.as_dict(),
-        "sink_position": sink_position,
-    }
-    profiles = []
-    bar = tqdm(found, desc="training", unit="step", disable=None if progress else True)
-    for checkpoint in bar:
-        bar.set_postfix_str(f"step {checkpoint.step}")
-        path = None if out is None else Path(out).expanduser() / f"step_{checkpoint.step}.nc"
-        if path is not None and path.is_file():
-            measured = _finished(path, wanted | _identity(checkpoint))
-        else:
-            if path is not None:
-                check_place(path, is_result=True)
-            measured = _measured(checkpoint, prompts, settings | {"batch_size": batch_size, "chunk": chunk})
-            if path is not None:
-                measured.save(path)
-        profiles.append(measured)
-    return Profile.concat(profiles, "step", [checkpoint.step for checkpoint in found])
-
-
-def _measured(checkpoint: Checkpoint, prompts: Prompts, settings: dict[str, Any]) -> Profile:
-    """The profile of one checkpoint, whose model is gone when this returns."""
-    model = checkpoint.load()
-    with warnings_about(f"step {checkpoint.step}"):
-        measured = profile(model, prompts, progress=False, **settings)
-    measured.data.attrs |= _identity(checkpoint)
-    del model
-    # Hooks and modules refer to each other: only the collector frees them.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return measured
-
-
-def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    options = {name: str(value) for name, value in checkpoint.options.items()}
-    return {"checkpoint": {"step": checkpoint.step, "source": checkpoint.source, "options": options}}
-
-
-def _finished(path: Path, wanted: dict[str, Any]) -> Profile:
-    """A step that an earlier run has measured, if it is of this run."""
-    found = Profile.load(path)
-    differ = [name for name, value in wanted.items() if found.data.attrs.get(name) != value]
-    if differ:
-        raise InputError(
-            f"{path}: there already, of another run ({', '.join(differ)} differ); choose another folder"
+    steps_of_run = [
+        _Step(
+            SweepModel(checkpoint.source, batch_size=batch_size, chunk=chunk),
+            f"step {checkpoint.step}",
+            SweepPrompts("tokens"),
+            SweepArm(),
+            sink_position,
+            estimator,
+            checkpoint=checkpoint,
+            tokens=prompts,
         )
-    return found
+        for checkpoint in checkpoints(source, steps, **options)
+    ]
+    with contextlib.nullcontext(out) if out is not None else tempfile.TemporaryDirectory() as place:
+        folder = _StepFolder(place)
+        folder.prepare(steps_of_run)
+        for step in filter(folder.is_done, steps_of_run):
+            folder.check(step)
+        run_local(steps_of_run, folder, progress)
+        folder.clean(steps_of_run)
+        profiles = list(map(folder.result, steps_of_run))
+    return Profile.concat(profiles, "step", [step.checkpoint.step for step in steps_of_run])

@@ -1,5 +1,6 @@
 """Does what a layer does to the norm go with what happens to entropy, sinks and mixing at that depth?"""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ __all__ = ["OUTCOMES", "correlations"]
 
 OUTCOMES = ("normalized_entropy", "sink_rate", "mixing_score")
 _METHODS = ("pearson", "spearman")
+_LEVELS = ("pooled", "per prompt")
 _NORMS = ("sink_norm", "norm_ratio")
 
 
@@ -26,7 +28,6 @@ def correlations(
     profile: ProfileLike,
     *,
     norm: Literal["sink_norm", "norm_ratio"] = "sink_norm",
-    log: bool = True,
     outcomes: Sequence[str] = OUTCOMES,
     methods: Sequence[str] = _METHODS,
     correction: Literal["by", "bh", "holm"] = "holm",
@@ -60,16 +61,13 @@ def correlations(
     four readings of the same questions: choose one before looking.
 
     Args:
-        profile: a profile or its dataset.
         norm: ``"sink_norm"`` or ``"norm_ratio"``.
-        log: whether the change is that of the logarithm, a factor, or that of the norm itself.
         outcomes: some of the three, or other variables along depth or layer. Those of attention are left
             out by default when the profile has none.
         methods: ``"pearson"``, ``"spearman"`` or both.
         correction: see ``mcr_lens.stats.adjusted``. With so few outcomes Holm's costs less than ``"by"``.
         confidence: coverage aimed at by the intervals.
-        n_resamples: of the bootstrap; all shifts are always used.
-        seed: of the bootstrap.
+        n_resamples, seed: of the bootstrap; all shifts are always used.
 
     Returns:
         A row ``(level, outcome, method)``; columns ``r``, ``low``, ``high``, ``sd``, ``p``, ``p_adjusted``,
@@ -92,20 +90,19 @@ def correlations(
     data = dataset_of(profile)
     if outcomes is OUTCOMES and "sink_score" not in data:
         outcomes = OUTCOMES[:1]
-    written = np.diff(by_prompt(data, f"log_{norm}" if log else norm))
-    resampling = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
+    norm_changes = np.diff(by_prompt(data, f"log_{norm}"))
+    resampling: dict[str, Any] = {"confidence": confidence, "n_resamples": n_resamples, "seed": seed}
     rows = {}
     for outcome in outcomes:
-        x, y = _pairs(written, np.diff(by_prompt(data, outcome)))
-        for method in methods:
-            rows["pooled", outcome, method] = _pooled(x, y, method, **resampling)
-            rows["per prompt", outcome, method] = _per_prompt(x, y, method, **resampling)
+        x, y = _pairs(norm_changes, np.diff(by_prompt(data, outcome)))
+        for method, level in itertools.product(methods, _LEVELS):
+            rows[level, outcome, method] = _row(x, y, level, method, **resampling)
     index = pd.MultiIndex.from_tuples(rows, names=["level", "outcome", "method"])
-    table = pd.DataFrame(list(rows.values()), index=index).loc[["pooled", "per prompt"]]
+    table = pd.DataFrame(list(rows.values()), index=index).loc[list(_LEVELS)]
     readings = table.groupby(["level", "method"]).p
     table.insert(5, "p_adjusted", readings.transform(lambda p: adjusted(p, correction)))
     table.attrs = {
-        "norm": f"log {norm}" if log else norm,
+        "norm": f"log {norm}",
         "correction": correction,
         "p": "by all shifts along depth, of series alike all along it; never below smallest_p",
         **resampling,
@@ -126,49 +123,44 @@ def _pairs(
     return x[complete], y[complete]
 
 
-def _pooled(
-    x: np.ndarray, y: np.ndarray, method: str, confidence: float, n_resamples: int, seed: int
+def _row(
+    x: Float[np.ndarray, "prompt place"],
+    y: Float[np.ndarray, "prompt place"],
+    level: str,
+    method: str,
+    confidence: float,
+    n_resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """The correlation of the changes averaged over prompts."""
+    """One line of the table; NaN for what is not known."""
     n_prompts, n = x.shape
-    if not n_prompts or n < FEWEST:
-        return _row(n, n_prompts)
+    row: dict[str, Any] = dict.fromkeys(("r", "low", "high", "sd", "p"), np.nan)
+    row |= {"smallest_p": 1 / n if n >= FEWEST else np.nan, "n_changes": n, "n_prompts": n_prompts}
+    if n < FEWEST or not n_prompts:
+        return row
 
     def of_means(means: np.ndarray) -> np.ndarray:
         return correlation(_ranked(means[..., :n], method), _ranked(means[..., n:], method))
 
-    both = np.concatenate([x, y], axis=1)
-    low = high = np.nan
-    if n_prompts > 1:
-        means = resampled_means(both, confidence, n_resamples, seed)
-        low, high = bootstrap_ends(of_means(means), n_prompts, confidence)
-    mean = both.mean(0)
-    p, _ = shift_test(_ranked(mean[None, :n], method), _ranked(mean[None, n:], method))
-    return _row(n, n_prompts, r=float(of_means(mean)), low=float(low), high=float(high), p=p)
-
-
-def _per_prompt(
-    x: np.ndarray, y: np.ndarray, method: str, confidence: float, n_resamples: int, seed: int
-) -> dict[str, Any]:
-    """The mean over prompts of their correlations."""
-    n = x.shape[1]
-    if n < FEWEST:
-        return _row(n, len(x))
+    if level == "pooled":
+        both = np.concatenate([x, y], axis=1)
+        x, y = x.mean(0, keepdims=True), y.mean(0, keepdims=True)
+        row["r"] = float(of_means(both.mean(0)))
+        if n_prompts > 1:
+            resampled = of_means(resampled_means(both, confidence, n_resamples, seed))
+            row["low"], row["high"] = map(float, bootstrap_ends(resampled, n_prompts, confidence))
     x, y = _ranked(x, method), _ranked(y, method)
-    own = correlation(x, y)
-    own = own[~np.isnan(own)]
-    if not len(own):
-        return _row(n, 0)
-    low, high = bootstrap_interval(own, confidence=confidence, n_resamples=n_resamples, seed=seed)
-    sd = own.std(ddof=1) if len(own) > 1 else np.nan
-    return _row(n, len(own), r=own.mean(), low=float(low), high=float(high), sd=sd, p=shift_test(x, y)[0])
-
-
-def _row(n_changes: int, n_prompts: int, **values: float) -> dict[str, Any]:
-    """One line of the table; NaN for what is not known."""
-    sizes = {"smallest_p": 1 / n_changes if n_changes >= FEWEST else np.nan, "n_changes": n_changes}
-    known = dict.fromkeys(("r", "low", "high", "sd", "p"), np.nan) | values
-    return known | sizes | {"n_prompts": n_prompts}
+    if level == "per prompt":
+        own = correlation(x, y)
+        own = own[~np.isnan(own)]
+        row["n_prompts"] = len(own)
+        if not len(own):
+            return row
+        ends = bootstrap_interval(own, confidence=confidence, n_resamples=n_resamples, seed=seed)
+        row["low"], row["high"] = map(float, ends)
+        row |= {"r": own.mean(), "sd": own.std(ddof=1) if len(own) > 1 else np.nan}
+    row["p"], _ = shift_test(x, y)
+    return row
 
 
 def _ranked(series: Float[np.ndarray, "*set place"], method: str) -> Float[np.ndarray, "*set place"]:

@@ -69,15 +69,15 @@ class Boundaries(NamedTuple):
     Attributes:
         begins, ends: first and last depth of the compression phase, NaN where there is none.
         compressed: every depth that is compressed as the phase is, also outside of it.
-        written, removed: each layer's share where it is an emergence or a dissipation layer, NaN where not;
+        emergence, dissipation: each layer's share where it is an emergence or a dissipation layer, NaN where not;
             ``None`` for curves without writes.
     """
 
     begins: Float[np.ndarray, "*curve"]
     ends: Float[np.ndarray, "*curve"]
     compressed: Bool[np.ndarray, "*curve depth"]
-    written: Float[np.ndarray, "*curve layer"] | None
-    removed: Float[np.ndarray, "*curve layer"] | None
+    emergence: Float[np.ndarray, "*curve layer"] | None
+    dissipation: Float[np.ndarray, "*curve layer"] | None
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -113,8 +113,8 @@ def boundaries(
         return Boundaries(begins, ends, compressed, None, None)
     # Long prompts dilute a token that is massive all the same: it has layers, and no phase.
     massive = np.where(np.isnan(begins)[..., None], heavier > 0.5, compressed)
-    written, removed = _named_layers(massive, *writes, min_share=thresholds.min_share)
-    return Boundaries(begins, ends, compressed, written, removed)
+    layers = _named_layers(massive, *writes, min_share=thresholds.min_share)
+    return Boundaries(begins, ends, compressed, *layers)
 
 
 def lower_ends(kappa: Float[np.ndarray, "prompt depth"], **resampling: float) -> np.ndarray | None:
@@ -214,7 +214,7 @@ def stages(profile: ProfileLike, **thresholds: float) -> tuple[list[Stage], list
 def stages_of(data: xr.Dataset, of_mean: Boundaries) -> tuple[list[Stage], list[Stage]]:
     """The stages that the means over prompts have."""
     named = []
-    for shares, kind in ((of_mean.written, "along"), (of_mean.removed, "norm")):
+    for shares, kind in ((of_mean.emergence, "along"), (of_mean.dissipation, "norm")):
         assert shares is not None
         mlp, attention = (over_prompts(data, f"{write}_write_{kind}") for write in ("mlp", "attention"))
         named.append(

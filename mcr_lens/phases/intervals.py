@@ -99,10 +99,10 @@ class PhaseIntervals:
     def _stages(self) -> Iterator[tuple[str, tuple[Place, ...], list[Place]]]:
         """Layers that were found, and those that were not, but which the data do not rule out."""
         for noun in ("emergence", "dissipation"):
-            stages, named = getattr(self, noun) or (), getattr(self, f"{noun}_named")
-            others = set(named) - {stage.place for stage in stages}
-            likely = [layer for layer in sorted(others) if named[layer] >= (1 - self.confidence) / 2]
-            yield noun, stages, [Place(layer, named=named[layer]) for layer in likely]
+            stages, shares = getattr(self, noun) or (), getattr(self, f"{noun}_named")
+            others = sorted(set(shares) - {stage.place for stage in stages})
+            likely = [layer for layer in others if shares[layer] >= (1 - self.confidence) / 2]
+            yield noun, stages, [Place(layer, named=shares[layer]) for layer in likely]
 
     def _moved(self, end: int | None, by: int) -> int | None:
         """The neighbouring depth, if the model has it."""
@@ -110,16 +110,16 @@ class PhaseIntervals:
 
     def __str__(self) -> str:
         if self.n_prompts < 2:
-            return f"no intervals: {self.n_prompts} prompt{'' if self.n_prompts else 's'}, at least 2 needed"
+            return "no intervals: at least 2 prompts needed"
         lines = [
             f"{self.confidence:.0%} intervals over {self.n_prompts} prompts ({self.n_resamples} resamples, "
-            f"{_percent(self.share)} with a compression phase):"
+            f"{self.share:.0%} with a compression phase):"
         ]
         if self.begins and self.ends:
             lines.append(f"  compression begins at depth {self.begins} and ends at depth {self.ends}")
         if self.emergence is not None:
-            written, removed = (_in_words(stages, possible) for _, stages, possible in self._stages())
-            lines.append(f"  sink token's norm written in {written}; taken back in {removed}")
+            writes, removals = (_in_words(stages, possible) for _, stages, possible in self._stages())
+            lines.append(f"  sink token's norm written in {writes}; taken back in {removals}")
         return "\n".join(lines)
 
 
@@ -131,12 +131,7 @@ def phase_intervals(
     n_resamples: int,
     seed: int,
 ) -> PhaseIntervals:
-    """Intervals of the boundaries of the mean curves.
-
-    Args:
-        curves: of every prompt, as ``boundaries`` reads them.
-        of_mean: what it reads from their means.
-    """
+    """Intervals of ``of_mean``, the boundaries of the mean of the prompts' curves."""
     table = prompts_with_values(np.concatenate(curves, axis=1))
     n = len(table)
     means = resampled_means(table, confidence, n_resamples, seed) if n > 1 else table[:0]
@@ -146,14 +141,14 @@ def phase_intervals(
     ends = np.stack([again.begins, again.ends], axis=1)
     span = place_intervals(of_mean.span or (), ends, n, confidence) or (None, None)
     stages: list[tuple[Place, ...] | None] = [None, None]
-    named: list[dict[int, float]] = [{}, {}]
-    pairs = ((of_mean.written, again.written), (of_mean.removed, again.removed))
-    for i, (shares, resampled_shares) in enumerate(pairs):
-        if shares is not None and resampled_shares is not None:
-            places, in_resamples = np.flatnonzero(~np.isnan(shares)).tolist(), ~np.isnan(resampled_shares)
+    shares: list[dict[int, float]] = [{}, {}]
+    pairs = ((of_mean.emergence, again.emergence), (of_mean.dissipation, again.dissipation))
+    for i, (layers, resampled) in enumerate(pairs):
+        if layers is not None and resampled is not None:
+            places, in_resamples = np.flatnonzero(~np.isnan(layers)).tolist(), ~np.isnan(resampled)
             stages[i] = place_intervals(places, matched_places(in_resamples, places), n, confidence)
             share = in_resamples.sum(0) / max(len(means), 1)
-            named[i] = {int(layer): float(share[layer]) for layer in np.flatnonzero(share)}
+            shares[i] = {int(layer): float(share[layer]) for layer in np.flatnonzero(share)}
     return PhaseIntervals(
         confidence=confidence,
         n_prompts=n,
@@ -166,8 +161,8 @@ def phase_intervals(
         ends=span[1],
         emergence=stages[0],
         dissipation=stages[1],
-        emergence_named=named[0],
-        dissipation_named=named[1],
+        emergence_named=shares[0],
+        dissipation_named=shares[1],
     )
 
 
@@ -178,50 +173,37 @@ def place_intervals(
 
     The ends are always places that were taken by some resample; the place itself is included.
     """
-    if not len(resampled):
-        return tuple(Place(place) for place in places)
-    low, high = bootstrap_ends(resampled, n_prompts, confidence)
-    return tuple(
-        Place(
-            place,
-            None if np.isnan(low[i]) else min(place, int(low[i])),
-            None if np.isnan(low[i]) else max(place, int(high[i])),
-            named=float((resampled[:, i] == place).mean()),
-            found=float((~np.isnan(resampled[:, i])).mean()),
-        )
-        for i, place in enumerate(places)
-    )
+    if not places or not len(resampled):
+        return tuple(map(Place, places))
+    intervals = []
+    for place, low, high, series in zip(
+        places, *bootstrap_ends(resampled, n_prompts, confidence), resampled.T, strict=True
+    ):
+        ends = (None, None) if np.isnan(low) else (min(place, int(low)), max(place, int(high)))
+        shares = float((series == place).mean()), float((~np.isnan(series)).mean())
+        intervals.append(Place(place, *ends, *shares))
+    return tuple(intervals)
 
 
 def matched_places(
-    named: Bool[np.ndarray, "resample place"], found: Sequence[int]
-) -> Float[np.ndarray, "resample found"]:
-    """For each place found, the nearest one that a resample names; NaN where there is none.
+    layers: Bool[np.ndarray, "resample layer"], places: Sequence[int]
+) -> Float[np.ndarray, "resample place"]:
+    """For each place, the nearest layer that a resample names; NaN where there is none.
 
-    Every place belongs to the nearest of those found, the earlier one where two are as near.
+    Every layer belongs to the nearest of the places, the earlier one where two are as near.
     """
-    matched = np.full((len(named), len(found)), np.nan)
-    places = np.arange(named.shape[1])
-    distance = np.abs(places - np.asarray(found, dtype=int)[:, None])
-    owner = distance.argmin(0) if len(found) else places
-    for i in range(len(found)):
-        near = np.where(named & (owner == i), distance[i], np.inf)
-        exists = np.isfinite(near).any(1)
-        matched[exists, i] = near[exists].argmin(1)
-    return matched
+    if not places:
+        return np.empty((len(layers), 0))
+    distance = np.abs(np.arange(layers.shape[1]) - np.array(places)[:, None])
+    owner = distance.argmin(0) == np.arange(len(places))[:, None]
+    near = np.where(layers[:, None] & owner, distance, np.inf)
+    return np.where(np.isfinite(near).any(-1), near.argmin(-1), np.nan)
 
 
 def _in_words(stages: tuple[Place, ...], possible: list[Place]) -> str:
-    """The stages that were found, and the layers that many resamples name besides."""
-    listed = [f"{stage} ({_percent(stage.named)})" for stage in stages]
-    others = [f"{at} ({_percent(at.named)})" for at in possible]
-    several = f"{len(stages)} stages, " if len(stages) > 1 else ""
-    text = f"{several}layer{'s' * (len(stages) > 1)} {', '.join(listed)}" if stages else "no single layer"
-    return text + (f", in some resamples also {', '.join(others)}" if others else "")
-
-
-def _percent(share: float) -> str:
-    """A share in per cent that says 0% or 100% only when it is."""
-    if 0 < share < 0.01 or 0.99 < share < 1:
-        return "under 1%" if share < 0.5 else "over 99%"
-    return f"{share:.0%}"
+    """The stages of the mean, and the layers that many resamples name besides."""
+    listed, others = (
+        ", ".join(f"{place} ({place.named:.0%})" for place in places) for places in (stages, possible)
+    )
+    noun = f"{len(stages)} stages, layers" if len(stages) > 1 else "layer" if stages else "no single layer"
+    return f"{noun} {listed}".rstrip() + (f", in some resamples also {others}" if others else "")

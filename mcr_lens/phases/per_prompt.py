@@ -1,6 +1,7 @@
 """Are the boundaries a fact about the model, or about the prompts?"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,7 @@ def constancy(
 
     Args:
         profiles: a profile, or several of one model by the name of their data set.
-        min_compression: as in ``find_phases``.
-        min_share: as in ``find_phases``.
+        min_compression, min_share: as in ``find_phases``.
 
     Returns:
         A row ``(data set, boundary)``; columns ``of_mean`` (depth or layer on the mean curve), ``mode`` (the
@@ -56,8 +56,8 @@ def constancy(
     rows, of_means = {}, []
     for name, data in data_sets.items():
         curves = boundary_curves(data)
-        measured = ~np.isnan(curves[0]).all(1)
-        own = _places([curve[measured] for curve in curves], thresholds)
+        prompts = ~np.isnan(curves[0]).all(1)
+        own = _places([curve[prompts] for curve in curves], thresholds)
         mean = _places([mean_of_prompts(curve)[None] for curve in curves], thresholds)
         of_means.append(mean)
         for boundary, places in own.items():
@@ -77,19 +77,24 @@ def _places(
     curves: Sequence[Float[np.ndarray, "case place"]], thresholds: Thresholds
 ) -> dict[str, Float[np.ndarray, "case"]]:
     """Boundaries and layers of each set of curves; NaN where there is none."""
-    begins, ends, _, written_shares, removed_shares = boundaries(curves, thresholds)
+    begins, ends, _, emergence, dissipation = boundaries(curves, thresholds)
     places = {"compression begins": begins, "compression ends": ends}
-    if written_shares is not None and removed_shares is not None:
-        written, removed = ~np.isnan(written_shares), ~np.isnan(removed_shares)
-        last = removed.shape[1] - 1 - removed[:, ::-1].argmax(1)
-        places["emergence layer (first)"] = np.where(written.any(1), written.argmax(1), np.nan)
-        places["dissipation layer (last)"] = np.where(removed.any(1), last, np.nan)
+    if emergence is not None and dissipation is not None:
+        writes, removals = ~np.isnan(emergence), ~np.isnan(dissipation)
+        last = removals.shape[1] - 1 - removals[:, ::-1].argmax(1)
+        places["emergence layer (first)"] = np.where(writes.any(1), writes.argmax(1), np.nan)
+        places["dissipation layer (last)"] = np.where(removals.any(1), last, np.nan)
     return places
 
 
-def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, float]:
-    there = places[~np.isnan(places)]
-    share = {"having": len(there) / len(places) if len(places) else np.nan, "n": len(places)}
-    values, counts = np.unique(there if len(there) else [np.nan], return_counts=True)
-    mode = {"mode": values[counts.argmax()], "at_mode": counts.max() / len(there) if len(there) else np.nan}
-    return mode | {"lowest": values[0], "highest": values[-1]} | share
+def _constancy(places: Float[np.ndarray, "case"]) -> dict[str, Any]:
+    finite = pd.Series(places).dropna()
+    shares = finite.value_counts(normalize=True, sort=False).sort_index()
+    return {
+        "mode": shares.idxmax() if len(finite) else np.nan,
+        "at_mode": shares.max(),
+        "lowest": finite.min(),
+        "highest": finite.max(),
+        "having": len(finite) / len(places) if len(places) else np.nan,
+        "n": len(places),
+    }

@@ -146,7 +146,7 @@ def find_phases(
     intervals = None
     if confidence is not None:
         intervals = phase_intervals(curves, of_mean, thresholds, confidence, n_resamples, seed)
-    written, removed = (None, None) if of_mean.written is None else stages_of(data, of_mean)
+    emergence, dissipation = (None, None) if of_mean.emergence is None else stages_of(data, of_mean)
     return Phases(
         mix=(0, span[0] - 1) if span and span[0] > 0 else None,
         compress=span,
@@ -156,8 +156,8 @@ def find_phases(
         **thresholds._asdict(),
         other_massive_token=outweighing_token(data),
         other_valleys=_runs(of_mean.compressed, span),
-        emergence=None if written is None else tuple(written),
-        dissipation=None if removed is None else tuple(removed),
+        emergence=None if emergence is None else tuple(emergence),
+        dissipation=None if dissipation is None else tuple(dissipation),
         intervals=intervals,
     )
 

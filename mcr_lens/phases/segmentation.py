@@ -1,7 +1,7 @@
 """Where several curves change along depth: an exact segmentation, without thresholds of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -57,26 +57,20 @@ class ChangePoints:
         """A row a change point: its interval, shares of the resamples, and the phase that begins there."""
         begins = {depth: name for name, depth in self.boundaries.items()}
         table = pd.DataFrame(
-            [
-                [point.place, point.low, point.high, point.named, point.found, begins.get(point.place, "")]
-                for point in self.points
-            ],
+            [(*astuple(point), begins.get(point.place, "")) for point in self.points],
             columns=["depth", "low", "high", "named", "found", "begins"],
         )
         return table.astype(dict.fromkeys(["depth", "low", "high"], "Int64")).set_index("depth")
 
     def __str__(self) -> str:
-        if not self.points:
-            head = f"no change point (penalty {self.penalty:g})"
-        else:
-            noun = "change point" + "s" * (len(self.points) > 1)
-            listed = ", ".join(map(str, self.points))
-            head = f"{len(self.points)} {noun} (penalty {self.penalty:g}): depth {listed}"
-        if self.confidence is not None:
+        listed = f": depth {', '.join(map(str, self.points))}" if self.points else ""
+        noun = "change point" if len(self.points) < 2 else "change points"
+        head = f"{len(self.points) or 'no'} {noun} (penalty {self.penalty:g}){listed}"
+        if self.confidence is not None and self.n_prompts < 2:
+            head += "\nno intervals: at least 2 prompts needed"
+        elif self.confidence is not None:
             head += (
-                "\nno intervals: at least 2 prompts needed"
-                if self.n_prompts < 2
-                else f"\n{self.confidence:.0%} intervals over {self.n_prompts} prompts; "
+                f"\n{self.confidence:.0%} intervals over {self.n_prompts} prompts; "
                 f"{self.same_number:.0%} of {self.n_resamples} resamples have as many"
             )
         return f"{head}\n{self.segments.round(2).to_string(index=False)}"
@@ -113,12 +107,10 @@ def change_points(
     sinks in layer ``l + 1`` both change at depth ``l + 1``. What is NaN counts nothing.
 
     Args:
-        profile: a profile or its dataset.
         penalty: what a change point must save; larger for fewer.
         curves: some of ``mcr_lens.phases.curves.CURVES``; those that the profile lacks are left out.
         confidence: coverage aimed at by the bootstrap intervals over prompts; ``None`` for none.
-        n_resamples: number of resamples.
-        seed: of the resampling.
+        n_resamples, seed: of the resampling.
 
     Raises:
         InputError: for a penalty that is not above 0, unknown curves, several profiles at once, or options
@@ -182,7 +174,8 @@ def segment(
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = np.where(used, curves, 0.0).sum(-1, keepdims=True) / used.sum(-1, keepdims=True)
     values = np.where(used, curves - centre, 0.0)
-    count, total, square = (_cumulative(part) for part in (used.astype(np.float64), values, values**2))
+    pads = [(0, 0)] * (curves.ndim - 1) + [(1, 0)]
+    count, total, square = (np.pad(part.cumsum(-1), pads) for part in (1.0 * used, values, values**2))
     best = np.zeros((*curves.shape[:-2], n_depths + 1))
     start = np.zeros((*curves.shape[:-2], n_depths + 1), dtype=np.intp)
     for stop in range(1, n_depths + 1):
@@ -200,10 +193,6 @@ def segment(
         stop = np.take_along_axis(start, stop, -1)
         np.put_along_axis(begins, stop, True, -1)
     return begins[..., :n_depths] & (np.arange(n_depths) > 0)
-
-
-def _cumulative(values: Float[np.ndarray, "*set curve depth"]) -> np.ndarray:
-    return np.concatenate([np.zeros_like(values[..., :1]), values.cumsum(-1)], axis=-1)
 
 
 def _segments(

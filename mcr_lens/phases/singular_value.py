@@ -32,8 +32,7 @@ def first_singular_value(
     Args:
         profile: a profile with the raw estimator, or its dataset.
         confidence: coverage aimed at by the bootstrap intervals of the means over prompts.
-        n_resamples: number of resamples.
-        seed: of the resampling.
+        n_resamples, seed: of the resampling.
 
     Returns:
         A row a depth; columns ``(part, "mean" | "low" | "high")``, fractions of 1. NaN where no prompt has

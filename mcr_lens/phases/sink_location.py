@@ -79,11 +79,12 @@ def locate_sink(
         if not 0.0 <= share <= 1.0:
             raise InputError(f"{name} {share}: use a share from 0 to 1")
     data = _checked(dataset_of(profile))
-    judged = _judged(data)
-    found = pd.concat([_of_tokens(data, threshold, by), _learned(data, judged, threshold)])
-    found = found.loc[found["heads"] > min_heads]
+    # Which prompts can show a sink, (prompt, layer): long enough, finite there, and measured for it.
+    judged = (data.n_tokens > MIN_QUERIES) & data.top_column_position.notnull().any("rank")
+    judged &= data.learned_sink_mass.notnull().any("head")
+    sinks = pd.concat([_of_tokens(data, threshold, by), _learned(data, judged, threshold)])
     rows = []
-    for key, group in found.groupby(["layer", "sink", by]):
+    for key, group in sinks.loc[sinks["heads"] > min_heads].groupby(["layer", "sink", by]):
         layer, sink, _ = key  # type: ignore[misc]  # a tuple, as long as the list
         able = judged.sel(layer=layer)
         if sink == "token" and by == "position":
@@ -113,35 +114,24 @@ def _checked(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def _judged(data: xr.Dataset) -> xr.DataArray:
-    """Which prompts can show a sink, (prompt, layer): long enough, finite there, and measured for it."""
-    measured = data.top_column_position.notnull().any("rank")
-    return (data.n_tokens > MIN_QUERIES) & data.learned_sink_mass.notnull().any("head") & measured
-
-
 def _of_tokens(data: xr.Dataset, threshold: float, by: str) -> pd.DataFrame:
     """A row a prompt, layer and named position; or token, whose strongest position then stands for it."""
-    attention = data.top_column_attention
-    table = xr.Dataset(
-        {
-            "position": data.top_column_position,
-            "token": data.top_column_token,
-            "heads": (attention > threshold).where(attention.notnull()).mean("head"),
-            "attention": attention.mean("head"),
-        }
-    )
-    rows = table.to_dataframe().reset_index()
+    where = {"position": data.top_column_position, "token": data.top_column_token}
+    rows = _rows(data.top_column_attention, threshold, **where)
     rows = rows.loc[rows[by] >= 0].sort_values("heads", ascending=False, kind="stable")
     return rows.drop_duplicates(["layer", "prompt", by]).assign(sink="token")
 
 
 def _learned(data: xr.Dataset, judged: xr.DataArray, threshold: float) -> pd.DataFrame:
     """A row a prompt and layer: what the learned sink takes; 0 where the model has none."""
-    mass = data.learned_sink_mass.where(judged)
-    table = xr.Dataset(
-        {"heads": (mass > threshold).where(mass.notnull()).mean("head"), "attention": mass.mean("head")}
-    )
-    return table.to_dataframe().reset_index().assign(sink="learned", position=-1, token=-1)
+    rows = _rows(data.learned_sink_mass.where(judged), threshold)
+    return rows.assign(sink="learned", position=-1, token=-1)
+
+
+def _rows(attention: xr.DataArray, threshold: float, **where: xr.DataArray) -> pd.DataFrame:
+    heads = (attention > threshold).where(attention.notnull()).mean("head")
+    table = xr.Dataset({**where, "heads": heads, "attention": attention.mean("head")})
+    return table.to_dataframe().reset_index()
 
 
 def _common(values: pd.Series) -> int | None:

@@ -104,22 +104,23 @@ class Prompts:
         if prepend_bos and bos is None:
             raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
         first = [bos] if bos is not None and (is_own if prepend_bos is None else prepend_bos) else []
-        encoded = _encode(tokenizer, texts, source)
+        # An empty list is one that some tokenizers cannot take.
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         whole = [ids if ids[:1] == first else first + ids for ids in encoded]
-        kept = [tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2]
-        if not kept:
+        rows = tuple(tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2)
+        if not rows:
             raise InputError(f"no text of {source} has 2 tokens or more: nothing to measure")
         if first:
             policy = "prepended" if is_own else "eos prepended"
         else:
-            policy = "in the text" if any(ids[0] == bos for ids in kept) else "none"
+            policy = "in the text" if any(ids[0] == bos for ids in rows) else "none"
         return cls(
-            tuple(kept),
+            rows,
             source=source,
             bos=policy,
             options={"max_tokens": max_tokens, **(options or {})},
             truncated=sum(max_tokens is not None and len(ids) > max_tokens for ids in whole),
-            dropped=len(whole) - len(kept),
+            dropped=len(whole) - len(rows),
         )
 
     @classmethod
@@ -160,17 +161,17 @@ class Prompts:
         Raises:
             InputError: when no prompt is as long.
         """
-        kept = tuple(prompt[:n_tokens] for prompt in self.tokens if len(prompt) >= n_tokens)
-        if n_tokens < 2 or not kept:
+        rows = tuple(prompt[:n_tokens] for prompt in self.tokens if len(prompt) >= n_tokens)
+        if n_tokens < 2 or not rows:
             raise InputError(
                 f"cut({n_tokens}): the prompts have {min(self.lengths)} to {max(self.lengths)} tokens; use a "
                 f"number from 2 to {max(self.lengths)}"
             )
         return replace(
             self,
-            tokens=kept,
+            tokens=rows,
             truncated=sum(length > n_tokens for length in self.lengths),
-            dropped=self.dropped + len(self) - len(kept),
+            dropped=self.dropped + len(self) - len(rows),
             options={**self.options, "cut": n_tokens},
         )
 
@@ -212,14 +213,11 @@ class Prompts:
         start = 0
         for size in sizes:
             prompts = tuple(order[start : start + size])
-            lengths = torch.tensor([self.lengths[i] for i in prompts])
-            tokens = torch.empty(len(prompts), int(lengths.max()), dtype=torch.int64)
-            for row, i in enumerate(prompts):
-                tokens[row, : self.lengths[i]] = torch.tensor(self.tokens[i])
-                # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN:
-                # no token goes in that the prompt does not hold, lest it overflow where the prompt does not.
-                tokens[row, self.lengths[i] :] = self.tokens[i][-1]
-            yield Batch(tokens, lengths, prompts)
+            rows = [self.tokens[i] for i in prompts]
+            # Right padding is not attended to by a real token of a causal model, but 0 times Inf is NaN: no
+            # token goes in that the prompt does not hold, lest it overflow where the prompt does not.
+            padded = [row + row[-1:] * (len(rows[0]) - len(row)) for row in rows]
+            yield Batch(torch.tensor(padded), torch.tensor([len(row) for row in rows]), prompts)
             start += size
 
 
@@ -254,10 +252,8 @@ def check_number(name: str, number: int | None, least: int, why: str) -> None:
 
 def check_texts(texts: Iterable[str], source: str) -> list[str]:
     """A list of texts as a list; ``InputError`` for anything else."""
-    if isinstance(texts, str):
-        raise InputError("texts is a single string: give a list, [text]")
-    if not isinstance(texts, Iterable):
-        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings, such as [text]")
     listed = list(texts)
     for i, text in enumerate(listed):
         if not isinstance(text, str):
@@ -265,6 +261,12 @@ def check_texts(texts: Iterable[str], source: str) -> list[str]:
             raise InputError(
                 f"text {i} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
+            ) from error
     return listed
 
 
@@ -274,17 +276,3 @@ def _has_bos_of_its_own(tokenizer: Any) -> bool:
         return False
     saved = getattr(tokenizer, "init_kwargs", {}).get("bos_token")
     return saved is not None or tokenizer.bos_token_id != tokenizer.eos_token_id
-
-
-def _encode(tokenizer: Any, texts: list[str], source: str) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
-    if not texts:  # a list that some tokenizers cannot take
-        return []
-    for i, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
-            ) from error
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

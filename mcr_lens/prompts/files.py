@@ -16,7 +16,7 @@ from mcr_lens.models.hub import hub_or_cache
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["check_source", "load_split", "name_list", "read_table", "read_text"]
+__all__ = ["check_source", "column_of", "load_split", "name_list", "read_table", "read_text"]
 
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -72,34 +72,56 @@ def read_table(
     Raises:
         InputError: for what cannot be read, in one line with the way out.
     """
+    import pandas
+
     path = check_source(source)
     if path is None:
         return load_split(str(source).removeprefix("hf:"), config, split).to_pandas()
     kind = path.suffix.lower()
-    if kind in (".jsonl", ".json"):
-        return _json_table(path, _json_rows(path, kind))
-    return _parquet(path) if kind == ".parquet" else _cells(path, kind, header)
-
-
-def _json_rows(path: Path, kind: str) -> list[Any]:
-    if kind == ".json":
-        rows = _parsed(path, read_text(path), "invalid JSON", "one value a line goes in a .jsonl")
-        if not isinstance(rows, list):
-            raise InputError(f"{path}: holds a {type(rows).__name__}; give a list of texts or of objects")
-        return rows
-    lines = enumerate(read_text(path).split("\n"), start=1)
-    return [
-        _parsed(path, line, f"invalid JSON on line {number}", "mend that line")
-        for number, line in lines
-        if line.strip()
-    ]
-
-
-def _parsed(path: Path, text: str, what: str, way_out: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_fields)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path, f"{what}: {error}", way_out) from error
+        if kind in (".jsonl", ".json"):
+            return _json_table(read_text(path), kind)
+        if kind != ".parquet":
+            return _cells(path, kind, header)
+        table = pandas.read_parquet(path)
+        for place in range(table.shape[1]):  # a damaged text is only noticed when it is asked for
+            table.iloc[:, place].tolist()
+        return table
+    except InputError:
+        raise
+    except Exception as error:  # pandas and pyarrow raise what they like on a broken file
+        reason = one_line(error, 200)
+        raise InputError(f"{path}: not a readable {kind} file ({reason}); give a whole one") from error
+
+
+def column_of(table: pandas.DataFrame, column: str | int, source: object) -> list[Any]:
+    """The values of a column; ``InputError`` with the names of the others where it does not exist."""
+    if column not in table.columns:
+        raise InputError(f"{source}: no field {column!r}; there are {name_list(table.columns)}")
+    return table[column].tolist()
+
+
+def _json_table(text: str, kind: str) -> pandas.DataFrame:
+    import pandas
+
+    rows = []
+    for number, line in enumerate([text] if kind == ".json" else text.split("\n"), start=1):
+        try:
+            if line.strip() or kind == ".json":
+                rows.append(json.loads(line, object_pairs_hook=_fields))
+        except (ValueError, RecursionError) as error:
+            where = "one value a line goes in a .jsonl" if kind == ".json" else f"on line {number}"
+            raise ValueError(f"invalid JSON, {where}: {error}") from error
+    if kind == ".json":
+        (rows,) = rows
+        if not isinstance(rows, list):
+            raise ValueError(f"it holds a {type(rows).__name__}, not a list of texts or of objects")
+    if all(isinstance(row, str) for row in rows):
+        return pandas.DataFrame({"text": rows}, dtype=object)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is a {type(row).__name__}; give objects alone, or texts alone")
+    return pandas.DataFrame(rows, dtype=object)
 
 
 def _fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,18 +133,6 @@ def _fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _json_table(path: Path, rows: list[Any]) -> pandas.DataFrame:
-    import pandas
-
-    if all(isinstance(row, str) for row in rows):
-        return pandas.DataFrame({"text": rows}, dtype=object)
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise InputError(f"{path}: row {number} is a {kind}; give objects alone, or texts alone")
-    return pandas.DataFrame(rows, dtype=object)
-
-
 def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
     """Every cell a text; cells that are missing at the end of a row are empty."""
     import pandas
@@ -130,17 +140,14 @@ def _cells(path: Path, kind: str, header: bool) -> pandas.DataFrame:
     style: dict[str, Any] = {"sep": _delimiter(read_text(path))}
     if kind == ".tsv":
         style = {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    try:
-        # Without a header, a line with too many cells is an error; with one, pandas would take the first
-        # cell for an index, or leave the last one out.
-        table = pandas.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", **style
-        )
-        if header:
-            names = _fields([(name, None) for name in table.iloc[0]])
-            table = table[1:].set_axis([*names], axis=1)
-    except Exception as error:  # pandas raises what it likes on a broken file
-        raise _unreadable(path, one_line(error, 200)) from error
+    # Without a header, a line with too many cells is an error; with one, pandas would take the first cell for
+    # an index, or leave the last one out.
+    table = pandas.read_csv(
+        path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", **style
+    )
+    if header:
+        names = _fields([(name, None) for name in table.iloc[0]])
+        table = table[1:].set_axis([*names], axis=1)
     return table
 
 
@@ -153,18 +160,6 @@ def _delimiter(text: str) -> str:
     with contextlib.suppress(csv.Error):  # a single column has no delimiter, or the lines do not agree
         return csv.Sniffer().sniff(text[:10_000], "".join(candidates)).delimiter
     return ","
-
-
-def _parquet(path: Path) -> pandas.DataFrame:
-    import pandas
-
-    try:
-        table = pandas.read_parquet(path)
-        for place in range(table.shape[1]):  # a damaged text is only noticed when it is asked for
-            table.iloc[:, place].tolist()
-    except Exception as error:  # pandas and pyarrow raise what they like on a broken file
-        raise _unreadable(path, one_line(error, 200)) from error
-    return table
 
 
 def load_split(name: str, config: str | None, split: str | None) -> Any:
@@ -180,7 +175,7 @@ def load_split(name: str, config: str | None, split: str | None) -> Any:
         try:
             data = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
         except Exception as error:  # the many errors of a library that reads the hub and the disk
-            way_out = "give a local folder" if silence is None else f"{silence}, or give a local folder"
+            way_out = ", or ".join(filter(None, [silence, "give a local folder"]))
             if folder.exists():
                 way_out = "give a folder of data files, or name one of its configurations (config=...)"
             raise InputError(f"hf:{name}: could not be loaded ({one_line(error, 200)}); {way_out}") from error
@@ -198,7 +193,3 @@ def name_list(names: Iterable[object], most: int = 200) -> str:
     """Names from a file for a message: in one line, whatever they hold, and not all of hundreds."""
     text = " ".join(", ".join(map(str, names)).split())
     return text if len(text) <= most else f"{text[:most]} ..."
-
-
-def _unreadable(path: Path, reason: str, way_out: str = "give a whole one") -> InputError:
-    return InputError(f"{path}: not a readable {path.suffix} file ({reason}); {way_out}")

@@ -1,26 +1,23 @@
 """Texts with labels, for probes: prompts and labels that stay aligned whatever the tokenizer drops."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from mcr_lens.errors import InputError
 from mcr_lens.models import Model
 from mcr_lens.prompts.batches import Prompts, check_number
-from mcr_lens.prompts.files import name_list, read_table
+from mcr_lens.prompts.files import column_of, read_table
 
 __all__ = ["Labelled", "load_labelled", "too_short"]
 
 
-class _Pair(NamedTuple):
-    prompts: Prompts
-    labels: list[Any]
-
-
-class Labelled(_Pair):
+@dataclass(frozen=True)
+class Labelled:
     """Prompts and the label of each; unpacks as ``prompts, labels``.
 
     Attributes:
@@ -29,7 +26,12 @@ class Labelled(_Pair):
             groups was named.
     """
 
+    prompts: Prompts
+    labels: list[Any]
     groups: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.prompts, self.labels))
 
 
 def load_labelled(
@@ -80,8 +82,16 @@ def load_labelled(
     check_number("n", n, 1, "ask for at least one row")
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     columns = [text, label] if group is None else [text, label, group]
-    table = _table(source, config, split, header=not all(isinstance(column, int) for column in columns))
-    rows = list(zip(*(_column(table, column, name) for column in columns), strict=True))
+    table: Any = source
+    if isinstance(source, str | Path):
+        # Without a header the columns are numbers.
+        header = not all(isinstance(column, int) for column in columns)
+        table = read_table(source, config, split, header=header)
+    elif hasattr(source, "to_pandas"):
+        table = source.to_pandas()
+    elif not isinstance(source, pd.DataFrame):
+        raise InputError(f"{name} is no table: give a path, a DataFrame or a Dataset")
+    rows = list(zip(*(column_of(table, column, name) for column in columns), strict=True))
     _check_rows(rows, name)
     if seed is not None:
         random.Random(seed).shuffle(rows)
@@ -92,10 +102,8 @@ def load_labelled(
         texts, model, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name, options=options
     )
     dropped = set(too_short(texts, model, prompts))
-    kept = [row for number, row in enumerate(rows[:n]) if number not in dropped]
-    labelled = Labelled(prompts, [row[1] for row in kept])
-    labelled.groups = None if group is None else [row[2] for row in kept]
-    return labelled
+    rows = [row for place, row in enumerate(rows[:n]) if place not in dropped]
+    return Labelled(prompts, [row[1] for row in rows], None if group is None else [row[2] for row in rows])
 
 
 def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]:
@@ -105,38 +113,17 @@ def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]
     first = [model.tokenizer.bos_token_id] if prompts.bos.endswith("prepended") else []
     encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     whole = [ids if ids[:1] == first else first + ids for ids in encoded]
-    found = [place for place, ids in enumerate(whole) if len(ids) < 2]
-    assert len(found) == prompts.dropped, "texts and prompts are out of step"
-    return found
+    places = [place for place, ids in enumerate(whole) if len(ids) < 2]
+    assert len(places) == prompts.dropped, "texts and prompts are out of step"
+    return places
 
 
 def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
     """Every row has a text, and a label and a group that are each one value."""
     for number, (text, *others) in enumerate(rows):
-        for value in others:
-            if not pd.api.types.is_scalar(value):
-                kind = type(value).__name__
-                raise InputError(
-                    f"{name}: a label or group of row {number} is a {kind}; use a number or a text"
-                )
         # A label that is missing at the end of a line of a .csv is an empty text.
-        if not isinstance(text, str) or any(pd.isna(value) or value == "" for value in others):
-            lacking = "a text, a label or a group" if len(others) > 1 else "a text or a label"
-            raise InputError(f"{name}: row {number} lacks {lacking}; leave it out")
-
-
-def _table(source: Any, config: str | None, split: str | None, header: bool) -> pd.DataFrame:
-    """The source as a table; without a header the columns are numbers."""
-    if isinstance(source, pd.DataFrame):
-        return source
-    if isinstance(source, str | Path):
-        return read_table(source, config, split, header=header)
-    if not hasattr(source, "to_pandas"):
-        raise InputError(f"{type(source).__name__} is no table: give a path, a DataFrame or a Dataset")
-    return source.to_pandas()
-
-
-def _column(table: pd.DataFrame, column: str | int, name: str) -> list[Any]:
-    if column not in table.columns:
-        raise InputError(f"{name}: no column {column!r}; there are {name_list(table.columns)}")
-    return table[column].tolist()
+        lacks = any(not pd.api.types.is_scalar(value) or pd.isna(value) or value == "" for value in others)
+        if lacks or not isinstance(text, str):
+            raise InputError(
+                f"{name}: row {number} lacks a text, or a label or group that is one value; leave it out"
+            )

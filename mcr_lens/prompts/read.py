@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.prompts.batches import Prompts, check_number, check_texts
-from mcr_lens.prompts.files import check_source, name_list, read_table, read_text
+from mcr_lens.prompts.files import check_source, column_of, name_list, read_table, read_text
 from mcr_lens.validate import is_whole
 
 __all__ = ["PromptsLike", "as_prompts", "load_prompts", "read_texts"]
@@ -30,19 +30,16 @@ def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
     """
     if isinstance(prompts, Prompts):
         return prompts
-    texts_or_ids: Any = prompts
-    if isinstance(texts_or_ids, str):
-        return Prompts.from_texts([texts_or_ids], model, source="text")
-    if isinstance(texts_or_ids, Tensor | np.ndarray):
-        ids = texts_or_ids.tolist()
-        return Prompts.from_tokens(ids if texts_or_ids.ndim > 1 else [ids])
-    if isinstance(texts_or_ids, list | tuple) and texts_or_ids:
-        if isinstance(texts_or_ids[0], str):
-            return Prompts.from_texts(texts_or_ids, model)
-        if isinstance(texts_or_ids[0], list | tuple | Tensor | np.ndarray):
-            return Prompts.from_tokens(texts_or_ids)
-        if is_whole(texts_or_ids[0]):
-            return Prompts.from_tokens([texts_or_ids])
+    if isinstance(prompts, str):
+        return Prompts.from_texts([prompts], model, source="text")
+    listed: Any = prompts.tolist() if isinstance(prompts, Tensor | np.ndarray) else prompts
+    first = listed[0] if isinstance(listed, list | tuple) and listed else None
+    if isinstance(first, str):
+        return Prompts.from_texts(listed, model)
+    if isinstance(first, list | tuple | Tensor | np.ndarray):
+        return Prompts.from_tokens(listed)
+    if is_whole(first):
+        return Prompts.from_tokens([listed])
     raise InputError(
         f"prompts is a {type(prompts).__name__}: give a text, texts, token ids, or Prompts (see load_prompts)"
     )
@@ -123,9 +120,7 @@ def read_texts(
         field = columns[0]
     if field is None:
         raise InputError(f"{source}: choose a field, one of {name_list(columns)}")
-    if field not in columns:
-        raise InputError(f"{source}: no field {field!r}; there are {name_list(columns)}")
-    texts = table[field].tolist()
+    texts = column_of(table, field, source)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             kind = "missing" if text is None or text != text else f"a {type(text).__name__}, not a text"

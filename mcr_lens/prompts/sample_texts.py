@@ -73,22 +73,21 @@ def library_code(n: int, seed: int = 0) -> list[str]:
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     rng = random.Random(seed)
     rng.shuffle(files)
-    found: list[str] = []
+    texts: list[str] = []
     for file in files:
-        source = file.read_text(encoding="utf-8")
-        long = [text for text in _definitions(source) if len(text) >= _SHORTEST]
-        if long and len(found) < n:
-            found.append(rng.choice(long))
-    return found
+        long = [text for text in _definitions(file.read_text(encoding="utf-8")) if len(text) >= _SHORTEST]
+        if long and len(texts) < n:
+            texts.append(rng.choice(long))
+    return texts
 
 
 def _definitions(source: str) -> list[str]:
     """Functions and classes at the top level of a module, decorators included."""
     lines = source.splitlines(keepends=True)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    found = []
+    texts = []
     for node in ast.parse(source).body:
         if isinstance(node, kinds):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            found.append("".join(lines[first - 1 : node.end_lineno]))
-    return found
+            texts.append("".join(lines[first - 1 : node.end_lineno]))
+    return texts

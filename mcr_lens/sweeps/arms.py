@@ -4,14 +4,13 @@ import inspect
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic.dataclasses import dataclass
+import numpy as np
 
 from mcr_lens import hooks
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.experiments.ablation.arms import massive_dimensions, writes_of
 from mcr_lens.models import Hook
 from mcr_lens.results import Profile
-from mcr_lens.sweeps.fields import STRICT, Several, Text, refusing
+from mcr_lens.sweeps.fields import Several, Text, table
 
 __all__ = ["SweepArm"]
 
@@ -20,8 +19,7 @@ _STAND_IN: dict[str, Any] = {"layers": 0, "dimensions": 0, "rest_norm": None}
 _Numbers = Several[int] | int
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class SweepArm:
     """What is done to the model in a cell.
 
@@ -111,30 +109,31 @@ class SweepArm:
         """The intervention, with what the baseline chooses.
 
         Raises:
-            InputError: when the baseline has no emergence layers, or none behind them.
+            InputError: when the baseline is needed and missing, or has no emergence layers, or no layer
+                behind them.
         """
+        # Experiments use sweeps themselves.
+        from mcr_lens.experiments.ablation.arms import massive_dimensions, writes_of
+
         if self.is_baseline:
             return []
-        arguments = self.arguments()
-        if baseline is not None and self.needs_baseline:
-            arguments["layers"] = layers = _layers(self.layers, baseline)
+        arguments: dict[str, Any] = {"positions": sink_position} | self.arguments()
+        if self.needs_baseline and baseline is None:
+            raise InputError(f"arm {self.label!r} needs its baseline, which has failed: see its own record")
+        if baseline is not None:
+            if isinstance(self.layers, str):
+                arguments["layers"] = list(writes_of(baseline, "emergence"))
+            if self.layers == "after emergence":
+                first, n_layers = min(arguments["layers"]), baseline.data.sizes["layer"]
+                arguments["layers"] = list(range(first + 1, n_layers))
+                if first + 1 == n_layers:
+                    raise InputError(f"layers = {self.layers!r}: there is none after layer {first}, the last")
             if self.rest_norm is not None:
                 arguments["rest_norm"] = baseline["rest_norm"].mean("prompt").values.tolist()
             if self.dimensions == "massive":
+                layers = np.atleast_1d(arguments["layers"]).tolist()
                 arguments["dimensions"] = massive_dimensions(baseline, layers)
-        return getattr(hooks, self.intervention)(**{"positions": sink_position} | arguments)
-
-
-def _layers(layers: Any, baseline: Profile) -> list[int]:
-    if not isinstance(layers, str):
-        return [layers] if isinstance(layers, int) else list(layers)
-    emergence = list(writes_of(baseline, "emergence"))
-    if layers == "emergence":
-        return emergence
-    behind = list(range(min(emergence) + 1, baseline.data.sizes["layer"]))
-    if not behind:
-        raise InputError(f"layers = 'after emergence': there is none after layer {min(emergence)}, the last")
-    return behind
+        return getattr(hooks, self.intervention)(**arguments)
 
 
 def _short(value: object) -> str:

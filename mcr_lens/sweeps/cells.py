@@ -1,5 +1,6 @@
 """A cell: one model at one revision, one set of prompts, one arm; its name, and how it is computed."""
 
+import glob
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mcr_lens.engine import profile
 from mcr_lens.errors import InputError, warnings_about
@@ -47,6 +48,9 @@ class Cell:
     estimator: Estimator = Estimator()  # noqa: RUF009  (frozen)
     shard: tuple[int, int] | None = None
 
+    # Under which name the settings stand in the attributes of the result.
+    attribute: ClassVar[str] = "sweep"
+
     @cached_property
     def name(self) -> str:
         """Readable, safe in every file system, and different for different settings.
@@ -60,7 +64,13 @@ class Cell:
         """
         at = "" if self.revision is None else f"@{_safe(self.revision)}"
         labels = [_safe(self.model.label) + at, _safe(self.prompts.label), _safe(self.arm.label)]
-        return "--".join([*labels, _digest({**self.settings(), "files": _files(self)})])
+        try:
+            text = json.dumps({**self.settings(), "files": _files(self)}, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"settings that are no plain values ({error}): use texts, numbers, lists"
+            ) from error
+        return "--".join([*labels, hashlib.sha256(text.encode()).hexdigest()[:12]])
 
     def check_unchanged(self) -> None:
         """Raise ``InputError`` where files are others by now than those that the name speaks of."""
@@ -90,10 +100,13 @@ class Cell:
         model = replace(self.model, revisions=None, batch_size="auto", chunk=None, name=None)
         return json.dumps([asdict(model), self.revision], sort_keys=True)
 
-    @cached_property
-    def prompts_key(self) -> str:
-        """The same for cells of one model that one loaded set of prompts serves."""
-        return json.dumps(asdict(replace(self.prompts, name=None)), sort_keys=True)
+    def load_model(self) -> Model:
+        """The model at its revision; errors as ``load_model``."""
+        return self.model.load(self.revision)
+
+    def load_prompts(self, model: Model) -> Prompts:
+        """All prompts of the set, in the model's tokens; errors as ``load_prompts``."""
+        return self.prompts.load(model)
 
     def settings(self) -> dict[str, Any]:
         """All that the grid says of the cell, as plain values; kept in its result."""
@@ -118,10 +131,8 @@ def cells(grid: Grid) -> list[Cell]:
 
     Where an arm asks its baseline for something, the baseline is a cell whether the grid names it or not.
     """
-    baseline = [arm for arm in grid.arms if arm.is_baseline]
-    if not baseline and any(arm.needs_baseline for arm in grid.arms):
-        baseline = [SweepArm()]
-    arms = [*baseline, *(arm for arm in grid.arms if not arm.is_baseline)]
+    needs = any(arm.is_baseline or arm.needs_baseline for arm in grid.arms)
+    arms = [SweepArm()] * needs + [arm for arm in grid.arms if not arm.is_baseline]
     return [
         Cell(model, revision, prompts, arm, grid.sink_position, grid.estimator)
         for model in grid.models
@@ -149,11 +160,9 @@ def compute(
     Raises:
         InputError: as ``profile`` and ``SweepArm.hooks``.
     """
-    if cell.arm.needs_baseline and baseline is None:
-        raise InputError(f"arm {cell.arm.label!r} needs the baseline of the same model and prompts")
     hooks = cell.arm.hooks(baseline, cell.sink_position)
     with warnings_about(cell.name):
-        measured = profile(
+        result = profile(
             model,
             prompts,
             interventions=hooks,
@@ -163,22 +172,14 @@ def compute(
             sink_position=cell.sink_position,
             progress=progress,
         )
-    measured.data.attrs["sweep"] = cell.settings()
-    return measured
+    result.data.attrs[cell.attribute] = cell.settings()
+    return result
 
 
 def _safe(label: str) -> str:
     """Letters, digits, ``._=,`` and single hyphens, so that ``--`` and ``@`` separate."""
     plain = re.sub(r"[^A-Za-z0-9._=,]+", "-", label).strip("-.")
     return plain[:_LABEL_LENGTH].strip("-.") or "x"
-
-
-def _digest(settings: object) -> str:
-    try:
-        text = json.dumps(settings, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"settings that are no plain values ({error}): use texts, numbers, lists") from error
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _place(source: str) -> str:
@@ -191,38 +192,28 @@ def _files(cell: Cell) -> dict[str, Any]:
     files: dict[str, Any] = {}
     if cell.prompts.source == "library-code":
         files["python"] = list(sys.version_info[:2])
-    if cell.prompts.file is not None:
-        files["prompts"] = _content(cell.prompts.file)
+    if (path := cell.prompts.file) is not None:
+        try:
+            files["prompts"] = _hash(path, path.stat().st_size, path.stat().st_mtime_ns)
+        except OSError as error:
+            raise InputError(f"{path}: prompts that cannot be read ({error.strerror})") from error
     elif cell.prompts.folder is not None:
-        files["prompts"] = _listing(cell.prompts.folder, below=True)
+        files["prompts"] = _listing(cell.prompts.folder, "**/*")
     folder = plain_path(cell.model.source)
     if cell.model.source != "tiny" and os.path.isdir(folder):
-        files["model"] = _listing(folder, below=False)
+        files["model"] = _listing(folder, "*")
     return files
 
 
-def _content(path: Path) -> str:
-    try:
-        stat = path.stat()
-        return _hashed(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise InputError(f"{path}: prompts that cannot be read ({error.strerror})") from error
-
-
 @lru_cache
-def _hashed(path: Path, size: int, changed: int) -> str:
-    """A file's hash, read again when its size or time has changed."""
+def _hash(path: Path, size: int, changed: int) -> str:
+    """Of a file's content, read again when its size or time has changed."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _listing(folder: Path, *, below: bool) -> list[list[Any]]:
+def _listing(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
     """Names, sizes and times: weights are too large to be read for a name. Nothing hidden, and no results."""
-    listing = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if below and not name.startswith(".")]
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and not name.endswith(_RESULTS) and path.is_file():
-                stat = path.stat()
-                listing.append([os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns])
-    return sorted(listing)
+    names = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    names = [name for name in names if not name.endswith(_RESULTS) and os.path.isfile(folder / name)]
+    stats = [(name, os.stat(folder / name)) for name in names]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

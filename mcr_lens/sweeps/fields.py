@@ -2,32 +2,28 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError
 from mcr_lens.paths import plain_path
 
-__all__ = ["STRICT", "Count", "Several", "Text", "refusing", "table_of"]
+__all__ = ["Count", "Several", "Text", "table", "table_of"]
 
 _Table = TypeVar("_Table", bound=type)
 _Value = TypeVar("_Value")
 
-# A grid is typed by hand: a text is no number, and a key that is not known is a slip.
-STRICT = ConfigDict(strict=True, extra="forbid")
+# Pydantic's own words, except where they are those of Python and not of a file.
+_LIST = "a list of one or more"
 _WORDS = {
     "dataclass_exact_type": "a table",
-    "bool_type": "true or false",
-    "dict_type": "a table",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "is_instance_of": "a list of one or more",
-    "sequence_str": "a list of one or more",
-    "string_type": "a text",
-    "too_short": "a list of one or more",
+    "is_instance_of": _LIST,
+    "sequence_str": _LIST,
+    "too_short": _LIST,
 }
 
 
@@ -52,20 +48,25 @@ Text = Annotated[
 ]
 
 
-def refusing(kind: _Table) -> _Table:
-    """Make a pydantic dataclass raise ``InputError``, one line that names the field and what it takes."""
-    build = kind.__init__
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def table(kind: _Table) -> _Table:
+    """A frozen dataclass that raises ``InputError``, one line that names the field and what it takes.
+
+    A grid is typed by hand: a text is no number, and a key that is not known is a slip.
+    """
+    checked = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))(kind)
+    build = checked.__init__
 
     @functools.wraps(build)
     def init(self: Any, /, *values: Any, **named: Any) -> None:
         try:
             build(self, *values, **named)
         except ValidationError as error:
-            names = [field.name for field in fields(kind)]
+            names = [each.name for each in fields(checked)]
             raise InputError(_one_line(error.errors(include_url=False), names)) from error
 
-    kind.__init__ = init  # type: ignore[misc]
-    return kind
+    checked.__init__ = init  # type: ignore[misc]
+    return checked  # type: ignore[return-value]
 
 
 def table_of(kind: Callable[..., Any]) -> BeforeValidator:
@@ -79,23 +80,22 @@ def _one_line(errors: list[Any], names: list[str]) -> str:
     first = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
     if not first["loc"]:  # of the whole table
         return _allowed(first)
-    field, *inside = first["loc"]
-    where = names[field] if isinstance(field, int) else field
+    place, *inside = first["loc"]
+    name = names[place] if isinstance(place, int) else place
     if first["type"] == "missing":
-        return f"{where} is missing"
-    if where not in names:
-        return f"unknown key {where!r}; use some of {', '.join(names)}"
+        return f"{name} is missing"
+    if name not in names:
+        return f"unknown key {name!r}; use some of {', '.join(names)}"
     if inside and isinstance(inside[0], int):
-        where = f"{where}[{inside[0]}]"
+        name = f"{name}[{inside[0]}]"
     if isinstance(first.get("ctx", {}).get("error"), InputError):
-        return f"{where}: {_allowed(first)}"
-    allowed = dict.fromkeys(_allowed(each) for each in errors if each["loc"][:1] == (field,))
-    return f"{where} = {repr(first['input'])[:200]}: use {' or '.join(allowed)}"
+        return f"{name}: {_allowed(first)}"
+    allowed = dict.fromkeys(_allowed(each) for each in errors if each["loc"][:1] == (place,))
+    return f"{name} = {repr(first['input'])[:200]}: use {' or '.join(allowed)}"
 
 
 def _allowed(error: Any) -> str:
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
     if error["type"] == "greater_than_equal":
         return f"a number from {error['ctx']['ge']:g}"
-    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Input should be ")
+    words: str = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return _WORDS.get(error["type"], words)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
@@ -18,7 +16,7 @@ from mcr_lens.models import Model, load_model
 from mcr_lens.paths import plain_path
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
-from mcr_lens.sweeps.fields import STRICT, Count, Several, Text, refusing, table_of
+from mcr_lens.sweeps.fields import Count, Several, Text, table, table_of
 
 __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 
@@ -29,8 +27,7 @@ _N_BUNDLED = 64
 _FIELDS_OF_LOADING = {"source", "backend", "revision", "dtype", "device", "device_map"}
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class SweepModel:
     """A model of a grid, how it is loaded (as by ``load_model``) and fed (as by ``profile``).
 
@@ -55,12 +52,12 @@ class SweepModel:
     def __post_init__(self) -> None:
         if self.device_map is not None and self.backend == "hooked_transformer":
             raise InputError(f"{self.label}: device_map works through the bridge: backend = 'bridge'")
-        twice = [name for name, count in Counter(self.revisions or ()).items() if count > 1]
-        if twice:
-            raise InputError(f"{self.label}: revision {twice[0]!r} stands there twice; leave one out")
-        taken = sorted(_FIELDS_OF_LOADING & set(self.options))
-        if taken:
-            raise InputError(f"{self.label}: options.{taken[0]}: use the field of that name, or leave it out")
+        revisions = list(self.revisions or ())
+        for revision in revisions:
+            if revisions.count(revision) > 1:
+                raise InputError(f"{self.label}: revision {revision!r} stands there twice; leave one out")
+        for name in _FIELDS_OF_LOADING & set(self.options):
+            raise InputError(f"{self.label}: options.{name}: use the field of that name, or leave it out")
 
     @property
     def label(self) -> str:
@@ -69,19 +66,11 @@ class SweepModel:
 
     def load(self, revision: str | None) -> Model:
         """The model of a revision; errors as ``load_model``."""
-        return load_model(
-            self.source,
-            backend=self.backend,
-            revision=revision,
-            dtype=self.dtype,
-            device=self.device,
-            device_map=self.device_map,
-            **self.options,
-        )
+        options = {name: getattr(self, name) for name in ("backend", "dtype", "device", "device_map")}
+        return load_model(self.source, revision=revision, **options, **self.options)
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class SweepPrompts:
     """A set of prompts of a grid, as ``load_prompts`` takes them.
 
@@ -132,20 +121,15 @@ class SweepPrompts:
         """The prompts in the model's tokens; errors as ``load_prompts``."""
         if self.source in BUNDLED:
             n, seed = self.n or _N_BUNDLED, self.seed or 0
-            return Prompts.from_texts(
-                BUNDLED[self.source](n, seed),
-                model,
-                max_tokens=self.max_tokens,
-                prepend_bos=self.prepend_bos,
-                source=f"{self.source}({n}, {seed})",
-            )
+            policy = {"max_tokens": self.max_tokens, "prepend_bos": self.prepend_bos}
+            texts, source = BUNDLED[self.source](n, seed), f"{self.source}({n}, {seed})"
+            return Prompts.from_texts(texts, model, source=source, **policy)
         options = asdict(self)
         del options["source"], options["name"]
         return load_prompts(self.source, model, **options)
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class _StrictEstimator(Estimator):
     """The same fields, of the types that they should have."""
 
@@ -154,8 +138,7 @@ def _estimator(**table: Any) -> Estimator:
     return Estimator(**asdict(_StrictEstimator(**table)))
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class Grid:
     """Every model x every set of prompts x every arm, one profile each.
 

@@ -12,19 +12,18 @@ import tempfile
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from mcr_lens.errors import InputError, one_line, require_extra
 from mcr_lens.models.memory import Sharing
 from mcr_lens.sweeps.cells import Cell
-from mcr_lens.sweeps.fields import STRICT, Count, refusing
+from mcr_lens.sweeps.fields import Count, table
 from mcr_lens.sweeps.run import groups, run_group
 from mcr_lens.sweeps.store import ResultFolder
 
@@ -40,8 +39,7 @@ class WorkerDied(RuntimeError):
     """What is recorded of a cell that no worker survives."""
 
 
-@refusing
-@dataclass(frozen=True, config=STRICT)
+@table
 class RayEngine:
     """``engine=RayEngine(...)`` of ``sweep``; ``engine="ray"`` is the one with no settings.
 
@@ -86,8 +84,11 @@ class RayEngine:
         left = [cell for cell in listed if not store.is_done(cell)]
         if not left:
             return
-        # Ray prints on standard output, where the table stands, that a worker has died.
-        with _connected(self.address, self._cores()) as ray, contextlib.redirect_stdout(sys.stderr):
+        # Those that a queueing system has given to this process, where the system tells.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = self.workers * self.cpus_per_worker if self.workers else max(cores, self.cpus_per_worker)
+        with _connected(self.address, cores) as ray, contextlib.redirect_stdout(sys.stderr):
+            # Ray prints on standard output, where the table stands, that a worker has died.
             workers, gpus, sharing = self._room(ray)
             # Of all cells, not of those left: a sweep that goes on cuts as it did before.
             shards = self.shards or math.ceil(workers / len(listed))
@@ -97,9 +98,8 @@ class RayEngine:
             quiet = None if progress else True
             with tqdm(total=len(listed), desc="sweep", unit="cell", disable=quiet) as bar:
                 for unfinished in self._tasks(ray, task, groups(parts, workers), workers, store):
-                    if not bar.disable:
-                        done = sum(store.is_done(cell) or cell.name not in unfinished for cell in listed)
-                        bar.update(done - bar.n)
+                    ended = (store.is_done(cell) or cell.name not in unfinished for cell in listed)
+                    bar.update(sum(ended) - bar.n)
 
     def _tasks(
         self, ray: Any, task: Callable[..., Any], waiting: list[list[Cell]], workers: int, store: ResultFolder
@@ -109,7 +109,7 @@ class RayEngine:
         lost: Counter[Path] = Counter()
         try:
             while waiting or running:
-                unfinished = _names([*waiting, *running.values()])
+                unfinished = _names(waiting) | _names(running.values())
                 ready = [group for group in waiting if not _awaited(group) & unfinished]
                 for group in ready[: workers - len(running)]:
                     waiting.remove(group)
@@ -124,10 +124,9 @@ class RayEngine:
                         raise
                     except ray.exceptions.RayError as error:
                         waiting[:0] = self._again(group, error, lost, store)
-                    unfinished = _names([*waiting, *running.values()])
-                    for cell in {part.name: part for part in group}.values():
-                        if cell.name not in unfinished:
-                            _finish(cell, store)
+                    unfinished = _names(waiting) | _names(running.values())
+                    for cell in {part.name: part for part in group if part.name not in unfinished}.values():
+                        _finish(cell, store)
                 yield unfinished
         finally:
             for call in running:
@@ -138,25 +137,16 @@ class RayEngine:
     ) -> list[list[Cell]]:
         """What a worker has left that died: cell by cell, and none that has killed too many."""
         left = [cell for cell in group if not store.is_done(cell)]
-        if len(group) == 1 and left:
-            cell, path = left[0], store.result_path(left[0])
-            lost[path] += 1
-            if lost[path] > self.retries:
-                message = f"{lost[path]} workers died of it, the last of: {one_line(error, 300)}"
-                store.record(cell, WorkerDied(message))
-                return []
-            warnings.warn(
-                f"{cell.name}: a worker died of it, another tries again", RuntimeWarning, stacklevel=3
-            )
-        return [[cell] for cell in left]
-
-    def _cores(self) -> int:
-        """Of a cluster of this machine's own."""
-        if self.workers is not None:
-            return self.workers * self.cpus_per_worker
-        # Those that a queueing system has given to this process, where the system tells.
-        given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(given, self.cpus_per_worker)
+        if len(group) > 1 or not left:
+            return [[cell] for cell in left]
+        (cell,), path = left, store.result_path(left[0])
+        lost[path] += 1
+        if lost[path] > self.retries:
+            words = f"{lost[path]} workers died of it, the last of: {one_line(error, 300)}"
+            store.record(cell, WorkerDied(words))
+            return []
+        warnings.warn(f"{cell.name}: a worker died of it, another tries again", RuntimeWarning, stacklevel=3)
+        return [left]
 
     def _room(self, ray: Any) -> tuple[int, float, Sharing]:
         """Workers at a time, GPUs of each, and how many may count on the same memory.
@@ -164,19 +154,20 @@ class RayEngine:
         Raises:
             InputError: when there is no room for a worker, or not for all on a cluster that cannot grow.
         """
-        has, gpus = ray.cluster_resources(), self.gpus_per_worker
+        resources, gpus = ray.cluster_resources(), self.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if has.get("GPU", 0) >= 1 else 0.0
-        sizes = [(name, size) for name, size in (("CPU", self.cpus_per_worker), ("GPU", gpus)) if size]
+            gpus = float(resources.get("GPU", 0) >= 1)
+        sizes = {name: size for name, size in (("CPU", self.cpus_per_worker), ("GPU", gpus)) if size}
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        rooms = [min(int(each.get(name, 0) / size + 1e-9) for name, size in sizes) for each in machines]
+        rooms = [min(int(each.get(name, 0) / sizes[name] + 1e-9) for name in sizes) for each in machines]
         room = sum(rooms)
         workers = self.workers or room
         if not room or (workers > room and self.address is None):
+            n_cpus, n_gpus = (resources.get(name, 0) for name in ("CPU", "GPU"))
             raise InputError(
                 f"ray: {workers or 1} workers of {self.cpus_per_worker} cores and {gpus:g} GPUs: there are "
-                f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs, room for {room}; use fewer "
-                "workers, cpus_per_worker or gpus_per_worker"
+                f"{n_cpus:g} cores and {n_gpus:g} GPUs, room for {room}; use fewer workers, cpus_per_worker "
+                "or gpus_per_worker"
             )
         # Those that there is no room for yet may all come to one machine that joins.
         beside = min(workers, max(*rooms, workers - room))
@@ -202,13 +193,12 @@ def _finish(cell: Cell, store: ResultFolder) -> None:
     if cell.shard is not None:
         store.join(cell)
     elif not store.is_done(cell) and store.error(cell) is None:
-        store.record(
-            cell, InputError(f"no result came to {store.place}: workers on other machines must see it")
-        )
+        words = f"no result came to {store.place}: workers on other machines must see it"
+        store.record(cell, InputError(words))
 
 
-def _names(listed: Sequence[Sequence[Cell]]) -> set[str]:
-    return {cell.name for group in listed for cell in group}
+def _names(groups_of_cells: Iterable[Sequence[Cell]]) -> set[str]:
+    return {cell.name for group in groups_of_cells for cell in group}
 
 
 def _awaited(group: Sequence[Cell]) -> set[str]:

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -63,13 +64,9 @@ def sweep(
     run = engine_of(engine)
     listed, store = cells(grid), ResultFolder(out)
     store.prepare(listed)
-    ended: Sequence[Cell] = ()
-    try:
-        with _sigterm_as_interrupt():
-            run(listed, store, progress)
-        ended = listed
-    finally:
-        store.clean(ended)
+    with _sigterm_as_interrupt():
+        run(listed, store, progress)
+        store.clean(listed)
     # Of the names that they had when it began: a file may be another one by now.
     return store.table(listed)
 
@@ -128,14 +125,17 @@ def groups(left: Sequence[Cell], workers: int) -> list[list[Cell]]:
     that is cut, and of shards, which are whole only when all are there.
     """
     limit = math.ceil(len(left) / workers)
+    of_models: dict[str, list[Cell]] = {}
+    for cell in left:
+        of_models.setdefault(cell.loading_key, []).append(cell)
     cut = []
-    for of_one_model in _alike(left, lambda cell: cell.loading_key):
+    for of_one_model in of_models.values():
         if len(of_one_model) <= limit and of_one_model[0].shard is None:
             cut.append(of_one_model)
             continue
-        awaited = {cell.baseline.name for cell in of_one_model if cell.arm.needs_baseline}
-        first = [cell for cell in of_one_model if cell.name in awaited]
-        rest = [cell for cell in of_one_model if cell.name not in awaited]
+        names = {cell.baseline.name for cell in of_one_model if cell.arm.needs_baseline}
+        first = [cell for cell in of_one_model if cell.name in names]
+        rest = [cell for cell in of_one_model if cell.name not in names]
         for part in filter(None, (first, rest)):
             size = math.ceil(len(part) / math.ceil(len(part) / limit))
             cut += [part[start : start + size] for start in range(0, len(part), size)]
@@ -148,20 +148,18 @@ def run_group(group: Sequence[Cell], store: ResultFolder, progress: bool = False
     What is there already is not computed again: another process may work on the same folder.
     """
     left = [cell for cell in group if not store.is_done(cell)]
-    yield from (cell for cell in group if cell not in left)
     model: Model = None
     with store.recording(left):
-        model = left[0].model.load(left[0].revision) if left else None
-    for of_one_set in _alike(left, lambda cell: cell.prompts_key):
-        prompts = None
-        if model is not None:
-            with store.recording(of_one_set):
-                prompts = of_one_set[0].prompts.load(model)
-        for cell in of_one_set:
-            if prompts is not None:
-                with store.recording([cell]):
-                    _measure(cell, model, prompts, store, progress)
-            yield cell
+        model = left[0].load_model() if left else None
+    source: Any = None
+    prompts: Any = None
+    for cell in group:
+        if model is not None and not store.is_done(cell):
+            with store.recording([cell]):
+                if cell.prompts != source:
+                    prompts, source = cell.load_prompts(model), cell.prompts
+                _measure(cell, model, prompts, store, progress)
+        yield cell
     # Hooks and modules refer to each other: only the collector frees them.
     del model
     gc.collect()
@@ -172,22 +170,16 @@ def run_group(group: Sequence[Cell], store: ResultFolder, progress: bool = False
 def _measure(cell: Cell, model: Model, prompts: Prompts, store: ResultFolder, progress: bool) -> None:
     """One cell or shard, into the folder; a shard without a prompt leaves nothing."""
     part = prompts if cell.shard is None else shard(prompts, *cell.shard)
-    if part is None or store.is_done(cell):
+    if part is None:
         return
     cell.check_unchanged()  # before the work, and again before it is saved
+    needs = cell.arm.needs_baseline and store.is_done(cell.baseline)
+    baseline = store.result(cell.baseline) if needs else None
     with warnings.catch_warnings():
         if cell.shard is not None:  # only the whole knows which prompt is broken
             warnings.simplefilter("ignore", NotFiniteWarning)
-        measured = compute(cell, model, part, store.baseline(cell), progress)
-    store.save(cell, measured if cell.shard is None else with_whole(measured, prompts))
-
-
-def _alike(listed: Sequence[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:
-    """Cells of the same key together, in the order in which the first of each comes."""
-    found: dict[str, list[Cell]] = {}
-    for cell in listed:
-        found.setdefault(key(cell), []).append(cell)
-    return list(found.values())
+        result = compute(cell, model, part, baseline, progress)
+    store.save(cell, result if cell.shard is None else with_whole(result, prompts))
 
 
 @contextlib.contextmanager
@@ -197,11 +189,11 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
         yield
         return
-    ended = []
+    signals = []
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the end
-        ended.append(number)
+        signals.append(number)
         raise KeyboardInterrupt  # what Ray lets through, too
 
     signal.signal(signal.SIGTERM, end)
@@ -209,7 +201,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         # While Ray starts it has a handler of its own, which exits with the number of the signal.
-        if ended or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
+        if signals or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
             raise SystemExit(128 + signal.SIGTERM) from error
         raise
     finally:

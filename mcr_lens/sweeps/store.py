@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import tempfile
 import traceback
 import warnings
@@ -13,20 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
 from mcr_lens.paths import plain_path
-from mcr_lens.results import Profile
+from mcr_lens.results import Profile, check_place
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.shards import merged
 
 __all__ = ["ResultFolder"]
-
-_RESULT, _ERROR = ".nc", ".error.json"
-# What a writer's own folder is called.
-_WRITER = f".mcr-lens-sweep.{socket.gethostname()}."
 
 
 class ResultFolder:
@@ -41,45 +35,30 @@ class ResultFolder:
         self.place = plain_path(place)
 
     def prepare(self, cells: Sequence[Cell]) -> None:
-        """Make the folder, and take away what killed writers left in it.
+        """Make the folder.
 
         Raises:
             InputError: when it cannot be written, or when a cell has no name: then nothing is made.
         """
         for cell in cells:
-            self.result_path(cell)
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.place).close()
-        except OSError as error:
-            raise InputError(
-                f"{self.place}: not a folder to write in ({error.strerror}); choose another"
-            ) from error
-        self.clean(())
+            check_place(self.result_path(cell), is_result=True)
+        self.place.mkdir(parents=True, exist_ok=True)
 
     def clean(self, cells: Sequence[Cell]) -> None:
-        """Remove the shards of these cells, and the folders of writers on this machine that are no more."""
-        for path in self.place.glob(f"{_WRITER}*"):
-            process = path.name.split(".")[-2]
-            if process.isdecimal() and not _is_alive(int(process)):
-                shutil.rmtree(path, ignore_errors=True)
+        """Remove the shards of cells that have ended, and what killed writers left of them."""
         for cell in cells:
             for path in self.place.glob(f".{cell.name}.*"):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def result_path(self, cell: Cell) -> Path:
         """Of the cell's or shard's profile, there or not."""
-        return self._path(cell, _RESULT)
+        part = "" if cell.shard is None else ".{}-of-{}".format(*cell.shard)
+        return self.place / f"{'.' if part else ''}{cell.name}{part}.nc"
 
     def error_path(self, cell: Cell) -> Path:
         """Of the record of the cell's or shard's failure, there or not."""
-        return self._path(cell, _ERROR)
-
-    def _path(self, cell: Cell, suffix: str) -> Path:
-        if cell.shard is None:
-            return self.place / f"{cell.name}{suffix}"
-        index, count = cell.shard
-        return self.place / f".{cell.name}.{index}-of-{count}{suffix}"
+        path = self.result_path(cell)
+        return path.with_name(path.name.removesuffix(".nc") + ".error.json")
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the profile of the cell, or that of the shard, is there."""
@@ -91,12 +70,12 @@ class ResultFolder:
         Of a record that somebody else has damaged no more than that.
         """
         path = self.error_path(cell)
-        if not path.is_file():
-            return None
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             return {"error": about["error"], "message": about["message"], **about}
-        except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        except FileNotFoundError:
+            return None
+        except Exception:  # whatever somebody else has written there
             return {"error": "unknown", "message": f"{path.name} is no record of ours; delete it"}
 
     def result(self, cell: Cell) -> Profile:
@@ -110,39 +89,24 @@ class ResultFolder:
         except InputError as error:
             raise InputError(f"{error}; delete it, and the next run computes it again") from error
 
-    def baseline(self, cell: Cell) -> Profile | None:
-        """What the cell's arm needs of the untouched model; ``None`` when that is nothing.
-
-        Raises:
-            InputError: when it is needed and not there.
-        """
-        if not cell.arm.needs_baseline:
-            return None
-        if not self.is_done(cell.baseline):
-            raise InputError(
-                f"arm {cell.arm.label!r} needs its baseline, which has failed: "
-                f"see {self.error_path(cell.baseline).name}"
-            )
-        return self.result(cell.baseline)
-
-    def save(self, cell: Cell, measured: Profile) -> None:
+    def save(self, cell: Cell, result: Profile) -> None:
         """Put a profile in its place; an earlier failure is forgotten.
 
         Raises:
             InputError: when the files that it was made of have changed since the cell got its name.
         """
         cell.check_unchanged()
-        with self._put(self.result_path(cell)) as temporary:
-            measured.save(temporary)
+        with self._put(cell, self.result_path(cell)) as temporary:
+            result.save(temporary)
         self.error_path(cell).unlink(missing_ok=True)
 
     def join(self, shard: Cell) -> None:
         """Put a cell together of its shards, all of which have ended; it has failed where one of them has."""
         cell, (_, count) = shard.whole, shard.shard or (0, 1)
         shards = cell.shards(count)
-        failed = [self.error_path(each) for each in shards if self.error_path(each).is_file()]
-        if failed:
-            os.replace(failed[0], self.error_path(cell))
+        errors = [self.error_path(each) for each in shards if self.error_path(each).is_file()]
+        if errors:
+            os.replace(errors[0], self.error_path(cell))
         else:
             with self.recording([cell]):
                 # One without a prompt left nothing.
@@ -171,44 +135,37 @@ class ResultFolder:
             "traceback": "".join(traceback.format_exception(error)),
             "cell": cell.settings(),
         }
-        with self._put(self.error_path(cell)) as temporary:
+        # Another sweep of the same cell that has ended, and recorded it, may take the temporary file away.
+        with contextlib.suppress(FileNotFoundError), self._put(cell, self.error_path(cell)) as temporary:
             temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @contextlib.contextmanager
-    def _put(self, path: Path) -> Iterator[Path]:
+    def _put(self, cell: Cell, path: Path) -> Iterator[Path]:
         """A place for a file that is moved to ``path`` when it is complete.
 
-        The hidden folder around it names machine and process, so that the next sweep knows whether its
-        writer is alive.
+        The hidden folder around it has the name of the cell, with which ``clean`` finds what a kill has left.
         """
-        with tempfile.TemporaryDirectory(prefix=f"{_WRITER}{os.getpid()}.", dir=self.place) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{cell.name}.", dir=self.place, ignore_cleanup_errors=True
+        ) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             os.replace(temporary, path)
 
     def table(self, cells: Sequence[Cell]) -> pd.DataFrame:
-        """A row a cell: what of it is done, failed or left."""
-        return pd.DataFrame([self._row(cell) for cell in cells])
-
-    def _row(self, cell: Cell) -> dict[str, str]:
-        state, message = "left", ""
-        if self.is_done(cell):
-            state = "done"
-        elif (error := self.error(cell)) is not None:
-            state, message = "failed", f"{error['error']}: {error['message']}"
-        return {
-            "model": cell.model.label,
-            "revision": cell.revision or "",
-            "prompts": cell.prompts.label,
-            "arm": cell.arm.label,
-            "state": state,
-            "error": message,
-            "file": self.result_path(cell).name,
-        }
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        """A row a cell: what of it is done, failed or left; see ``sweep_status``."""
+        rows = []
+        for cell in cells:
+            error = None if self.is_done(cell) else self.error(cell)
+            rows.append(
+                {
+                    "model": cell.model.label,
+                    "revision": cell.revision or "",
+                    "prompts": cell.prompts.label,
+                    "arm": cell.arm.label,
+                    "state": "done" if self.is_done(cell) else "failed" if error else "left",
+                    "error": f"{error['error']}: {error['message']}" if error else "",
+                    "file": self.result_path(cell).name,
+                }
+            )
+        return pd.DataFrame(rows)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.paths import plain_path
+from mcr_lens.prompts.files import read_text
 from mcr_lens.sweeps.grid import Grid
 
 __all__ = ["read_grid"]
@@ -45,15 +46,11 @@ def read_grid(path: str | Path, *, trust_remote_code: bool = False) -> Grid:
         max_tokens = 256
     """
     path = plain_path(path)
+    if not os.path.isfile(path):  # a device could be read for ever
+        raise InputError(f"{path}: cannot be read (not a file); give a TOML file")
+    text = read_text(path)
     try:
-        if os.path.exists(path) and not path.is_file():  # a device could be read for ever
-            raise InputError("cannot be read (not a file); give a TOML file")
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        return _grid(table, path.absolute().parent, trust_remote_code)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+        return _grid(tomllib.loads(text), path.absolute().parent, trust_remote_code)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, OverflowError, RecursionError) as error:  # such as a number of thousands of digits
@@ -72,13 +69,13 @@ def _grid(table: dict[str, Any], folder: Path, trust_remote_code: bool) -> Grid:
                 "you trust the model, give mcr-lens sweep --trust-remote-code, or read_grid "
                 "trust_remote_code=True"
             )
-    models, prompts = list(grid.models), list(grid.prompts)
-    for i, model in enumerate(models):
-        if model.source.startswith(("./", "../")):
-            models[i] = replace(model, source=str((folder / model.source).resolve()))
-    for i, each in enumerate(prompts):
-        if each.file is not None:
-            prompts[i] = replace(each, source=str(folder / each.file))
+    models = [
+        replace(model, source=str((folder / model.source).resolve()))
+        if model.source.startswith(("./", "../"))
+        else model
+        for model in grid.models
+    ]
+    prompts = [replace(each, source=str(folder / each.file)) if each.file else each for each in grid.prompts]
     return replace(grid, models=models, prompts=prompts)
 
 
@@ -88,9 +85,7 @@ def _arms(where: str, entry: Any) -> list[Any]:
         return [{"intervention": entry}]
     if isinstance(entry, dict) and "intervention" not in entry:
         raise InputError(f"{where}: intervention is missing")
-    if not isinstance(entry, dict) or not isinstance(entry.get("dose"), list):
+    if not isinstance(entry, dict) or not isinstance(entry.get("dose"), list) or not entry["dose"]:
         return [entry]
-    if not entry["dose"]:
-        raise InputError(f"{where}: dose = []: use a number, or a list of one or more")
     arms = [entry | {"dose": dose} for dose in entry["dose"]]
     return [arm | {"name": f"{arm['name']} dose={arm['dose']}"} if "name" in arm else arm for arm in arms]

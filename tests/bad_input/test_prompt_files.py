@@ -60,14 +60,14 @@ def test_the_line_of_invalid_json_is_named_by_both_readers(
     ("name", "content", "parts"),
     [
         ("a.csv", "text,label\nw1 w2,1,2\nw1 w2,1,2\n", ["line 2", "saw 3"]),
-        ("a.csv", "text,label\nw1 w2\nw1 w2,1\n", ["row 0 lacks a text or a label"]),
+        ("a.csv", "text,label\nw1 w2\nw1 w2,1\n", ["row 0 lacks a text, or a label"]),
         ("a.csv", "text,text,label\nw1,w2,1\n", ["'text'", "twice"]),
         ("a.tsv", "text\tlabel\nw1 w2\t1\t2\n", ["line 2", "saw 3"]),
         ("a.json", '{"text": "w1 w2", "label": 1}', ["holds a dict", "list"]),
         ("a.json", "3", ["holds a int"]),
         ("a.json", '[{"text": "w1", "text": "w2"}]', ["'text' stands there twice"]),
         ("a.jsonl", '{"text": "w1", "label": 1, "text": "w2"}\n', ["line 1", "'text' stands there twice"]),
-        ("a.jsonl", '"w1 w2"\n', ["no column 'label'", "text"]),
+        ("a.jsonl", '"w1 w2"\n', ["no field 'label'", "text"]),
         ("a.jsonl", '{"text": "w1 w2", "label": 1}\n3\n', ["row 1 is a int"]),
         ("a.jsonl", "null\n", ["row 0 is a NoneType"]),
     ],
@@ -83,7 +83,7 @@ def test_what_is_no_list_of_texts(llama: Any) -> None:
     for texts, parts in [
         (None, ["NoneType", "list of strings"]),
         (3, ["int", "list of strings"]),
-        ("w1 w2", ["single string", "[text]"]),
+        ("w1 w2", ["str", "[text]"]),
         (["w1", 3], ["text 1", "int", "from_tokens"]),
         ([b"w1"], ["text 0", "bytes"]),
     ]:

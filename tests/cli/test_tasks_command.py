@@ -127,7 +127,7 @@ def test_rows_of_a_group_are_kept_together(texts: Path, tmp_path: Path) -> None:
     assert len(folds) == 60 and (folds.min() == folds.max()).all()
     assert set(pd.read_csv(out / "best_depth.csv").units) == {60}
     refused = run("tasks", "tiny", "--labelled", labelled, "--group-column", "of", "--out", tmp_path / "no")
-    assert_refused(refused, 2, "no column 'of'")
+    assert_refused(refused, 2, "no field 'of'")
 
 
 def test_what_was_measured_is_kept_when_a_later_part_fails(texts: Path, tmp_path: Path) -> None:

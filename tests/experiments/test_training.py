@@ -71,7 +71,7 @@ def test_files_of_another_run_are_refused(prompts: mcr.Prompts, bundled_model: A
     others = mcr.load_prompts(mcr.prompts.word_problems(3, seed=5), bundled_model)
     with pytest.raises(InputError, match=r"of another run \(prompts differ\)"):
         profile_training("tiny", others, [0], out=tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"\(checkpoint differ\)"):
+    with pytest.raises(InputError, match=r"\(options differ\)"):
         profile_training("tiny", prompts, [0], out=tmp_path, progress=False, backend="bridge")
 
 

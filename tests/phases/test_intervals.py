@@ -164,7 +164,7 @@ def test_one_prompt_has_no_interval_and_says_so() -> None:
     found = made_profile([1, 200, 5], [0.9, 0.1, 0.8], n_prompts=1).phases(confidence=0.95)
     assert found.intervals is not None and found.intervals.begins is not None
     assert found.intervals.begins.low is None and np.isnan(found.intervals.share)
-    assert str(found).endswith("no intervals: 1 prompt, at least 2 needed")
+    assert str(found).endswith("no intervals: at least 2 prompts needed")
     assert found.table().low.isna().all()
 
 
