@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import HookedTransformer, Model, run
-from mcr_lens.models.self_check import logit_error
+from mcr_lens.models.comparison import logit_error
 
 __all__ = ["from_folder", "from_name", "similar_names", "supports_name"]
 
