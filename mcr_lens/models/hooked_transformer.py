@@ -14,7 +14,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import HookedTransformer, Model, run
 from mcr_lens.models.comparison import logit_error
 
-__all__ = ["from_folder", "from_name", "similar_names", "supports_name"]
+__all__ = ["from_folder", "from_name", "guess", "supports_name"]
 
 # Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
 _CHECKED_ROTARY = ("default", "llama3", "yarn")
@@ -29,13 +29,14 @@ def supports_name(name: str) -> bool:
     return True
 
 
-def similar_names(name: str) -> list[str]:
-    """The nearest official name, or ``"tiny"``, for a name that is neither."""
+def guess(name: str) -> str:
+    """The nearest official name, or ``"tiny"``, as words for an error message."""
     official = [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
-    near = difflib.get_close_matches(name, official, n=1) or difflib.get_close_matches(
-        name, ["tiny"], cutoff=0.5
-    )
-    return [] if name in near else near
+    near = [
+        *difflib.get_close_matches(name, official, n=1),
+        *difflib.get_close_matches(name, ["tiny"], cutoff=0.5),
+    ]
+    return f"; did you mean {near[0]!r}?" if near and name not in near else ""
 
 
 def from_name(name: str, options: dict[str, Any]) -> Model:

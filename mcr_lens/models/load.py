@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import torch
 import transformers
@@ -32,6 +33,7 @@ from mcr_lens.tiny import write_checkpoint
 
 __all__ = ["load_model"]
 
+_NO_TOKENIZER = "the folder has no tokenizer: pass load_model tokenizer=..."
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -143,25 +145,26 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
-        if "HookedEncoder" in str(error):
+        words, failure = str(error), f"{source}: could not be loaded"
+        reason = f"({type(error).__name__}: {one_line(error, 200 if silence else 400)})"
+        if "HookedEncoder" in words:
             raise no_decoder(source, "its architecture") from error
-        if "trust_remote_code" in str(error):
-            raise InputError(
-                f"{source}: could not be loaded: it brings custom code, which would be run here; pass "
-                "load_model trust_remote_code=True where you trust it"
-            ) from error
-        reason = f"{type(error).__name__}: {one_line(error, 200 if silence else 400)}"
-        if Path(source).is_dir():
-            way_out = "mend the folder"
-            if "tokenizer" in str(error) and not list(Path(source).glob("*token*")):
-                way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
-            raise InputError(f"{source}: could not be loaded ({reason}); {way_out}") from error
-        guess = "".join(f"; did you mean {name!r}?" for name in hooked_transformer.similar_names(source))
-        place = f"from the local cache, and {silence}, or use" if silence else f"({reason}); use"
-        raise InputError(
-            f"{source}: could not be loaded {place} 'tiny', a local Hugging Face folder, or a name that "
-            f"TransformerLens supports{f' ({reason})' if silence else ''}{guess}"
-        ) from error
+        if "trust_remote_code" in words:
+            message = (
+                f"{failure}: it brings custom code, which would be run here; pass load_model "
+                "trust_remote_code=True where you trust it"
+            )
+        elif Path(source).is_dir():
+            has_tokenizer = "tokenizer" not in words or list(Path(source).glob("*token*"))
+            way_out = "mend the folder" if has_tokenizer else _NO_TOKENIZER
+            message = f"{failure} {reason}; {way_out}"
+        else:
+            place = f"from the local cache, and {silence}, or" if silence else ";"
+            message = (
+                f"{failure} {reason} {place} use 'tiny', a local Hugging Face folder, or a name that "
+                f"TransformerLens supports{hooked_transformer.guess(source)}"
+            )
+        raise InputError(message) from error
 
 
 @contextlib.contextmanager
@@ -170,15 +173,12 @@ def _loaders() -> Iterator[None]:
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     # Without a network the hub's client tells of each of its many attempts.
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)
+    quiet = mock.patch.object(logging.getLogger("huggingface_hub"), "level", logging.ERROR)
     try:
-        with warnings.catch_warnings(), tensors_only(), complete_weights():
+        with quiet, warnings.catch_warnings(), tensors_only(), complete_weights():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
-        hub.setLevel(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()

@@ -57,7 +57,7 @@ def attention_check(model: Model) -> Iterator[dict[str, str]]:
         # Folding changes what the copy reads and not what the original reads.
         if backend_of(model) == "bridge" and not getattr(model, "compatibility_mode", False):
             for layer, block in enumerate(model.blocks):
-                module = getattr(block, "attn", None)
+                module: Any = getattr(block, "attn", None)
                 if getattr(module, "original_component", None) is not None:
                     handle = module.register_forward_hook(partial(compare, layer), with_kwargs=True)
                     hooks.callback(handle.remove)
