@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import torch
 import transformers
@@ -15,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked_transformer
-from mcr_lens.models.backend import Model, backend_of, check_backend, has_hooked_transformer
+from mcr_lens.models.backend import Model, backend_of, check_backend
 from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.models.info import model_facts, record_origin
 from mcr_lens.models.load_checks import (
@@ -33,7 +32,6 @@ from mcr_lens.tiny import write_checkpoint
 
 __all__ = ["load_model"]
 
-_NO_TOKENIZER = "the folder has no tokenizer: pass load_model tokenizer=..."
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -100,22 +98,20 @@ def load_model(
 def _load(name: str, backend: str, revision: str | None, options: dict[str, Any]) -> Model:
     """The model of a folder, of a bundled checkpoint or of a name on the hub."""
     folder = model_folder(name, revision)
-    if name == "tiny":
-        if backend == "auto":
-            backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
-        if revision is not None:
-            with tempfile.TemporaryDirectory() as above:
-                folder = write_checkpoint(bundled_step(revision), Path(above) / "tiny")
-                return _from_folder(folder, backend, options)
+    if backend == "auto":
+        backend = hooked_transformer.default_backend(name)
+    if name == "tiny" and revision is not None:
+        with tempfile.TemporaryDirectory() as above:
+            folder = write_checkpoint(bundled_step(revision), Path(above) / "tiny")
+            return _from_folder(folder, backend, options)
     if folder is not None:
         return _from_folder(folder, backend, options)
     if revision is not None:
         options = {**options, "revision": revision}
-    is_official = has_hooked_transformer() and hooked_transformer.supports_name(name)
-    if backend == "hooked_transformer" and not is_official:
+    if backend == "hooked_transformer" and not hooked_transformer.supports_name(name):
         raise InputError(f"{name}: not a HookedTransformer name; use backend='bridge'")
     with hub_or_cache() as silence, _plain_errors(name, silence), _loaders():
-        if is_official and backend != "bridge":
+        if backend == "hooked_transformer":
             # Left out, transformers would ask on a terminal whether to run a repository's code.
             return hooked_transformer.from_name(name, {"trust_remote_code": False, **options})
         return TransformerBridge.boot_transformers(name, **options)
@@ -155,14 +151,15 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
                 "trust_remote_code=True where you trust it"
             )
         elif Path(source).is_dir():
-            has_tokenizer = "tokenizer" not in words or list(Path(source).glob("*token*"))
-            way_out = "mend the folder" if has_tokenizer else _NO_TOKENIZER
+            way_out = "mend the folder"
+            if "tokenizer" in words and not list(Path(source).glob("*token*")):
+                way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
             message = f"{failure} {reason}; {way_out}"
         else:
-            place = f"from the local cache, and {silence}, or" if silence else ";"
+            place = f" from the local cache, and {silence}, or" if silence else ";"
             message = (
-                f"{failure} {reason} {place} use 'tiny', a local Hugging Face folder, or a name that "
-                f"TransformerLens supports{hooked_transformer.guess(source)}"
+                f"{failure} {reason}{place} use 'tiny', a local Hugging Face folder, or a name that "
+                "TransformerLens supports"
             )
         raise InputError(message) from error
 
@@ -173,12 +170,15 @@ def _loaders() -> Iterator[None]:
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     # Without a network the hub's client tells of each of its many attempts.
-    quiet = mock.patch.object(logging.getLogger("huggingface_hub"), "level", logging.ERROR)
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
-        with quiet, warnings.catch_warnings(), tensors_only(), complete_weights():
+        with warnings.catch_warnings(), tensors_only(), complete_weights():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
+        hub.setLevel(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()

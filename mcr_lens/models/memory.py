@@ -147,11 +147,11 @@ def batches_of(lengths: Sequence[int], batch_size: int | Literal["auto"]) -> lis
         >>> batches_of([3000, 1000, 1000, 10], "auto")
         [(1, 3000), (3, 1000)]
     """
-    rest, batches = sorted(lengths, reverse=True), []
-    while rest:
-        size = max(1, _BATCH_TOKENS // rest[0]) if batch_size == "auto" else batch_size
-        batches.append((min(size, len(rest)), rest[0]))
-        rest = rest[size:]
+    order, batches, start = sorted(lengths, reverse=True), [], 0
+    while start < len(order):
+        size = max(1, _BATCH_TOKENS // order[start]) if batch_size == "auto" else batch_size
+        batches.append((len(order[start : start + size]), order[start]))
+        start += size
     return batches
 
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 
 from mcr_lens.errors import InputError
 from mcr_lens.host import cuda_devices, free_memory, host_memory, in_words, number_of_bytes
-from mcr_lens.models.backend import Backend, check_backend, has_hooked_transformer
-from mcr_lens.models.hooked_transformer import supports_name
+from mcr_lens.models.backend import check_backend
+from mcr_lens.models.hooked_transformer import default_backend
 from mcr_lens.models.memory import CHUNKS, Memory, batches_of, memory_needed
 from mcr_lens.models.model_sizes import ModelSizes, read_sizes
 from mcr_lens.validate import check_count, is_number, is_whole
@@ -166,8 +166,8 @@ def plan(
 
     Example:
         >>> import mcr_lens as mcr
-        >>> found = mcr.models.plan("tiny", [128] * 64, devices=0, host_memory="8GB")
-        >>> found.best.dtype, found.best.batch
+        >>> plan = mcr.models.plan("tiny", [128] * 64, devices=0, host_memory="8GB")
+        >>> plan.best.dtype, plan.best.batch
         ('float32', 32)
     """
     if dtype is not None and dtype not in _DTYPES:
@@ -194,7 +194,11 @@ def plan(
     batch_sizes: list[Any] = ["auto", 1] if batch_size is None else [batch_size]
     chunks = [None, *(rows for rows in CHUNKS if rows < longest)] if chunk in (None, "auto") else [chunk]
     ways = [*((size, chunks[0]) for size in batch_sizes), *((batch_sizes[-1], rows) for rows in chunks[1:])]
-    kinds = {"backend": _backend(name, backend, room.devices), "bits": bits}
+    if room.devices > 1:  # which only the bridge is spread over
+        backend = "bridge"
+    elif backend == "auto":
+        backend = default_backend(name)
+    kinds = {"backend": backend, "bits": bits}
     settings = []
     for each in [dtype] if dtype else _DTYPES[:2]:
         tries = [_setting(sizes, tokens, room, *way, dtype=each, **kinds) for way in ways]
@@ -256,11 +260,3 @@ def _setting(
     return Setting(
         kinds["dtype"], batch_size, batch, chunk, device, host, loading, memory, " and ".join(short)
     )
-
-
-def _backend(name: str, backend: str, devices: int) -> Backend:
-    """Which of the two ``load_model`` would take; several devices need the bridge."""
-    if backend == "bridge" or devices > 1 or not has_hooked_transformer():
-        return "bridge"
-    is_official = not Path(name).expanduser().is_dir() and supports_name(name)
-    return "hooked_transformer" if backend != "auto" or name == "tiny" or is_official else "bridge"

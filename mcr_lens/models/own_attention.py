@@ -10,15 +10,27 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mcr_lens.errors import one_line
 from mcr_lens.models.backend import Model, backend_of
-from mcr_lens.models.comparison import relative_error, tolerance_of
 
-__all__ = ["attention_check"]
+__all__ = ["attention_check", "relative_error", "tolerance_of"]
 
 _CACHE = ("past_key_values", "past_key_value", "layer_past", "use_cache", "cache_position")
+
+
+def tolerance_of(tensor: Tensor) -> float:
+    """The largest relative error that rounding in this dtype explains."""
+    return 1e-4 if tensor.dtype in (torch.float32, torch.float64) else 0.05
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> Tensor:
+    """``||actual - expected|| / ||expected||`` in float32, on the host; 0 where both are all zeros."""
+    actual, expected = actual.float(), expected.float()
+    size = expected.norm().clamp(min=torch.finfo(torch.float32).tiny)
+    return ((actual - expected).norm() / size).cpu()
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, new_cache, run
-from mcr_lens.models.comparison import logit_error, relative_error, tolerance_of
-from mcr_lens.models.own_attention import attention_check
-from mcr_lens.models.unembed import read_out
+from mcr_lens.models.own_attention import attention_check, relative_error, tolerance_of
+from mcr_lens.models.unembed import logit_error, read_out
 from mcr_lens.models.user_hooks import points_set_aside
 
 __all__ = ["SelfCheck", "cache_check", "self_check"]
@@ -67,7 +66,6 @@ def self_check(model: Model) -> SelfCheck:
                 f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
                 f"{one_line(error, 200)}); another version of it, or its other model class, may"
             ) from error
-        assert logits is not None
         tolerance = tolerance_of(logits)
         sums = [block[_PATTERN].float().sum(-1) for block in blocks if _PATTERN in block]
         learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
@@ -97,7 +95,6 @@ def cache_check(model: Model) -> str | None:
             rest = run(model, tokens[:, 2:], [], cache=cache)
         except Exception as error:  # an architecture may have another kind of memory, or none
             return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
-    assert whole is not None and rest is not None
     error = logit_error(rest, whole[:, 2:])
     return None if error <= tolerance_of(whole) else f"through its KV cache the logits differ by {error:.2g}"
 
@@ -184,8 +181,6 @@ def _pattern_edits(model: Model, tokens: Tensor, logits: Tensor) -> str | None:
         edited[..., 0] = 1.0
         return edited
 
-    edited_logits = run(model, tokens, [(point, only_first_key)])
-    assert edited_logits is not None
-    if torch.equal(edited_logits, logits):
+    if torch.equal(run(model, tokens, [(point, only_first_key)]), logits):
         return "edits of attention patterns are discarded by this architecture"
     return None
