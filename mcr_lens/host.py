@@ -13,11 +13,18 @@ from mcr_lens.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["free_memory", "host_memory", "in_words", "number_of_bytes"]
+__all__ = ["cuda_devices", "free_memory", "host_memory", "in_words", "number_of_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def cuda_devices() -> list[torch.device]:
+    """The CUDA devices of this machine."""
+    import torch
+
+    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 
 
 def free_memory(device: torch.device) -> int:

@@ -96,9 +96,9 @@ def check_indices(
     several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
     items: list[Any] = [*values] if several else [values]  # type: ignore[misc]
     least = 0 if not from_end else None if size is None else -size
-    known = items and all(is_whole(x, least, size) for x in items)
-    indices = tuple(int(x) for x in items) if known else ()
-    if not known or len({*indices}) < len(indices):
+    valid = items and all(is_whole(x, least, size) for x in items)
+    indices = tuple(int(x) for x in items) if valid else ()
+    if not valid or len({*indices}) < len(indices):
         span = "whole numbers from 0" if size is None else f"0..{size - 1}"
         last = ", or -1 for the last" if from_end else ""
         raise InputError(f"{name} {values!r}: use one or several of {span}{last}, each once")

@@ -31,11 +31,9 @@ def generating(model: Model) -> Iterator[None]:
         >>> with mcr.generating(model), model.hooks(fwd_hooks=off):
         ...     text = model.generate(tokens, max_new_tokens=4, do_sample=False, verbose=False)
     """
-    handles = follow(model)
-    token = GROWING.set(True)
-    try:
-        yield
-    finally:
-        GROWING.reset(token)
-        for handle in handles:
-            handle.remove()
+    with follow(model):
+        token = GROWING.set(True)
+        try:
+            yield
+        finally:
+            GROWING.reset(token)

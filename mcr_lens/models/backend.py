@@ -112,8 +112,8 @@ def run(
     *,
     cache: Any = None,
     blocks_only: bool = False,
-) -> Tensor | None:
-    """One forward pass with hooks, gradients off; returns the logits.
+) -> Tensor:
+    """One forward pass with hooks, gradients off; returns the logits, or with ``blocks_only`` anything.
 
     Args:
         cache: a cache from ``new_cache`` that earlier chunks of the same prompts have filled.
@@ -133,8 +133,7 @@ def run(
             kwargs["attention_mask"] = torch.ones_like(tokens)
     # inference_mode would forbid users' hooks to keep tensors for later arithmetic with gradients.
     with torch.no_grad():
-        output = model.run_with_hooks(tokens, fwd_hooks=list(hooks), return_type="logits", **kwargs)
-    return None if blocks_only else output
+        return model.run_with_hooks(tokens, fwd_hooks=list(hooks), return_type="logits", **kwargs)
 
 
 @contextlib.contextmanager

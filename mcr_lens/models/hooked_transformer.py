@@ -1,6 +1,5 @@
 """Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder."""
 
-import difflib
 import json
 import tempfile
 from importlib import import_module
@@ -11,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.models.backend import HookedTransformer, Model, run
-from mcr_lens.models.self_check import logit_error
+from mcr_lens.models.backend import Backend, HookedTransformer, Model, has_hooked_transformer, run
+from mcr_lens.models.unembed import logit_error
 
-__all__ = ["from_folder", "from_name", "similar_names", "supports_name"]
+__all__ = ["default_backend", "from_folder", "from_name", "supports_name"]
 
 # Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
 _CHECKED_ROTARY = ("default", "llama3", "yarn")
@@ -29,13 +28,12 @@ def supports_name(name: str) -> bool:
     return True
 
 
-def similar_names(name: str) -> list[str]:
-    """The nearest official name, or ``"tiny"``, for a name that is neither."""
-    official = [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
-    near = difflib.get_close_matches(name, official, n=1) or difflib.get_close_matches(
-        name, ["tiny"], cutoff=0.5
-    )
-    return [] if name in near else near
+def default_backend(name: str) -> Backend:
+    """What ``backend="auto"`` takes for a name or folder."""
+    if not has_hooked_transformer():
+        return "bridge"
+    is_official = name == "tiny" or (not Path(name).expanduser().is_dir() and supports_name(name))
+    return "hooked_transformer" if is_official else "bridge"
 
 
 def from_name(name: str, options: dict[str, Any]) -> Model:
@@ -55,12 +53,13 @@ def from_folder(folder: Path, options: dict[str, Any]) -> Model:
             makes of it is another function.
     """
     assert HookedTransformer is not None
-    unknown = sorted(set(options) - {"dtype", "device"})
-    if unknown:
+    if unknown := sorted(set(options) - {"dtype", "device"}):
         raise InputError(f"{', '.join(unknown)}: no option of this loader; use backend='bridge'")
     dtype = options.get("dtype", torch.float32)
     source = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    _refuse_rotary_scaling(source.config)
+    kind = (getattr(source.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in _CHECKED_ROTARY:
+        raise InputError(f"rotary scaling {kind!r} has no conversion; use backend='bridge'")
     tokenizer = None
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -92,12 +91,12 @@ def _converted(
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """TransformerLens's own configuration and weights of a model."""
     loading = _loading()
-    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if "n_positions" in written:  # what GPT-2's configurations no longer repeat, and TransformerLens reads
-        written.setdefault("n_ctx", written["n_positions"])
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "n_positions" in settings:  # what GPT-2's configurations no longer repeat, and TransformerLens reads
+        settings.setdefault("n_ctx", settings["n_positions"])
     # It takes a folder, but guesses the architecture from a path in which the word "llama" or "gemma" occurs.
     with tempfile.TemporaryDirectory() as neutral:
-        (Path(neutral) / "config.json").write_text(json.dumps(written), encoding="utf-8")
+        (Path(neutral) / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         try:
             config = loading.get_pretrained_model_config(
                 neutral, device=None if device is None else str(device), dtype=dtype
@@ -111,12 +110,6 @@ def _converted(
         return config, loading.get_pretrained_state_dict(neutral, config, source)
 
 
-def _refuse_rotary_scaling(config: Any) -> None:
-    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if kind not in _CHECKED_ROTARY:
-        raise InputError(f"rotary scaling {kind!r} has no conversion; use backend='bridge'")
-
-
 def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
     """A conversion may leave out what it does not know: biases, windows, scaled positions."""
     window = getattr(source.config, "sliding_window", None) or 0
@@ -125,9 +118,8 @@ def _refuse_another_function(model: Model, source: Any, folder: Path) -> None:
     with torch.no_grad():
         expected = source(tokens).logits
     # As everywhere else: asked plainly, it would take a padding id for padding.
-    made = run(model, tokens.to(model.cfg.device), [])
-    assert made is not None
-    error = logit_error(made, expected)
+    logits = run(model, tokens.to(model.cfg.device), [])
+    error = logit_error(logits, expected)
     if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.1):
         raise InputError(
             f"{folder}: TransformerLens's conversion makes another function of it (logits differ by "

@@ -4,6 +4,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
+from unittest import mock
 
 from mcr_lens.errors import one_line
 
@@ -34,12 +36,9 @@ def hub_or_cache() -> Iterator[str | None]:
     # constant. ``datasets`` must be there first: imported inside, it would copy what holds for now.
     from datasets import config
 
-    was = config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
-    try:
+    switch = partial(mock.patch.object, attribute="HF_HUB_OFFLINE", new=True)
+    with switch(constants), switch(config):
         yield silence
-    finally:
-        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = False, was
 
 
 def hub_silence() -> str | None:

@@ -1,11 +1,9 @@
 """What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from mcr_lens.errors import InputError
@@ -19,7 +17,6 @@ __all__ = [
     "cache_fault",
     "layer_windows",
     "model_facts",
-    "one_measurement",
     "record_origin",
     "require",
     "require_cache",
@@ -30,6 +27,7 @@ _NOT_RECORDED = (
     "token", "use_auth_token", "proxies", "cache_dir", "local_files_only", "trust_remote_code",
     "move_to_device", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
+_PACKAGES = ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -69,62 +67,44 @@ class ModelFacts:
         """Refuse a call whose assumption the self-check found broken on this model.
 
         Raises:
-            InputError: naming the call, the check and what was found.
+            InputError: naming the call, the check and what is wrong.
         """
         if check in self.failed_checks:
-            raise self.distrust(call, self.failed_checks[check])
+            self.distrust(call, self.failed_checks[check])
 
-    def distrust(self, call: str, reason: str) -> InputError:
-        """The error for a call that this model makes meaningless."""
-        return InputError(f"{call} cannot be trusted on {self.name} ({self.backend}): {reason}")
+    def distrust(self, call: str, reason: str) -> NoReturn:
+        """Refuse a call that this model makes meaningless."""
+        raise InputError(f"{call} cannot be trusted on {self.name} ({self.backend}): {reason}")
 
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its model."""
+        names = ("revision", "d_vocab", "d_model", "max_positions", "backend", "processing", "dtype", "device")
         return {
             "model": self.name,
-            "revision": self.revision,
-            "d_vocab": self.d_vocab,
-            "d_model": self.d_model,
-            "max_positions": self.max_positions,
-            "backend": self.backend,
-            "processing": self.processing,
-            "dtype": self.dtype,
-            "device": self.device,
+            **{name: getattr(self, name) for name in names},
             **({"load_options": dict(self.load_options)} if self.load_options else {}),
             "learned_sink": self.learned_sink,
             "failed_checks": dict(self.failed_checks),
-            "versions": {
-                package: version(package)
-                for package in ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
-            },
+            "versions": {package: version(package) for package in _PACKAGES},
         }
 
 
-class _Origin(NamedTuple):
-    name: str
-    revision: str | None
-    load_options: Mapping[str, str]
+@dataclass(frozen=True)
+class _Record:
+    """Facts of one model, and PyTorch's hooks that it had when they were looked up."""
 
-
-@dataclass
-class _Known:
-    """Facts of one model, with the state of its weights and PyTorch's hooks that they were found in."""
-
-    origin: _Origin
-    state: tuple[str, str, str]
-    torch_hooks: list[str]
     facts: ModelFacts
+    torch_hooks: list[str]
     cache_faults: list[str | None] = field(default_factory=list)  # empty until somebody asks
 
 
-_KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
-_MEASURED: ContextVar[tuple[Model, ModelFacts] | None] = ContextVar("mcr_lens_measured", default=None)
+_KNOWN: WeakKeyDictionary[Any, _Record] = WeakKeyDictionary()
 
 
 def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> ModelFacts:
     """Check a model that was just loaded, and remember from where: its class forgets the revision."""
     words = {option: _in_words(value) for option, value in options.items() if option not in _NOT_RECORDED}
-    return _check(model, _Origin(name, revision, words))
+    return _check(model, name, revision, words)
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -136,28 +116,16 @@ def model_facts(model: Model) -> ModelFacts:
         InputError: for an object that is neither of the two model classes, an encoder, or a model without
             its weights.
     """
-    measured = _MEASURED.get()
-    if measured is not None and measured[0] is model:
-        return measured[1]
     backend_of(model)
-    known = _KNOWN.get(model)
-    if known is None:
-        return _check(model, _Origin(str(model.cfg.model_name), None, {}))
+    record = _KNOWN.get(model)
+    if record is None:
+        return _check(model, str(model.cfg.model_name))
+    facts = record.facts
+    is_changed = (facts.processing, facts.dtype, facts.device) != _state(model)
     # Hooks of PyTorch's that have gone may have been what the check found.
-    if known.state != _state(model) or (known.torch_hooks and known.torch_hooks != torch_hooks(model)):
-        return _check(model, known.origin)
-    return known.facts
-
-
-@contextlib.contextmanager
-def one_measurement(model: Model) -> Iterator[ModelFacts]:
-    """Around a measurement, which leaves the model as it is: its facts are looked up once, here."""
-    facts = model_facts(model)
-    token = _MEASURED.set((model, facts))
-    try:
-        yield facts
-    finally:
-        _MEASURED.reset(token)
+    if is_changed or (record.torch_hooks and record.torch_hooks != torch_hooks(model)):
+        return _check(model, facts.name, facts.revision, facts.load_options)
+    return facts
 
 
 def require(model: Model, check: str, call: str) -> None:
@@ -166,7 +134,7 @@ def require(model: Model, check: str, call: str) -> None:
 
 
 def cache_fault(model: Model) -> str | None:
-    """What goes wrong when a model is fed in chunks, asked once; ``None`` when nothing was found."""
+    """What goes wrong when a model is fed in chunks, asked once; ``None`` when all is well."""
     model_facts(model)
     faults = _KNOWN[model].cache_faults
     if not faults:
@@ -175,42 +143,39 @@ def cache_fault(model: Model) -> str | None:
 
 
 def require_cache(model: Model, call: str) -> None:
-    """Refuse a call that feeds a model in chunks where that makes another function of it.
-
-    Raises:
-        InputError: naming the call and what ``cache_fault`` found.
-    """
-    fault = cache_fault(model)
-    if fault is not None:
-        way_out = "give whole prompts, or try another version of transformer-lens"
-        raise model_facts(model).distrust(call, f"{fault}; {way_out}")
+    """Refuse a call that feeds a model in chunks where that makes another function of it."""
+    if (fault := cache_fault(model)) is not None:
+        model_facts(model).distrust(
+            call, f"{fault}; give whole prompts, or try another version of transformer-lens"
+        )
 
 
-def _check(model: Model, origin: _Origin) -> ModelFacts:
-    refuse_unsuited(model, origin.name)
-    cfg, backend, state, hooks = model.cfg, backend_of(model), _state(model), torch_hooks(model)
-    checked = self_check(model)
-    windows, attention_chunk = _attention_spans(model, backend)
+def _check(
+    model: Model,
+    name: str,
+    revision: str | None = None,
+    load_options: Mapping[str, str] | None = None,
+) -> ModelFacts:
+    refuse_unsuited(model, name)
+    hooks, (failed, learned_sink) = torch_hooks(model), self_check(model)
+    windows, attention_chunk = _attention_spans(model)
+    processing, dtype, device = _state(model)
     facts = ModelFacts(
-        name=origin.name,
-        revision=origin.revision,
-        backend=backend,
-        n_layers=cfg.n_layers,
-        n_heads=cfg.n_heads,
-        d_model=cfg.d_model,
-        d_vocab=cfg.d_vocab,
-        n_ctx=cfg.n_ctx,
+        name=name,
+        revision=revision,
+        backend=backend_of(model),
+        **{size: getattr(model.cfg, size) for size in ("n_layers", "n_heads", "d_model", "d_vocab", "n_ctx")},
         windows=windows,
-        processing=state[0],
-        dtype=state[1],
-        device=state[2],
-        learned_sink=checked.learned_sink,
-        failed_checks=checked.failed,
-        load_options=origin.load_options,
+        processing=processing,
+        dtype=dtype,
+        device=device,
+        learned_sink=learned_sink,
+        failed_checks=failed,
+        load_options=load_options or {},
         attention_chunk=attention_chunk,
-        max_positions=_max_positions(model, backend),
+        max_positions=_max_positions(model),
     )
-    _KNOWN[model] = _Known(origin, state, hooks, facts)
+    _KNOWN[model] = _Record(facts, hooks)
     return facts
 
 
@@ -232,9 +197,9 @@ def _processing(model: Model) -> str:
     return ", ".join(done) or "raw"
 
 
-def _attention_spans(model: Model, backend: Backend) -> tuple[tuple[int | None, ...], int | None]:
+def _attention_spans(model: Model) -> tuple[tuple[int | None, ...], int | None]:
     """The sliding window of each layer, and the chunk that some layers' attention stays within."""
-    if backend == "hooked_transformer":
+    if backend_of(model) == "hooked_transformer":
         kinds = model.cfg.attn_types or ["global"] * model.cfg.n_layers
         return tuple(model.cfg.window_size if kind == "local" else None for kind in kinds), None
     config = model.original_model.config.get_text_config(decoder=True)
@@ -243,9 +208,9 @@ def _attention_spans(model: Model, backend: Backend) -> tuple[tuple[int | None, 
     return layer_windows(config, model.cfg.n_layers), chunk
 
 
-def _max_positions(model: Model, backend: Backend) -> int | None:
+def _max_positions(model: Model) -> int | None:
     """What the configuration names; HookedTransformer keeps only what it allows itself."""
-    if backend == "hooked_transformer":
+    if backend_of(model) == "hooked_transformer":
         return None
     config = model.original_model.config.get_text_config(decoder=True)
     return getattr(config, "max_position_embeddings", None)

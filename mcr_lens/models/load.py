@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked_transformer
-from mcr_lens.models.backend import Model, backend_of, check_backend, has_hooked_transformer
+from mcr_lens.models.backend import Model, backend_of, check_backend
 from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.models.info import model_facts, record_origin
 from mcr_lens.models.load_checks import (
@@ -98,22 +98,20 @@ def load_model(
 def _load(name: str, backend: str, revision: str | None, options: dict[str, Any]) -> Model:
     """The model of a folder, of a bundled checkpoint or of a name on the hub."""
     folder = model_folder(name, revision)
-    if name == "tiny":
-        if backend == "auto":
-            backend = "hooked_transformer" if has_hooked_transformer() else "bridge"
-        if revision is not None:
-            with tempfile.TemporaryDirectory() as above:
-                folder = write_checkpoint(bundled_step(revision), Path(above) / "tiny")
-                return _from_folder(folder, backend, options)
+    if backend == "auto":
+        backend = hooked_transformer.default_backend(name)
+    if name == "tiny" and revision is not None:
+        with tempfile.TemporaryDirectory() as above:
+            folder = write_checkpoint(bundled_step(revision), Path(above) / "tiny")
+            return _from_folder(folder, backend, options)
     if folder is not None:
         return _from_folder(folder, backend, options)
     if revision is not None:
         options = {**options, "revision": revision}
-    is_official = has_hooked_transformer() and hooked_transformer.supports_name(name)
-    if backend == "hooked_transformer" and not is_official:
+    if backend == "hooked_transformer" and not hooked_transformer.supports_name(name):
         raise InputError(f"{name}: not a HookedTransformer name; use backend='bridge'")
     with hub_or_cache() as silence, _plain_errors(name, silence), _loaders():
-        if is_official and backend != "bridge":
+        if backend == "hooked_transformer":
             # Left out, transformers would ask on a terminal whether to run a repository's code.
             return hooked_transformer.from_name(name, {"trust_remote_code": False, **options})
         return TransformerBridge.boot_transformers(name, **options)
@@ -143,25 +141,27 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
-        if "HookedEncoder" in str(error):
+        words, failure = str(error), f"{source}: could not be loaded"
+        reason = f"({type(error).__name__}: {one_line(error, 200 if silence else 400)})"
+        if "HookedEncoder" in words:
             raise no_decoder(source, "its architecture") from error
-        if "trust_remote_code" in str(error):
-            raise InputError(
-                f"{source}: could not be loaded: it brings custom code, which would be run here; pass "
-                "load_model trust_remote_code=True where you trust it"
-            ) from error
-        reason = f"{type(error).__name__}: {one_line(error, 200 if silence else 400)}"
-        if Path(source).is_dir():
+        if "trust_remote_code" in words:
+            message = (
+                f"{failure}: it brings custom code, which would be run here; pass load_model "
+                "trust_remote_code=True where you trust it"
+            )
+        elif Path(source).is_dir():
             way_out = "mend the folder"
-            if "tokenizer" in str(error) and not list(Path(source).glob("*token*")):
+            if "tokenizer" in words and not list(Path(source).glob("*token*")):
                 way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
-            raise InputError(f"{source}: could not be loaded ({reason}); {way_out}") from error
-        guess = "".join(f"; did you mean {name!r}?" for name in hooked_transformer.similar_names(source))
-        place = f"from the local cache, and {silence}, or use" if silence else f"({reason}); use"
-        raise InputError(
-            f"{source}: could not be loaded {place} 'tiny', a local Hugging Face folder, or a name that "
-            f"TransformerLens supports{f' ({reason})' if silence else ''}{guess}"
-        ) from error
+            message = f"{failure} {reason}; {way_out}"
+        else:
+            place = f" from the local cache, and {silence}, or" if silence else ";"
+            message = (
+                f"{failure} {reason}{place} use 'tiny', a local Hugging Face folder, or a name that "
+                "TransformerLens supports"
+            )
+        raise InputError(message) from error
 
 
 @contextlib.contextmanager

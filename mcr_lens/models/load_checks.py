@@ -6,7 +6,6 @@ has not asked for, and make up no weights.
 """
 
 import contextlib
-import importlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, modeling_utils
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.host import free_memory, host_memory, in_words
+from mcr_lens.host import cuda_devices, free_memory, host_memory, in_words
 from mcr_lens.models.backend import Model, as_module, backend_of, has_hooked_transformer
 from mcr_lens.tiny import checkpoint_steps, weights_folder
 
@@ -60,30 +59,28 @@ def model_folder(source: str, revision: str | None = None) -> Path | None:
         return weights_folder()
     try:
         folder = Path(source).expanduser()
-        exists, is_folder = folder.exists(), folder.is_dir()
+        exists = folder.exists()
     except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
         reason = one_line(error, 80)
         raise InputError(f"{source[:80]!r}: no model name or folder ({reason}); try 'tiny'") from error
+    if not exists and not source.startswith((".", "/", "~")):
+        return None
     if exists and revision is not None:
         raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
+    if not folder.is_dir():
+        raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{source}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
             "into its base model (peft's merge_and_unload), save that, and load the new folder"
         )
-    if is_folder and not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file():
         raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
-    if not is_folder and (exists or source.startswith((".", "/", "~"))):
-        raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
-    return folder if is_folder else None
+    return folder
 
 
 def bundled_step(revision: str) -> int:
-    """The training step of a revision ``"step<N>"`` of the bundled model.
-
-    Raises:
-        InputError: for a step without a bundled checkpoint.
-    """
+    """The training step of a revision ``"step<N>"`` of the bundled model."""
     steps = {f"step{step}": step for step in checkpoint_steps()}
     if revision not in steps:
         raise InputError(f"revision {revision!r}: tiny has {', '.join(steps)}")
@@ -111,28 +108,23 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
         _refuse_too_large(folder, config, options["dtype"])
 
 
-def refuse_encoder(config: PreTrainedConfig, name: str) -> None:
+def refuse_encoder(config: PreTrainedConfig, name: str, architecture: str | None = None) -> None:
     """Refuse a configuration of an encoder; one that names no architecture may be a decoder's."""
     named = config.architectures if isinstance(config.architectures, list) else []
-    kinds = [kind for kind in named if isinstance(kind, str)]
-    if config.is_encoder_decoder or (kinds and not any(map(_is_decoder, kinds))):
+    kinds = [kind for kind in ([architecture] if architecture else named) if isinstance(kind, str)]
+    # A decoder that also sees pictures generates on a condition, as an encoder-decoder does.
+    words = ("CausalLM", "LMHead", "ForConditionalGeneration")
+    is_decoder = not kinds or any(word in kind for kind in kinds for word in words)
+    if config.is_encoder_decoder or not is_decoder:
         raise no_decoder(name, ", ".join(kinds) or config.model_type)
 
 
 def refuse_unsuited(model: Model, name: str) -> None:
-    """Refuse a loaded model that is an encoder, or whose weights have no values.
-
-    Raises:
-        InputError: naming what is wrong.
-    """
+    """Refuse a loaded model that is an encoder, or whose weights have no values."""
     if backend_of(model) == "bridge":
-        kind = type(model.original_model).__name__
-        is_decoder = _is_decoder(kind) and not model.original_model.config.is_encoder_decoder
-    else:
-        kind = str(model.cfg.original_architecture or "HookedTransformer")
-        is_decoder = model.cfg.attention_dir == "causal"
-    if not is_decoder:
-        raise no_decoder(name, kind)
+        refuse_encoder(model.original_model.config, name, type(model.original_model).__name__)
+    elif model.cfg.attention_dir != "causal":
+        raise no_decoder(name, model.cfg.original_architecture or "HookedTransformer")
     # A tensor on torch's meta device has a shape and no numbers, unless accelerate brings them in time.
     module = as_module(model)
     is_offloaded = any(hasattr(part, "_hf_hook") for part in module.modules())
@@ -141,11 +133,6 @@ def refuse_unsuited(model: Model, name: str) -> None:
         raise InputError(
             f"{name}: {empty[0]} has no values (device 'meta'): load the model on 'cpu', or with device_map"
         )
-
-
-def _is_decoder(architecture: str) -> bool:
-    # A decoder that also sees pictures generates on a condition, as an encoder-decoder does.
-    return any(word in architecture for word in ("CausalLM", "LMHead", "ForConditionalGeneration"))
 
 
 def no_decoder(name: str, architecture: str) -> InputError:
@@ -186,12 +173,10 @@ def _refuse_too_large(folder: Path, config: PreTrainedConfig, dtype: torch.dtype
         raise
     except Exception:  # sizes that fit no architecture raise anything; the loader says what is wrong
         return
-    is_quantised = getattr(config, "quantization_config", None) is not None
-    size = _QUANTISED_BYTES if is_quantised else dtype.itemsize
+    size = _QUANTISED_BYTES if getattr(config, "quantization_config", None) else dtype.itemsize
     # A buffer can be the largest tensor of all: a causal mask of context x context.
     needed = size * sum(p.numel() for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
-    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    free = host_memory() + psutil.swap_memory().free + sum(map(free_memory, devices))
+    free = host_memory() + psutil.swap_memory().free + sum(map(free_memory, cuda_devices()))
     if needed > free:
         raise InputError(
             f"{folder}: its config.json asks for weights of at least {in_words(needed)} in "
@@ -211,13 +196,12 @@ def tensors_only() -> Iterator[None]:
         stack.enter_context(mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}))
         os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch takes only one of the two
         if has_hooked_transformer():
-            loading = importlib.import_module("transformer_lens.loading_from_pretrained")
-            stack.enter_context(mock.patch.object(loading, "NEED_REMOTE_CODE_MODELS", ()))
+            names = "transformer_lens.loading_from_pretrained.NEED_REMOTE_CODE_MODELS"
+            stack.enter_context(mock.patch(names, ()))
         yield
 
 
-@contextlib.contextmanager
-def complete_weights() -> Iterator[None]:
+def complete_weights() -> contextlib.AbstractContextManager[Any]:
     """Around the loaders of other libraries: weights that the files lack are refused.
 
     Transformers draws them at random and only logs it; what is measured of such a model means nothing.
@@ -226,20 +210,16 @@ def complete_weights() -> Iterator[None]:
         InputError: naming the first missing weights.
     """
     # Where transformers says what the files held; another version may say it elsewhere.
-    report = getattr(modeling_utils, "log_state_dict_report", None)
-    if report is None:
-        yield
-        return
+    report: Any = getattr(modeling_utils, "log_state_dict_report", None)
 
-    def refuse_missing(*args: Any, **named: Any) -> None:
-        missing = sorted(named["loading_info"].missing_keys)
+    def refuse_missing(*args: Any, **options: Any) -> None:
+        missing = sorted(options["loading_info"].missing_keys)
         if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise InputError(
-                f"{named['pretrained_model_name_or_path']}: the files lack {', '.join(missing[:3])}{more}, "
-                "which would be random numbers; download the model again, or mend its config.json"
+                f"{options['pretrained_model_name_or_path']}: the files lack {', '.join(missing[:3])} "
+                f"({len(missing)} in all), which would be random numbers; download the model again, or mend "
+                "its config.json"
             )
-        report(*args, **named)
+        report(*args, **options)
 
-    with mock.patch.object(modeling_utils, "log_state_dict_report", refuse_missing):
-        yield
+    return mock.patch.object(modeling_utils, "log_state_dict_report", refuse_missing, create=True)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -19,14 +19,7 @@ from mcr_lens.models.backend import Backend, Model, as_module
 from mcr_lens.models.info import cache_fault, model_facts
 from mcr_lens.models.model_sizes import ModelSizes, loaded_sizes
 
-__all__ = [
-    "CHUNKS",
-    "Memory",
-    "Sharing",
-    "auto_chunk",
-    "batches_of",
-    "memory_needed",
-]
+__all__ = ["CHUNKS", "Memory", "Sharing", "auto_chunk", "batches_of", "memory_needed"]
 
 # Tokens a chunk, the largest first.
 CHUNKS = (4096, 2048, 1024, 512, 256, 128)
@@ -70,6 +63,17 @@ class Memory:
         """What a run holds besides weights and host parts, at its worst moment."""
         return self.cache + self.patterns + self.states + self.moment
 
+    def parts(self) -> dict[str, int]:
+        """The same with words for names."""
+        return {
+            "weights": self.weights,
+            "KV cache": self.cache,
+            "patterns the bridge keeps": self.patterns,
+            "states between chunks": self.states,
+            **{f"moment: {name}": size for name, size in self.moments.items()},
+            "host: spectra and result": self.host,
+        }
+
 
 def memory_needed(
     sizes: ModelSizes,
@@ -91,7 +95,7 @@ def memory_needed(
     """
     size = getattr(torch, dtype).itemsize
     is_bridge = backend == "bridge"
-    rows = longest if chunk is None else min(chunk, longest)
+    rows = min(chunk or longest, longest)
     tokens, d_model, n_heads = batch * rows, sizes.d_model, sizes.n_heads
     stored = int(sizes.block_parameters * (bits / 8 if bits else size) + sizes.other_parameters * size)
     # A HookedTransformer is built in float32 whatever the dtype, while the model it is made of is still
@@ -143,8 +147,7 @@ def batches_of(lengths: Sequence[int], batch_size: int | Literal["auto"]) -> lis
         >>> batches_of([3000, 1000, 1000, 10], "auto")
         [(1, 3000), (3, 1000)]
     """
-    order = sorted(lengths, reverse=True)
-    batches, start = [], 0
+    order, batches, start = sorted(lengths, reverse=True), [], 0
     while start < len(order):
         size = max(1, _BATCH_TOKENS // order[start]) if batch_size == "auto" else batch_size
         batches.append((len(order[start : start + size]), order[start]))
@@ -152,14 +155,8 @@ def batches_of(lengths: Sequence[int], batch_size: int | Literal["auto"]) -> lis
     return batches
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """How many processes count on the same free memory: each takes its part of it.
-
-    Attributes:
-        host: on a machine, this one included.
-        device: on an accelerator.
-    """
+class Sharing(NamedTuple):
+    """How many processes count on the same free memory, on this machine and on one accelerator."""
 
     host: int = 1
     device: int = 1
@@ -174,8 +171,7 @@ class Sharing:
             _SHARING.reset(token)
 
 
-_ALONE = Sharing()
-_SHARING: ContextVar[Sharing] = ContextVar("sharing", default=_ALONE)
+_SHARING: ContextVar[Sharing] = ContextVar("sharing", default=Sharing())  # noqa: B039  (immutable)
 
 
 def auto_chunk(
@@ -201,17 +197,16 @@ def auto_chunk(
     facts, sizes, devices, sharing = model_facts(model), loaded_sizes(model), _devices(model), _SHARING.get()
     device_room = _SHARE * min(map(free_memory, devices), default=0) / sharing.device
     host_room = _SHARE * host_memory() / sharing.host
+    batches = set(batches_of(lengths, batch_size))
     kinds = {"n_prompts": len(lengths), "dtype": facts.dtype, "backend": facts.backend}
 
     def fits(chunk: int | None) -> bool:
-        for batch, longest in set(batches_of(lengths, batch_size)):
-            need = memory_needed(sizes, batch=batch, longest=longest, chunk=chunk, **kinds)
-            # Caches and states lie with the layers that they are of.
-            on_device = (need.work - need.moment) / max(1, len(devices)) + need.moment
-            on_host = need.host if devices else need.host + need.work
-            if on_host > host_room or (devices and on_device > device_room):
-                return False
-        return True
+        needs = [memory_needed(sizes, batch=n, longest=t, chunk=chunk, **kinds) for n, t in batches]
+        if not devices:
+            return all(need.host + need.work <= host_room for need in needs)
+        # Caches and states lie with the layers that they are of.
+        on_device = [(need.work - need.moment) / len(devices) + need.moment for need in needs]
+        return max(on_device) <= device_room and all(need.host <= host_room for need in needs)
 
     chunks = [chunk for chunk in CHUNKS if chunk < max(lengths)]
     if fits(None) or not chunks or cache_fault(model) is not None:
@@ -221,7 +216,7 @@ def auto_chunk(
 
 def _devices(model: Model) -> list[torch.device]:
     """The CUDA devices that the model runs on; weights that are offloaded are elsewhere."""
-    used = {parameter.device for parameter in as_module(model).parameters()}
-    used.add(torch.device(model.cfg.device))
-    indices = {torch.cuda.current_device() if d.index is None else d.index for d in used if d.type == "cuda"}
-    return [torch.device("cuda", index) for index in sorted(indices)]
+    places = {parameter.device for parameter in as_module(model).parameters()}
+    places.add(torch.device(model.cfg.device))
+    cuda = {torch.empty(0, device=place).device for place in places if place.type == "cuda"}
+    return sorted(cuda, key=lambda device: device.index)

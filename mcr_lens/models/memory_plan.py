@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-import torch
 from transformers import PreTrainedConfig
 
 from mcr_lens.errors import InputError
-from mcr_lens.host import free_memory, host_memory, in_words, number_of_bytes
-from mcr_lens.models.backend import Backend, check_backend, has_hooked_transformer
-from mcr_lens.models.hooked_transformer import supports_name
+from mcr_lens.host import cuda_devices, free_memory, host_memory, in_words, number_of_bytes
+from mcr_lens.models.backend import check_backend
+from mcr_lens.models.hooked_transformer import default_backend
 from mcr_lens.models.memory import CHUNKS, Memory, batches_of, memory_needed
 from mcr_lens.models.model_sizes import ModelSizes, read_sizes
 from mcr_lens.validate import check_count, is_number, is_whole
@@ -24,6 +23,7 @@ __all__ = ["Plan", "Setting", "plan"]
 LIBRARIES, CONTEXT = 600 * 10**6, 600 * 10**6
 # Freed blocks that glibc keeps for later, up to 32 MB each: what its settings were measured to make.
 ALLOCATOR = 250 * 10**6
+_BASE = LIBRARIES + ALLOCATOR
 # Free memory is never all usable: allocators leave gaps.
 USABLE = 0.92
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -104,42 +104,29 @@ class Plan:
         Of the moments, which pass, only the largest counts.
         """
         setting = self.best or self.settings[-1]
-        memory = setting.memory
-        sizes = {
-            "weights": memory.weights,
-            "KV cache": memory.cache,
-            "patterns the bridge keeps": memory.patterns,
-            "states between chunks": memory.states,
-            **{f"moment: {name}": size for name, size in memory.moments.items()},
-            "host: spectra and result": memory.host,
-            "host: weights while loading": setting.loading_bytes - LIBRARIES - ALLOCATOR,
-        }
+        sizes = setting.memory.parts() | {"host: weights while loading": setting.loading_bytes - _BASE}
         words = {part: in_words(size) for part, size in sizes.items() if size}
         return pd.DataFrame({"size": words}).rename_axis("part")
 
     def sentences(self) -> list[str]:
         """What there is to say beside the table."""
-        devices = (
-            f"{self.room.devices} x {in_words(self.room.device)}" if self.room.devices else "no accelerator"
-        )
-        memory = (
+        n = self.room.devices
+        devices = f"{n} x {in_words(self.room.device)}" if n else "no accelerator"
+        sentences = [
             f"Memory: {devices}, {in_words(self.room.host)} on the host; {1 - USABLE:.0%} of each is left "
-            "free. Weights come to the host first: its memory is the larger of loading and running."
-        )
-        if self.best is None:
-            advice = (
-                "Nothing fits: use fewer or shorter prompts, a smaller dtype, more memory, or "
-                "mcr_lens.models.offload, which keeps one block at a time on a device."
-            )
-        else:
-            load = f'dtype="{self.best.dtype}"' + (', device_map="auto"' if self.room.devices > 1 else "")
-            run = "" if self.best.batch_size == "auto" else f", batch_size={self.best.batch_size}"
-            run += f", chunk={self.best.chunk}" if self.best.chunk else ""
-            advice = (
+            "free. Weights come to the host first: its memory is the larger of loading and running.",
+            "Nothing fits: use fewer or shorter prompts, a smaller dtype, more memory, or "
+            "mcr_lens.models.offload, which keeps one block at a time on a device.",
+        ]
+        if best := self.best:
+            load = f'dtype="{best.dtype}"' + (', device_map="auto"' if n > 1 else "")
+            run = "" if best.batch_size == "auto" else f", batch_size={best.batch_size}"
+            run += f", chunk={best.chunk}" if best.chunk else ""
+            sentences[1] = (
                 f"Take load_model(..., {load}) and profile(model, prompts{run}). The result takes about "
-                f"{in_words(self.best.memory.result)}."
+                f"{in_words(best.memory.result)}."
             )
-        return [memory, advice, self.note] if self.note else [memory, advice]
+        return [*sentences, self.note] if self.note else sentences
 
     def __repr__(self) -> str:
         return "\n- ".join([f"{self.headline}\n{self.table().to_string()}", *self.sentences()])
@@ -179,8 +166,8 @@ def plan(
 
     Example:
         >>> import mcr_lens as mcr
-        >>> found = mcr.models.plan("tiny", [128] * 64, devices=0, host_memory="8GB")
-        >>> found.best.dtype, found.best.batch
+        >>> plan = mcr.models.plan("tiny", [128] * 64, devices=0, host_memory="8GB")
+        >>> plan.best.dtype, plan.best.batch
         ('float32', 32)
     """
     if dtype is not None and dtype not in _DTYPES:
@@ -203,19 +190,19 @@ def plan(
             f"a prompt has {longest} tokens, the context of {name} is {sizes.n_ctx}: "
             f"use max_tokens={sizes.n_ctx}"
         )
-    # The plainest first; chunks only where smaller batches do not do.
+    # Chunks only where smaller batches do not do; whole prompts first.
     batch_sizes: list[Any] = ["auto", 1] if batch_size is None else [batch_size]
-    ways: list[tuple[Any, int | None]] = [(size, None if chunk == "auto" else chunk) for size in batch_sizes]
-    if chunk in (None, "auto"):
-        ways += [(batch_sizes[-1], rows) for rows in CHUNKS if rows < longest]
-    kinds = {"backend": _backend(name, backend, room.devices), "bits": bits}
+    chunks = [None, *(rows for rows in CHUNKS if rows < longest)] if chunk in (None, "auto") else [chunk]
+    ways = [*((size, chunks[0]) for size in batch_sizes), *((batch_sizes[-1], rows) for rows in chunks[1:])]
+    if room.devices > 1:  # which only the bridge is spread over
+        backend = "bridge"
+    elif backend == "auto":
+        backend = default_backend(name)
+    kinds = {"backend": backend, "bits": bits}
     settings = []
     for each in [dtype] if dtype else _DTYPES[:2]:
-        tried = [
-            _setting(sizes, tokens, room, batch_size=size, chunk=rows, dtype=each, **kinds)
-            for size, rows in ways
-        ]
-        settings.append(next((setting for setting in tried if not setting.shortage), tried[-1]))
+        tries = [_setting(sizes, tokens, room, *way, dtype=each, **kinds) for way in ways]
+        settings.append(next((setting for setting in tries if not setting.shortage), tries[-1]))
     note = ""
     if getattr(config, "quantization_config", None) and bits is None:
         note = (
@@ -223,9 +210,7 @@ def plan(
             "they are stored, loaded by you and handed in."
         )
     n = sizes.parameters
-    parameters = (
-        f"{n / 1e9:.3g} billion" if n >= 999.5e6 else f"{n / 1e6:.3g} million" if n >= 1e6 else f"{n:,}"
-    )
+    parameters = f"{n / 1e9:.3g} billion" if n >= 999.5e6 else f"{n / 1e6:.3g} million"
     headline = (
         f"{name}: {parameters} parameters, {sizes.n_layers} layers x {sizes.n_heads} heads, d_model "
         f"{sizes.d_model}; {len(tokens)} prompts of up to {longest} tokens, {sum(tokens):,} in all"
@@ -234,13 +219,12 @@ def plan(
 
 
 def _room(devices: int | None, memory: str | None, host: str | None) -> Room:
-    """The memory at hand, or as it is given."""
     on_host = host_memory() if host is None else number_of_bytes(host, "host memory")
     if devices is not None:
         check_count("devices", devices, 0)
     if memory is not None:
         return Room(1 if devices is None else devices, number_of_bytes(memory), on_host)
-    here = [torch.device("cuda", i) for i in range(torch.cuda.device_count())][:devices]
+    here = cuda_devices()[:devices]
     if devices is not None and len(here) < devices:
         raise InputError(
             f"devices {devices}: there are {len(here)} here; give the memory of each, such as 80GB"
@@ -252,39 +236,27 @@ def _setting(
     sizes: ModelSizes,
     tokens: Sequence[int],
     room: Room,
-    *,
     batch_size: int | Literal["auto"],
     chunk: int | None,
-    dtype: str,
     **kinds: Any,
 ) -> Setting:
     batch = max(count for count, _ in batches_of(tokens, batch_size))
     prompts = {"batch": batch, "longest": max(tokens), "n_prompts": len(tokens)}
-    need = memory_needed(sizes, **prompts, chunk=chunk, dtype=dtype, **kinds)
-    device, host, loading = _places(sizes, need, room.devices)
+    memory = memory_needed(sizes, **prompts, chunk=chunk, **kinds)
+    device, host, loading = 0, _BASE + memory.host, _BASE + memory.loading
+    if not room.devices:
+        host += memory.weights + memory.work
+    elif room.devices == 1:
+        device = CONTEXT + memory.weights + memory.work
+    else:
+        # Blocks are not cut: a device may have one more than its share. Caches and states lie with them.
+        block = memory.weights * sizes.block_parameters // (sizes.parameters * sizes.n_layers)
+        outside_blocks = memory.weights * sizes.other_parameters // sizes.parameters
+        share = (memory.weights + memory.work - memory.moment) // room.devices
+        device = CONTEXT + share + block + memory.moment
+        loading = _BASE + 2 * max(block, outside_blocks)
     short = ["device"] if device > USABLE * room.device else []
     short += ["host"] if max(host, loading) > USABLE * room.host else []
-    return Setting(dtype, batch_size, batch, chunk, device, host, loading, need, " and ".join(short))
-
-
-def _places(sizes: ModelSizes, memory: Memory, devices: int) -> tuple[int, int, int]:
-    """Bytes on each device, on the host while it runs, and on the host while the weights are loaded."""
-    base = LIBRARIES + ALLOCATOR
-    if not devices:
-        return 0, base + memory.host + memory.weights + memory.work, base + memory.loading
-    if devices == 1:
-        return CONTEXT + memory.weights + memory.work, base + memory.host, base + memory.loading
-    # Blocks are not cut: a device may have one more than its share. Caches and states lie with them.
-    block = memory.weights * sizes.block_parameters // (sizes.parameters * sizes.n_layers)
-    outside_blocks = memory.weights * sizes.other_parameters // sizes.parameters
-    share = (memory.weights + memory.work - memory.moment) // devices
-    device = CONTEXT + share + block + memory.moment
-    return device, base + memory.host, base + 2 * max(block, outside_blocks)
-
-
-def _backend(name: str, backend: str, devices: int) -> Backend:
-    """Which of the two ``load_model`` would take; several devices need the bridge."""
-    if backend == "bridge" or devices > 1 or not has_hooked_transformer():
-        return "bridge"
-    is_official = not Path(name).expanduser().is_dir() and supports_name(name)
-    return "hooked_transformer" if backend != "auto" or name == "tiny" or is_official else "bridge"
+    return Setting(
+        kinds["dtype"], batch_size, batch, chunk, device, host, loading, memory, " and ".join(short)
+    )

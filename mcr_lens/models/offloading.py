@@ -60,16 +60,11 @@ def offload(
         raise InputError('the model is spread over devices: load it with device="cpu" to offload it')
     check_device(device)
     target = torch.empty(0, device=device or parameters[0].device).device
-    kept = [_keep(block, None if folder is None else Path(folder).expanduser() / f"block_{i}.safetensors")
-            for i, block in enumerate(blocks)]  # fmt: skip
-    for block, bring in zip(blocks, kept, strict=True):
+    place = None if folder is None else Path(folder).expanduser()
+    stores = [_keep(block, place and place / f"block_{i}.safetensors") for i, block in enumerate(blocks)]
+    for block, bring in zip(blocks, stores, strict=True):
         _attach(block, bring, target)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(target)
-    for each in module.modules():
-        for name, buffer in each._buffers.items():
-            if buffer is not None:
-                each._buffers[name] = buffer.to(target)
+    nn.Module.to(module, target)  # a HookedTransformer's own prints
     model.cfg.device = str(target)
     return model
 

@@ -7,11 +7,11 @@ one on every block, and hook points outside the blocks are not followed.
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from mcr_lens.models.backend import Model, backend_of
 
@@ -34,16 +34,6 @@ class Pass(NamedTuple):
     shape: tuple[int, int]
     offset: int
     mask: Tensor | None
-
-
-class _Marks(NamedTuple):
-    """The hook points that ``follow`` has marked; like PyTorch's handles of hooks."""
-
-    points: list[Any]
-
-    def remove(self) -> None:
-        for point in self.points:
-            vars(point).pop(_MARK, None)
 
 
 # Innermost last: a hook may run another model.
@@ -72,55 +62,51 @@ def is_second_call(hook_point: Any) -> bool:
     return own is not hook_point and hook_point.name == own.name
 
 
-def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[RemovableHandle | _Marks]:
+def follow(model: Model, failed: Mapping[str, str] | None = None) -> ExitStack:
     """Follow the passes of a model from now on.
 
     Args:
         failed: its failed checks.
 
     Returns:
-        What ends it; empty if the model is followed already.
+        What ends it when it is closed; it does nothing if the model is followed already.
     """
-    on_bridge = backend_of(model) == "bridge"
+    on_bridge, end = backend_of(model) == "bridge", ExitStack()
     enter = _enter_bridge if on_bridge else _enter_block
     parts: list[nn.Module] = [model.original_model] if on_bridge else list(model.blocks)
     if enter in parts[0]._forward_pre_hooks.values():
-        return []
+        return end
     failed = dict(failed or {})
     if "blocks.0.hook_mlp_out" not in model.hook_dict:
         failed.pop("residual_sum", None)  # there is no sum of two to fail
-    inside = (point for name, point in model.hook_dict.items() if on_bridge or name.startswith("blocks."))
-    points = list(map(_own, inside))
-    for point in points:
-        setattr(point, _MARK, failed)
-    handles: list[RemovableHandle | _Marks] = [_Marks(points)]
+    for name, point in model.hook_dict.items():
+        if on_bridge or name.startswith("blocks."):
+            setattr(_own(point), _MARK, failed)
+            end.callback(vars(_own(point)).pop, _MARK, None)
     for part in parts:
-        handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(part.register_forward_hook(_leave, always_call=True))
-    return handles
+        end.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        end.callback(part.register_forward_hook(_leave, always_call=True).remove)
+    return end
 
 
 def _enter_bridge(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    given = args[0] if args else kwargs.get("input_ids")
-    given = kwargs.get("inputs_embeds") if given is None else given
-    before = _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position"))
-    _enter(None if given is None or before is None else _pass(given, before, kwargs))
+    inputs = args[0] if args else kwargs.get("input_ids")
+    inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
+    _enter(inputs, _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position")), kwargs)
 
 
 def _enter_block(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     entry = kwargs.get("past_kv_cache_entry")
-    before = 0 if entry is None else entry.past_keys.shape[1]
-    _enter(_pass(args[0], before, kwargs))
+    _enter(args[0], 0 if entry is None else entry.past_keys.shape[1], kwargs)
 
 
-def _pass(given: Tensor, before: int, kwargs: dict[str, Any]) -> Pass:
-    # A mask of queries and keys says nothing of padding that could be read off.
+def _enter(inputs: Tensor | None, offset: int | None, kwargs: dict[str, Any]) -> None:
     mask = kwargs.get("attention_mask")
-    tokens_only = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-    return Pass((given.shape[0], given.shape[1]), before, tokens_only)
-
-
-def _enter(this: Pass | None) -> None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:  # one of queries and keys says nothing of padding
+        mask = None
+    this = None
+    if inputs is not None and offset is not None:
+        this = Pass((inputs.shape[0], inputs.shape[1]), offset, mask)
     _PASSES.set((*_PASSES.get(), this))
 
 

@@ -1,24 +1,27 @@
 """What a loaded model must satisfy for its hooks to mean what their names say."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, new_cache, run
-from mcr_lens.models.own_attention import AttentionCheck
-from mcr_lens.models.unembed import read_out
+from mcr_lens.models.own_attention import attention_check, relative_error, tolerance_of
+from mcr_lens.models.unembed import logit_error, read_out
 from mcr_lens.models.user_hooks import points_set_aside
 
-__all__ = ["SelfCheck", "cache_check", "logit_error", "self_check"]
+__all__ = ["SelfCheck", "cache_check", "self_check"]
 
-_READ = (
-    "hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post",
-    "attn.hook_pattern", "attn.hook_v", "attn.hook_z",
-)  # fmt: skip
+_PATTERN = "attn.hook_pattern"
+_SUM = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+_VALUES = (_PATTERN, "attn.hook_v", "attn.hook_z")
+
+# What was read at the hook points of each block that has them.
+Blocks = list[dict[str, Tensor]]
 
 
 class SelfCheck(NamedTuple):
@@ -41,13 +44,44 @@ def self_check(model: Model) -> SelfCheck:
     Raises:
         InputError: for a model that cannot be run at all.
     """
+    tokens = _tokens(model)
+    blocks: Blocks = [{} for _ in range(model.cfg.n_layers)]
+
+    def keep(tensor: Tensor, hook: object, layer: int, name: str) -> None:
+        blocks[layer][name] = tensor.detach().clone()
+
+    hooks = [
+        (point, partial(keep, layer=layer, name=name))
+        for layer in range(model.cfg.n_layers)
+        for name in (*_SUM, *_VALUES)
+        if (point := f"blocks.{layer}.{name}") in model.hook_dict
+    ]
     # Dropout would look like a broken hook, and so would an edit.
     with evaluation_mode(model), points_set_aside([as_module(model)]):
-        return _check(model)
+        try:
+            with attention_check(model) as failed_attention:
+                logits = run(model, tokens, hooks)
+        except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
+            raise InputError(
+                f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
+                f"{one_line(error, 200)}); another version of it, or its other model class, may"
+            ) from error
+        tolerance = tolerance_of(logits)
+        sums = [block[_PATTERN].float().sum(-1) for block in blocks if _PATTERN in block]
+        learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
+        faults = {
+            "pattern_rows": _pattern_rows(sums, model.cfg.n_layers, learned_sink, tolerance),
+            "value_rows": _value_rows(blocks, tolerance),
+            "residual_sum": _residual_sum(blocks, tolerance),
+            "final_readout": _final_readout(model, blocks[-1].get("hook_resid_post"), logits),
+            "pattern_edits": _pattern_edits(model, tokens, logits),
+        }
+    failed = {name: fault for name, fault in faults.items() if fault is not None}
+    return SelfCheck(failed | failed_attention, learned_sink)
 
 
 def cache_check(model: Model) -> str | None:
-    """What goes wrong when a model is fed in chunks; ``None`` when nothing was found.
+    """What goes wrong when a model is fed in chunks; ``None`` when all is well.
 
     Six tokens, whole and as two and four, must give the same logits for the last four. So a position or a
     mask that forgets what the cache holds is found; what only happens beyond a sliding window is not.
@@ -61,71 +95,12 @@ def cache_check(model: Model) -> str | None:
             rest = run(model, tokens[:, 2:], [], cache=cache)
         except Exception as error:  # an architecture may have another kind of memory, or none
             return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
-    assert whole is not None and rest is not None
-    difference = logit_error(rest, whole[:, 2:])
-    if not difference <= _tolerance(whole):
-        return f"through its KV cache the logits differ by {difference:.2g}"
-    return None
+    error = logit_error(rest, whole[:, 2:])
+    return None if error <= tolerance_of(whole) else f"through its KV cache the logits differ by {error:.2g}"
 
 
-def logit_error(found: Float[Tensor, "*batch vocab"], expected: Float[Tensor, "*batch vocab"]) -> float:
-    """``||found - expected|| / ||expected||`` over all logits, in float32.
-
-    In float16 both ways may overflow, and then agree: Inf counts as the end of the dtype, and what is NaN in
-    both is left out. NaN where nothing is left, and where one of them alone is NaN.
-
-    Example:
-        >>> logit_error(torch.tensor([3.0, torch.nan]), torch.tensor([4.0, torch.nan]))
-        0.25
-    """
-    found = found.to(expected.device)
-    known = ~(found.isnan() & expected.isnan())
-    ends = [torch.finfo(logits.dtype).max for logits in (found, expected)]
-    first, second = (
-        logits[known].float().nan_to_num(nan=torch.nan, posinf=end, neginf=-end)
-        for logits, end in zip((found, expected), ends, strict=True)
-    )
-    return float((first - second).norm() / second.norm())
-
-
-def _tokens(model: Model) -> Tensor:
+def _tokens(model: Model) -> Int[Tensor, "1 pos"]:
     return torch.arange(1, 7, device=model.cfg.device)[None] % model.cfg.d_vocab
-
-
-def _tolerance(logits: Tensor) -> float:
-    return 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.05
-
-
-def _check(model: Model) -> SelfCheck:
-    tokens = _tokens(model)
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda tensor, hook: seen.__setitem__(name, tensor.detach().clone())
-
-    names = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in _READ]
-    names = [name for name in names if name in model.hook_dict]
-    try:
-        with AttentionCheck(model) as attention:
-            logits = run(model, tokens, [(name, keep(name)) for name in names])
-    except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
-        raise InputError(
-            f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
-            f"{one_line(error, 200)}); another version of it, or its other model class, may"
-        ) from error
-    assert logits is not None
-    tolerance = _tolerance(logits)
-    sums = [seen[name].float().sum(-1) for name in names if name.endswith("hook_pattern")]
-    learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
-    found = {
-        "pattern_rows": _pattern_rows(sums, model.cfg.n_layers, learned_sink, tolerance),
-        "value_rows": _value_rows(model, seen, tolerance),
-        "residual_sum": _residual_sum(model, seen, tolerance),
-        "final_readout": _final_readout(model, seen, logits, tolerance),
-        "pattern_edits": _pattern_edits(model, tokens, logits),
-    }
-    failed = {name: why for name, why in found.items() if why is not None}
-    return SelfCheck(failed | attention.failed(tolerance), learned_sink)
 
 
 def _has_sink_logits(model: Model) -> bool:
@@ -144,72 +119,61 @@ def _pattern_rows(sums: list[Tensor], n_layers: int, learned_sink: bool, toleran
         return "no attention pattern fires"
     if len(sums) < n_layers:  # blocks of another kind between those with attention
         return f"{n_layers - len(sums)} of {n_layers} blocks have no attention pattern"
-    worst = _worst([(rows - 1).abs().max() for rows in sums])
-    if not worst <= tolerance and not learned_sink:
-        return f"rows of a pattern sum to 1 only within {worst:.2g}"
-    return None
+    error = _largest([(rows - 1).abs().max().cpu() for rows in sums])
+    is_right = learned_sink or error <= tolerance
+    return None if is_right else f"rows of a pattern sum to 1 only within {error:.2g}"
 
 
-def _value_rows(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
+def _value_rows(blocks: Blocks, tolerance: float) -> str | None:
     """Value vectors may be normed after their hook point, or lie in another order than their name says."""
     errors = []
-    for layer, parts in _parts(model, seen, _READ[4:]):
-        if any(part is None for part in parts):
+    for layer, block in enumerate(blocks):
+        if not block.keys() >= {*_VALUES}:
             continue
-        pattern, values, heads = (part.float() for part in parts if part is not None)
+        pattern, values, heads = (block[name].float() for name in _VALUES)
         if values.ndim != 4 or values.shape[1] != pattern.shape[-1] or pattern.shape[1] % values.shape[2]:
             return f"the value vectors of block {layer} have the shape {tuple(values.shape)}"
-        each = values.repeat_interleave(pattern.shape[1] // values.shape[2], dim=2)
-        summed, given = torch.einsum("bhqk,bkhd->bqhd", pattern, each).flatten(), heads.flatten()
-        if summed.shape != given.shape:
-            return f"the heads of block {layer} give {len(given)} numbers, their values {len(summed)}"
-        # A layer whose values are all zero is right, too.
-        errors.append((summed - given).norm() / given.norm().clamp(min=torch.finfo(torch.float32).tiny))
-    if errors and not (worst := _worst(errors)) <= tolerance:
-        return f"patterns times value vectors differ from what the heads give by {worst:.2g}"
+        of_heads = values.repeat_interleave(pattern.shape[1] // values.shape[2], dim=2)
+        sums = torch.einsum("bhqk,bkhd->bqhd", pattern, of_heads)
+        if sums.numel() != heads.numel():
+            return f"the heads of block {layer} give {heads.numel()} numbers, their values {sums.numel()}"
+        errors.append(relative_error(sums.flatten(), heads.flatten()))
+    if not (error := _largest(errors)) <= tolerance:
+        return f"patterns times value vectors differ from what the heads give by {error:.2g}"
     return None
 
 
-def _residual_sum(model: Model, seen: Mapping[str, Tensor], tolerance: float) -> str | None:
+def _residual_sum(blocks: Blocks, tolerance: float) -> str | None:
     errors = []
-    for layer, parts in _parts(model, seen, _READ[:4]):
-        if any(part is None for part in parts):
+    for layer, block in enumerate(blocks):
+        if not block.keys() >= {*_SUM}:
             return f"block {layer} lacks one of resid_pre, attn_out, mlp_out, resid_post"
-        *writes, post = (part.float() for part in parts if part is not None)
-        errors.append((torch.stack(writes).sum(0) - post).norm() / post.norm())
-    if errors and not (worst := _worst(errors)) <= tolerance:
-        return f"resid_pre + attn_out + mlp_out differs from resid_post by {worst:.2g}"
+        *writes, post = (block[name].float() for name in _SUM)
+        errors.append(relative_error(torch.stack(writes).sum(0), post))
+    if not (error := _largest(errors)) <= tolerance:
+        return f"resid_pre + attn_out + mlp_out differs from resid_post by {error:.2g}"
     return None
 
 
-def _parts(
-    model: Model, seen: Mapping[str, Tensor], names: tuple[str, ...]
-) -> Iterator[tuple[int, list[Tensor | None]]]:
-    """What was read at hook points of each block."""
-    for layer in range(model.cfg.n_layers):
-        yield layer, [seen.get(f"blocks.{layer}.{name}") for name in names]
+def _largest(errors: list[Tensor]) -> float:
+    """0 of none; NaN if there is one: compared as ``not error <= tolerance`` it fails."""
+    return float(torch.stack([torch.tensor(0.0), *errors]).max())
 
 
-def _worst(errors: list[Tensor]) -> float:
-    """The largest, NaN if there is one: compared as ``not worst <= tolerance`` it fails."""
-    return float(torch.stack([error.cpu() for error in errors]).max())
-
-
-def _final_readout(model: Model, seen: Mapping[str, Tensor], logits: Tensor, tolerance: float) -> str | None:
-    last = seen.get(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+def _final_readout(model: Model, last: Tensor | None, logits: Tensor) -> str | None:
     if last is None:
         return "the last block has no resid_post"
     if getattr(model, "ln_final", None) is None or getattr(model, "unembed", None) is None:
         return "the architecture has no final norm, or no unembedding"
     error = logit_error(read_out(model, last), logits)
-    if not error <= tolerance:
+    if not error <= tolerance_of(logits):
         return f"unembed(ln_final(last depth)) differs from the logits by {error:.2g}"
     return None
 
 
 def _pattern_edits(model: Model, tokens: Tensor, logits: Tensor) -> str | None:
-    name = "blocks.0.attn.hook_pattern"
-    if name not in model.hook_dict:
+    point = f"blocks.0.{_PATTERN}"
+    if point not in model.hook_dict:
         return "no attention pattern fires"
 
     def only_first_key(pattern: Tensor, hook: object) -> Tensor:
@@ -217,8 +181,6 @@ def _pattern_edits(model: Model, tokens: Tensor, logits: Tensor) -> str | None:
         edited[..., 0] = 1.0
         return edited
 
-    edited_logits = run(model, tokens, [(name, only_first_key)])
-    assert edited_logits is not None
-    if torch.equal(edited_logits, logits):
+    if torch.equal(run(model, tokens, [(point, only_first_key)]), logits):
         return "edits of attention patterns are discarded by this architecture"
     return None

@@ -21,6 +21,8 @@ _REVISIONS = {"EleutherAI/pythia": "step{}", "stanford-crfm/": "checkpoint-{}"}
 _FACTOR = 1.4
 
 Source = str | Path | Sequence[str | Path] | Mapping[int, str | Path]
+# What ``load_model`` is given for a step, and the options that say which.
+Place = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -68,81 +70,71 @@ def checkpoints(
             raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
     elif not isinstance(steps, Iterable) or not all(map(is_whole, steps)):
         raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
-    found = _checkpoints(source, steps, options)
-    if not found:
+    places = _places(source, steps)
+    if not places:
         raise InputError("no checkpoints: give at least one folder, or a mapping from steps to folders")
-    wanted = sorted(found) if steps == "all" else _thinned(sorted(found)) if steps == "thinned" else steps
-    missing = [step for step in wanted if step not in found]
-    if missing or not wanted:
-        there = ", ".join(str(step) for step in _thinned(sorted(found)))
+    every = sorted(places)
+    selection = every if steps == "all" else _thinned(every) if steps == "thinned" else sorted({*steps})
+    missing = [step for step in selection if step not in places]
+    if missing or not selection:
+        there = ", ".join(map(str, _thinned(every)))
         raise InputError(f"no checkpoint of step {', '.join(map(str, missing))}: there are {there} ...")
-    return [found[step] for step in sorted(set(wanted))]
+    return [Checkpoint(step, places[step][0], {**options, **places[step][1]}) for step in selection]
 
 
-def _checkpoints(
-    source: Source, steps: Sequence[int] | str, options: Mapping[str, Any]
-) -> dict[int, Checkpoint]:
+def _places(source: Source, steps: Sequence[int] | str) -> dict[int, Place]:
     """Every checkpoint of a source by its step."""
     if isinstance(source, Mapping):
-        wrong = [step for step in source if not is_whole(step)]
-        if wrong:
+        if wrong := [step for step in source if not is_whole(step)]:
             raise InputError(
                 f"{wrong[0]!r} is no step: a mapping goes from whole numbers to folders or names"
             )
-        return {int(step): _of_place(int(step), str(place), options) for step, place in source.items()}
+        return {int(step): _place(str(place)) for step, place in source.items()}
     if not isinstance(source, str | Path):
         if not isinstance(source, Iterable):
             raise InputError(
                 f"checkpoints of {source!r}: give a name, folders, or a mapping from step to folder"
             )
-        return _of_folders([Path(folder) for folder in source], options)
-    name = str(source)
+        return _of_folders(map(Path, source))
+    name, revision = str(source), "step{}"
     if name == "tiny":
-        return _of_revisions(name, checkpoint_steps(), "step{}", options)
-    if (folder := Path(name).expanduser()).is_dir():
-        return _of_folders([inside for inside in folder.iterdir() if inside.is_dir()], options)
-    known = checkpoint_labels(name)
-    if known is None:
-        if isinstance(steps, str):
-            raise InputError(
-                f"{name}: TransformerLens knows no checkpoints of it; give steps=[...] (revisions step<N>), "
-                "or a mapping from steps to 'name@revision' or folders"
-            )
-        return _of_revisions(name, steps, "step{}", options)
-    official, labels = known
-    pattern = next((form for prefix, form in _REVISIONS.items() if official.startswith(prefix)), None)
-    if pattern is None:
-        return {step: Checkpoint(step, name, {**options, "checkpoint_value": step}) for step in labels}
-    return _of_revisions(name, labels, pattern, options)
+        labels = checkpoint_steps()
+    elif (folder := Path(name).expanduser()).is_dir():
+        return _of_folders(inside for inside in folder.iterdir() if inside.is_dir())
+    elif (published := checkpoint_labels(name)) is not None:
+        official, labels = published
+        revision = next((form for prefix, form in _REVISIONS.items() if official.startswith(prefix)), None)
+    elif isinstance(steps, str):
+        raise InputError(
+            f"{name}: TransformerLens knows no checkpoints of it; give steps=[...] (revisions step<N>), "
+            "or a mapping from steps to 'name@revision' or folders"
+        )
+    else:
+        labels = steps
+    if revision is None:
+        return {step: (name, {"checkpoint_value": step}) for step in labels}
+    return {step: (name, {"revision": revision.format(step)}) for step in labels}
 
 
-def _of_revisions(
-    name: str, steps: Sequence[int], pattern: str, options: Mapping[str, Any]
-) -> dict[int, Checkpoint]:
-    """Steps of one name, each a revision."""
-    return {step: Checkpoint(step, name, {**options, "revision": pattern.format(step)}) for step in steps}
-
-
-def _of_place(step: int, place: str, options: Mapping[str, Any]) -> Checkpoint:
+def _place(place: str) -> Place:
     """``name@revision``, a name, or a folder."""
     name, at, revision = place.rpartition("@")
-    if at and not Path(place).expanduser().exists():
-        return Checkpoint(step, name, {**options, "revision": revision})
-    return Checkpoint(step, place, options)
+    is_revision = at and not Path(place).expanduser().exists()
+    return (name, {"revision": revision}) if is_revision else (place, {})
 
 
-def _of_folders(folders: Sequence[Path], options: Mapping[str, Any]) -> dict[int, Checkpoint]:
+def _of_folders(folders: Iterable[Path]) -> dict[int, Place]:
     """Folders by the last number in their names."""
-    found: dict[int, Checkpoint] = {}
+    places: dict[int, Place] = {}
     for folder in folders:
         numbers = re.findall(r"\d+", folder.name)
         if not numbers:
             raise InputError(f"{folder}: no step in the folder's name; give a mapping from steps to folders")
         step = int(numbers[-1])
-        if step in found:
-            raise InputError(f"{folder} and {found[step].source} are both of step {step}: give a mapping")
-        found[step] = Checkpoint(step, str(folder), options)
-    return found
+        if step in places:
+            raise InputError(f"{folder} and {places[step][0]} are both of step {step}: give a mapping")
+        places[step] = (str(folder), {})
+    return places
 
 
 def _thinned(steps: Sequence[int]) -> list[int]:

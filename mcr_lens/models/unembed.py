@@ -7,7 +7,7 @@ from torch import Tensor
 from mcr_lens.models.backend import Model, backend_of
 from mcr_lens.models.user_hooks import points_set_aside
 
-__all__ = ["read_out", "rows_at_a_time"]
+__all__ = ["logit_error", "read_out", "rows_at_a_time"]
 
 # A block of logits holds at most this many numbers: 64 MiB in float32.
 _BLOCK_ELEMENTS = 2**24
@@ -40,3 +40,23 @@ def read_out(
 def rows_at_a_time(model: Model) -> int:
     """How many rows to read out at once, so that their logits stay small beside the model."""
     return max(1, _BLOCK_ELEMENTS // model.cfg.d_vocab)
+
+
+def logit_error(actual: Float[Tensor, "*batch vocab"], expected: Float[Tensor, "*batch vocab"]) -> float:
+    """``||actual - expected|| / ||expected||`` over all logits, in float32.
+
+    In float16 both ways may overflow, and then agree: Inf counts as the end of the dtype, and what is NaN in
+    both is left out. NaN where nothing is left, and where one of them alone is NaN.
+
+    Example:
+        >>> logit_error(torch.tensor([3.0, torch.nan]), torch.tensor([4.0, torch.nan]))
+        0.25
+    """
+    actual = actual.to(expected.device)
+    numbers = ~(actual.isnan() & expected.isnan())
+    ends = [torch.finfo(logits.dtype).max for logits in (actual, expected)]
+    first, second = (
+        logits[numbers].float().nan_to_num(nan=torch.nan, posinf=end, neginf=-end)
+        for logits, end in zip((actual, expected), ends, strict=True)
+    )
+    return float((first - second).norm() / second.norm())

@@ -29,7 +29,7 @@ _TIE = 0.02
 
 
 def sink_compression(profile: ProfileLike) -> xr.DataArray:
-    """kappa = 1 - H / H_rest: the share of the other tokens' entropy that the sink destroys, (prompt, depth).
+    """Kappa = 1 - H / H_rest: the share of the other tokens' entropy that the sink destroys, (prompt, depth).
 
     ``H`` is the matrix entropy of all tokens, ``H_rest`` that of all but the sink. For a sink orthogonal to the
     others kappa is ``w - h(w) / H_rest`` exactly, where ``w = c / (1 + c)`` is the sink's share of the squared
@@ -52,12 +52,12 @@ def sink_compression(profile: ProfileLike) -> xr.DataArray:
 
 
 def typical_compression(kappa: xr.DataArray) -> xr.DataArray:
-    """kappa clipped at -1, so that no single prompt decides a mean over prompts."""
+    """Kappa clipped at -1, so that no single prompt decides a mean over prompts."""
     return kappa.clip(min=-1.0)
 
 
 def mass_share(profile: ProfileLike) -> xr.DataArray:
-    """w = c / (1 + c): the sink's share of the squared mass of all tokens, (prompt, depth)."""
+    """W = c / (1 + c): the sink's share of the squared mass of all tokens, (prompt, depth)."""
     ratio = dataset_of(profile).norm_mass_ratio
     return (1 / (1 + 1 / ratio)).rename("mass_share")
 

@@ -62,7 +62,9 @@ class Phases:
         peak = f"kappa {self._kappa(self.peak_depth)} at depth {self.peak_depth}"
         if self.compress is None:
             if self.other_massive_token is not None:
-                return f"phases cannot be said: the token at position {self.other_massive_token} is massive, too"
+                return (
+                    f"phases cannot be said: the token at position {self.other_massive_token} is massive, too"
+                )
             if np.isnan(self.peak_compression):
                 return "phases cannot be said: kappa is not known at any depth"
             why = "is not reached" if self.peak_compression < self.min_compression else "may be chance"

@@ -147,7 +147,10 @@ def test_several_stages_and_the_larger_write() -> None:
 
 def test_small_writes_are_no_stages() -> None:
     profile = made_profile([1, 31, 301, 281, 1], mlp_write=[30, 270, -20, -280])
-    assert profile.emergence_layers() == [0, 1]  # the tenth of the norm that layer 0 writes compresses already
+    assert profile.emergence_layers() == [
+        0,
+        1,
+    ]  # the tenth of the norm that layer 0 writes compresses already
     assert profile.emergence_layers(min_share=0.95) == [0]
     assert profile.dissipation_layers() == [3]
     assert profile.dissipation_layers(min_share=0.05) == [2, 3]
