@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-
 # The others' own normalized entropy, at every depth: kappa is 1 - entropy / REST_ENTROPY.
 REST_ENTROPY = 0.9
 

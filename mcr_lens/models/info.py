@@ -78,7 +78,16 @@ class ModelFacts:
 
     def attributes(self) -> dict[str, Any]:
         """What a result stores about its model."""
-        names = ("revision", "d_vocab", "d_model", "max_positions", "backend", "processing", "dtype", "device")
+        names = (
+            "revision",
+            "d_vocab",
+            "d_model",
+            "max_positions",
+            "backend",
+            "processing",
+            "dtype",
+            "device",
+        )
         return {
             "model": self.name,
             **{name: getattr(self, name) for name in names},

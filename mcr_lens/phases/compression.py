@@ -1,4 +1,4 @@
-"""How much of the other tokens' entropy the sink destroys, at which depths, and for which lengths of prompt."""
+"""How much of the other tokens' entropy the sink destroys, where, and for which lengths of prompt."""
 
 import numpy as np
 import xarray as xr
@@ -29,14 +29,15 @@ _TIE = 0.02
 
 
 def sink_compression(profile: ProfileLike) -> xr.DataArray:
-    """Kappa = 1 - H / H_rest: the share of the other tokens' entropy that the sink destroys, (prompt, depth).
+    """The share of the other tokens' entropy that the sink destroys: kappa = 1 - H / H_rest, (prompt, depth).
 
-    ``H`` is the matrix entropy of all tokens, ``H_rest`` that of all but the sink. For a sink orthogonal to the
-    others kappa is ``w - h(w) / H_rest`` exactly, where ``w = c / (1 + c)`` is the sink's share of the squared
-    mass and ``h`` the binary entropy: the spectrum is then that of the others times ``1 - w``, and ``w``. The
-    measured entropies are used, never that formula. So kappa is above 0 roughly where ``w > e exp(-H_rest)``,
-    where the token outweighs e average directions of the others. It is at most 1 and has no lower bound: a
-    second massive token among the others makes it negative. NaN where ``H_rest`` is below 0.05 nats.
+    ``H`` is the matrix entropy of all tokens, ``H_rest`` that of all but the sink. For a sink orthogonal to
+    the others kappa is ``w - h(w) / H_rest`` exactly, where ``w = c / (1 + c)`` is the sink's share of the
+    squared mass and ``h`` the binary entropy: the spectrum is then that of the others times ``1 - w``, and
+    ``w``. The measured entropies are used, never that formula. So kappa is above 0 roughly where ``w > e
+    exp(-H_rest)``, where the token outweighs e average directions of the others. It is at most 1 and has no
+    lower bound: a second massive token among the others makes it negative. NaN where ``H_rest`` is below
+    0.05 nats.
 
     Raises:
         InputError: for a profile of another estimator than the raw one, of which kappa has no such meaning.
@@ -93,7 +94,8 @@ def _reach(
     rho: Float[np.ndarray, "*n"], rest: Float[np.ndarray, "*n"], width: int
 ) -> Float[np.ndarray, "*n"]:
     """See ``reach``."""
-    # Beyond width + 1 tokens the entropy's scale is fixed: there a smallest share is enough, found by halving.
+    # Beyond width + 1 tokens the entropy's scale is fixed: there a smallest share is enough, found by
+    # halving.
     low, high = np.zeros_like(rho), np.ones_like(rho)
     for _ in range(60):
         middle = (low + high) / 2

@@ -69,8 +69,8 @@ class Boundaries(NamedTuple):
     Attributes:
         begins, ends: first and last depth of the compression phase, NaN where there is none.
         compressed: every depth that is compressed as the phase is, also outside of it.
-        emergence, dissipation: each layer's share where it is an emergence or a dissipation layer, NaN where not;
-            ``None`` for curves without writes.
+        emergence, dissipation: the share of each layer that is one, NaN of the others; ``None`` for curves
+            without writes.
     """
 
     begins: Float[np.ndarray, "*curve"]
@@ -135,7 +135,8 @@ def _named_layers(
     """Shares of emergence and dissipation layers, NaN elsewhere; of one set of curves or of many.
 
     A write is held against the norm at the depth where the next run of massive depths begins; within a run
-    against the largest norm of that run; what turns the token without making it larger is none. A loss is held against the largest norm since the run began.
+    against the largest norm of that run; what turns the token without making it larger is none. A loss is
+    held against the largest norm since the run began.
     """
     n_depths = norm.shape[-1]
     so_far, to_come = np.full((2, *norm.shape), np.nan)

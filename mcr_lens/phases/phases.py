@@ -167,7 +167,7 @@ def find_phases(
 def phase_thresholds(
     profile: ProfileLike, thresholds: np.ndarray | None = None
 ) -> dict[float, tuple[int, int] | None]:
-    """The compression phase for a range of ``min_compression``, .02 to .5: how far the answer is from changing."""
+    """The compression phase by ``min_compression``, .02 to .5: how far the answer is from changing."""
     data = dataset_of(profile)
     curves = boundary_curves(data)
     means, low = [mean_of_prompts(curve) for curve in curves], lower_ends(curves[0], n_resamples=999)

@@ -140,7 +140,7 @@ def test_a_sink_elsewhere_cannot_be_said_either() -> None:
     assert found.headline.startswith("phases cannot be said: the token at position 40 is massive")
 
 
-# What was measured on a pretrained GPT-2 of 4 layers that nobody here trained: 32 prompts of 116 to 128 tokens.
+# Measured on a pretrained GPT-2 of 4 layers that nobody here trained: 32 prompts of 116 to 128 tokens.
 PRETRAINED = {
     "matrix_entropy": [3.572, 3.116, 3.583, 3.765, 3.039],
     "entropy_without_sink": [3.552, 4.115, 3.858, 3.820, 3.013],
@@ -190,7 +190,7 @@ def test_long_prompts_dilute_the_phase_before_the_layers() -> None:
 
 @pytest.fixture(scope="module")
 def random_states() -> np.ndarray:
-    """Hidden states of an untrained GPT-2 of 6 layers and 512 dimensions, (prompt, depth, token, dimension)."""
+    """Hidden states of an untrained GPT-2 of 512 dimensions, (prompt, depth, token, dimension)."""
     from transformers import GPT2Config, GPT2Model
 
     torch.manual_seed(0)
