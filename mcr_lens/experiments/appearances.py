@@ -8,15 +8,16 @@ import pandas as pd
 from jaxtyping import Float
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.boundaries import MIN_ENTROPY_DROP, MIN_NORM_RATIO, entropy_fall
+from mcr_lens.phases.compression import MIN_COMPRESSION, typical_compression
 from mcr_lens.results import Profile
 from mcr_lens.stats.bootstrap import bootstrap_interval, mean_of_prompts
 from mcr_lens.validate import check_fraction
 
 __all__ = ["Appearance", "appearance", "levels_by_step"]
 
-# What has to be there at the last step, or there is nothing whose appearance could be dated.
-_LEAST = {"norm ratio": MIN_NORM_RATIO, "valley": MIN_ENTROPY_DROP, "sinks": 0.05}
+QUANTITIES = ("norm ratio", "valley", "sinks")
+# The sink rate that has to be there at the last step, or there is nothing whose appearance could be dated.
+_MIN_SINK_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ def appearance(
     """Date the norm, the valley and the sinks along the training steps.
 
     The level of each at a step, of means over prompts: the largest norm ratio of any depth, the largest
-    fall of normalized entropy below its highest value at a lesser depth, the largest sink rate of any
-    layer. It appears at the first step from which on its level stays at ``share`` or more of what it is
-    at the last step. The interval resamples prompts; the resolution is that of the checkpoints.
+    kappa (``sink_compression``, clipped at -1), the largest sink rate of any layer. Norm and valley are there
+    at the last step where kappa is at least 0.1. Each appears at the first step from which on its level
+    stays at ``share`` or more of what it is at the last step. The interval resamples prompts; the
+    resolution is that of the checkpoints.
 
     Args:
         run: from ``profile_training``, or any profile concatenated along ``"step"``.
@@ -65,7 +67,7 @@ def appearance(
         raise InputError("appearance needs a profile with two or more steps: use profile_training")
     check_fraction("share", share, 0.5)
     steps, table = run.data.step.values, _per_prompt(run)
-    names, n = list(_LEAST), len(_LEAST)
+    names, n = list(QUANTITIES), len(QUANTITIES)
     pairs = list(combinations(range(n), 2))
 
     def statistic(drawn: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.ndarray, "number"]:
@@ -93,6 +95,7 @@ def levels_by_step(run: Profile) -> pd.DataFrame:
     """What the means over prompts reach at each step, a row a step."""
     extremes = {
         "largest norm ratio": run["norm_ratio"].mean("prompt").max("depth"),
+        "largest kappa": typical_compression(run.sink_compression()).mean("prompt").max("depth"),
         "lowest entropy": run["normalized_entropy"].mean("prompt").min("depth"),
         "largest sink rate": run.sink_rate().mean("prompt").max("layer"),
     }
@@ -101,18 +104,16 @@ def levels_by_step(run: Profile) -> pd.DataFrame:
 
 def _per_prompt(run: Profile) -> Float[np.ndarray, "prompt quantity step depth"]:
     """The three curves of every prompt; sink rates stand at the depth that their layer reads."""
-    ratio, entropy = (
-        run[name].transpose("prompt", "step", "depth").values for name in ("norm_ratio", "normalized_entropy")
-    )
+    curves = (run["norm_ratio"], typical_compression(run.sink_compression()))
+    ratio, kappa = (curve.transpose("prompt", "step", "depth").values for curve in curves)
     rate = np.full_like(ratio, np.nan)
     rate[..., : run.data.sizes["layer"]] = run.sink_rate().transpose("prompt", "step", "layer").values
-    return np.stack([ratio, entropy, rate], axis=1)
+    return np.stack([ratio, kappa, rate], axis=1)
 
 
 def _levels(table: Float[np.ndarray, "prompt quantity step depth"]) -> Float[np.ndarray, "quantity step"]:
     """How far each has come at every step, of the mean curves."""
-    ratio, entropy, rate = mean_of_prompts(table)
-    return np.stack([np.fmax.reduce(curves, axis=-1) for curves in (ratio, entropy_fall(entropy), rate)])
+    return np.fmax.reduce(mean_of_prompts(table), axis=-1)
 
 
 def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[np.ndarray, "quantity"]:
@@ -122,7 +123,9 @@ def _appear(levels: Float[np.ndarray, "quantity step"], share: float) -> Float[n
     # From the end: for how many last steps it has held without a break.
     n_last = np.logical_and.accumulate(above[:, ::-1], axis=-1).sum(-1)
     at = levels.shape[-1] - n_last.astype(float)
-    return np.where(final >= list(_LEAST.values()), at, np.nan)
+    _, kappa, rate = final
+    is_massive = kappa >= MIN_COMPRESSION
+    return np.where([is_massive, is_massive, rate >= _MIN_SINK_RATE], at, np.nan)
 
 
 def _at(steps: np.ndarray, indices: Float[np.ndarray, "number"]) -> Float[np.ndarray, "number"]:

@@ -16,6 +16,7 @@ __all__ = [
     "ProfileLike",
     "by_prompt",
     "dataset_of",
+    "is_raw",
     "joint_curves",
     "over_prompts",
     "require_raw_estimator",
@@ -36,12 +37,18 @@ def dataset_of(profile: ProfileLike) -> xr.Dataset:
     return profile if isinstance(profile, xr.Dataset) else profile.data
 
 
-def require_raw_estimator(data: xr.Dataset) -> None:
-    """Raise ``InputError`` unless the profile is of the raw estimator, which the theorem speaks of."""
+def is_raw(data: xr.Dataset) -> bool:
+    """Whether a profile is of the raw estimator, which the theorem and the phases speak of."""
     raw = {"center": False, "unit_rows": False, "alpha": 1.0, "preset": "raw"}
-    estimator = raw | data.attrs.get("estimator", {})
-    if estimator != raw:
-        raise InputError("the theorem speaks of the raw estimator: profile with Estimator()")
+    return raw | (data.attrs.get("estimator") or {}) == raw
+
+
+def require_raw_estimator(data: xr.Dataset) -> None:
+    """Raise ``InputError`` unless the profile is of the raw estimator."""
+    if not is_raw(data):
+        raise InputError(
+            "phases and bounds speak of the raw estimator: profile with Estimator(), or draw the curves"
+        )
 
 
 def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:

@@ -11,7 +11,7 @@ import xarray as xr
 
 import mcr_lens as mcr
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.phases import MIN_SHARE, Stage, dissipation_stages, emergence_stages
+from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
 from mcr_lens.results.tables import count, number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 
@@ -19,19 +19,19 @@ __all__ = ["caveats", "findings", "lens"]
 
 # Below this many prompts intervals cover too seldom (see bootstrap_interval).
 _FEW_PROMPTS = 8
+# Falls of the other tokens' own normalized entropy that are worth a sentence.
+_OWN_FALL = 0.1
 # Below this many tokens the first row alone lifts every head's sink score by more than 0.06.
 _FEW_TOKENS = 16
 
 
 def findings(profile: mcr.Profile) -> list[str]:
-    """What a profile shows, one sentence a finding."""
-    return [
-        *_norm(profile),
-        _stages(profile),
-        *_sinks(profile),
-        _valley(profile),
-        f"Phases: {profile.phases(confidence=None).headline}.",
-    ]
+    """What a profile shows, one sentence a finding; the phases come last."""
+    return [*_norm(profile), *_stages(profile), *_sinks(profile), *_valley(profile), f"{_phases(profile)}."]
+
+
+def _phases(profile: mcr.Profile) -> str:
+    return f"Phases: {profile.sentences()[0]}"
 
 
 def _norm(profile: mcr.Profile) -> list[str]:
@@ -54,23 +54,40 @@ def _norm(profile: mcr.Profile) -> list[str]:
     ]
 
 
-def _stages(profile: mcr.Profile) -> str:
+def _stages(profile: mcr.Profile) -> Iterator[str]:
     if "mlp_write_along" not in profile.data:
-        return "The writes could not be read on this model (see failed_checks)."
-    written, removed = emergence_stages(profile.data), dissipation_stages(profile.data)
-    if profile["mlp_write_along"].isnull().all():
-        return "What the layers write is not known."
-    if not written and float(profile["norm_ratio"].mean("prompt").max()) < MIN_NORM_RATIO:
-        return f"No layer makes the sink token massive: its norm ratio stays below {MIN_NORM_RATIO:g}."
-    if not written:
-        return f"No single layer writes {MIN_SHARE:.0%} of its peak norm: it grows in small stages."
-    text = f"It is written by {', '.join(map(_stage, written))}"
-    return text + (f" and taken back by {', '.join(map(_stage, removed))}." if removed else ".")
+        yield "The writes could not be read on this model (see failed_checks)."
+    elif profile["mlp_write_along"].isnull().all():
+        yield "What the layers write is not known."
+    elif profile.has_phases:
+        found = profile.phases(confidence=None)
+        written, removed = (
+            ", ".join(map(_stage, each or ())) for each in (found.emergence, found.dissipation)
+        )
+        if written:
+            yield f"It is written by {written}" + (f" and taken back by {removed}." if removed else ".")
+        elif found.compress is None:
+            yield "No layer makes the sink token massive."
+        elif found.compress[0] == 0:
+            yield "The sink token is massive from the embeddings on: no layer writes it."
+        else:
+            yield f"No single layer writes {MIN_SHARE:.0%} of its norm: it grows in small stages."
+        if found.compress and found.refine:
+            yield _removed_or_diluted(profile, found.peak_depth, found.refine[1])
+
+
+def _removed_or_diluted(profile: mcr.Profile, first: int, last: int) -> str:
+    """Why the norm ratio changes behind the depth of largest kappa: by the sink, or by the others."""
+    change = ratio_changes(profile).loc[first : last - 1].sum()
+    return (
+        f"From depth {first} to depth {last} its norm changes by a factor of {np.exp(change.sink):.2g}, the "
+        f"others' mean norm by {np.exp(-change.others):.2g}: the norm ratio by {np.exp(change.ratio):.2g}."
+    )
 
 
 def _stage(stage: Stage) -> str:
     name = {"mlp": "MLP", "attention": "attention"}[stage.write]
-    return f"the {name} of layer {stage.layer} ({stage.share:+.0%} of the peak norm)"
+    return f"the {name} of layer {stage.layer} ({stage.share:+.0%} of the norm)"
 
 
 def _sinks(profile: mcr.Profile) -> list[str]:
@@ -90,17 +107,44 @@ def _sinks(profile: mcr.Profile) -> list[str]:
     ]
 
 
-def _valley(profile: mcr.Profile) -> str:
-    entropy = profile["normalized_entropy"].mean("prompt")
-    without = profile["normalized_entropy_without_sink"].mean("prompt")
-    if entropy.isnull().all():
-        return "Normalized entropy is not known at any depth."
-    low = int(entropy.fillna(float("inf")).values.argmin())
-    return (
-        f"Normalized entropy is {float(entropy[0]):.2f} at depth 0 and lowest at depth {low}: "
-        f"{float(entropy[low]):.2f}. Without the sink token it is {float(without[0]):.2f} and "
-        f"{float(without[low]):.2f} at the same depths."
+def _valley(profile: mcr.Profile) -> Iterator[str]:
+    """Entropy where the sink compresses most, and what the other tokens' own entropy does."""
+    names = ("normalized_entropy", "normalized_entropy_without_sink")
+    whole, rest = (profile[name].mean("prompt") for name in names)
+    if whole.isnull().all():
+        yield "Normalized entropy is not known at any depth."
+        return
+    if not profile.has_phases or np.isnan((found := profile.phases(confidence=None)).peak_compression):
+        low = int(whole.fillna(float("inf")).argmin())
+        yield f"Normalized entropy is lowest at depth {low}: {float(whole[low]):.2f}."
+        return
+    depth = found.peak_depth
+    yield (
+        f"At depth {depth} the sink destroys {found.peak_compression:.0%} of the other tokens' entropy: "
+        f"normalized entropy is {float(whole[depth]):.2f}, without the sink token {float(rest[depth]):.2f}."
     )
+    if found.compress:
+        yield from _reach(profile, depth)
+    fall = np.fmax.accumulate(rest.values) - rest.values
+    if np.nanmax(fall, initial=0.0) >= _OWN_FALL:
+        lowest = int(np.nanargmax(fall))
+        yield (
+            f"The other tokens' own normalized entropy falls by {fall[lowest]:.2f}, at depth {lowest}, which "
+            "no sink explains."
+        )
+
+
+def _reach(profile: mcr.Profile, depth: int) -> Iterator[str]:
+    """How long a prompt this token would compress, against the longest that the model can take."""
+    tokens = float(profile.reach().isel(depth=depth).median("prompt"))
+    longest = profile.data.attrs.get("max_positions")
+    if np.isnan(tokens):
+        return
+    if longest and tokens >= longest:
+        yield f"It compresses any prompt that the model can take ({longest:,} tokens)."
+    elif tokens > profile.data.n_tokens.max():
+        limit = f", of {longest:,} that the model can take" if longest else ""
+        yield f"It would compress prompts of up to about {tokens:,.0f} tokens{limit}."
 
 
 def lens(summary: pd.DataFrame) -> list[str]:

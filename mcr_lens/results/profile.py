@@ -13,6 +13,7 @@ import xarray as xr
 
 from mcr_lens import phases
 from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import is_raw, require_raw_estimator
 from mcr_lens.results.result import Result
 from mcr_lens.results.tables import count
 from mcr_lens.thresholds import SINK_THRESHOLD
@@ -31,6 +32,15 @@ _SUMMARY = (
     "normalized_entropy_without_sink",
     "anisotropy",
     "anisotropy_bound",
+)
+_DERIVED = (
+    "sink_compression",
+    "mass_share",
+    "half_length",
+    "reach",
+    "sink_rate",
+    "col_sum_rate",
+    "sink_versus_identity",
 )
 _SLACK = {
     "entropy": ("entropy_bound", "matrix_entropy"),
@@ -51,6 +61,28 @@ class Profile(Result):
 
     kind = "profile"
     dims = ("depth", "prompt")
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        """A stored variable, or one that is derived: see ``sink_compression`` and the others below."""
+        if name in _DERIVED and name not in self.data:
+            return getattr(self, name)()
+        return super().__getitem__(name)
+
+    def sink_compression(self) -> xr.DataArray:
+        """Kappa = 1 - H / H_rest, (prompt, depth); see ``mcr_lens.phases.sink_compression``."""
+        return phases.sink_compression(self.data)
+
+    def mass_share(self) -> xr.DataArray:
+        """The sink's share of the squared mass, (prompt, depth); see ``mcr_lens.phases.mass_share``."""
+        return phases.mass_share(self.data)
+
+    def half_length(self) -> xr.DataArray:
+        """The length at which the sink holds half of the mass; see ``mcr_lens.phases.half_length``."""
+        return phases.half_length(self.data)
+
+    def reach(self) -> xr.DataArray:
+        """The longest prompt that the sink would compress; see ``mcr_lens.phases.reach``."""
+        return phases.reach(self.data)
 
     def sink_rate(self, threshold: float = SINK_THRESHOLD) -> xr.DataArray:
         """Fraction of heads whose sink score is above the threshold, (prompt, layer)."""
@@ -94,7 +126,7 @@ class Profile(Result):
         seed: int = 0,
         **thresholds: float,
     ) -> Phases:
-        """Mix, Compress and Refine by plain thresholds; see ``mcr_lens.phases.find_phases``.
+        """Mix, Compress and Refine by kappa; see ``mcr_lens.phases.find_phases``.
 
         With intervals over prompts for the boundaries, the emergence and the dissipation layers, and the
         share of resamples that have a compression phase at all; ``confidence=None`` leaves them out.
@@ -128,11 +160,12 @@ class Profile(Result):
         return phases.dissipation_layers(self.data, **thresholds)
 
     def over_prompts(self, name: str, low: float = 0.25, high: float = 0.75) -> xr.Dataset:
-        """``mean``, ``low`` and ``high`` quantile over prompts of a variable or ``"sink_rate"``.
+        """``mean``, ``low`` and ``high`` quantile over prompts of a stored or derived variable.
 
         Head variables are averaged over heads first; what is left is one curve over depth or layer.
+        ``sink_compression`` is clipped at -1, as in ``phases``.
         """
-        values = self.sink_rate() if name == "sink_rate" else self[name]
+        values = self[name].clip(min=-1.0) if name == "sink_compression" else self[name]
         if "head" in values.dims:
             values = values.mean("head")
         with warnings.catch_warnings():
@@ -153,6 +186,9 @@ class Profile(Result):
         ``learned_sink_mass`` is a column where the model has a learned sink.
         """
         columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY}
+        if self.has_phases:
+            kappa = self.sink_compression().clip(min=-1.0).mean("prompt").to_series()
+            columns = {"norm_ratio": columns["norm_ratio"], "sink_compression": kappa} | columns
         if "sink_score" in self.data:
             columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
         if "mixing_score" in self.data:
@@ -204,6 +240,10 @@ class Profile(Result):
         """Mix, Compress and Refine in one line; ``mcr_lens.results.findings`` says more."""
         if self.is_stacked:
             return ["several profiles: select one to read its phases"]
+        if not self.has_phases:
+            return [
+                "phases are read from the entropies of the raw estimator, which this profile does not have"
+            ]
         return [self.phases(confidence=None).headline]
 
     def caveats(self) -> list[str]:
@@ -225,6 +265,12 @@ class Profile(Result):
         return ratio.transpose("depth", ...).to_pandas()
 
     @property
+    def has_phases(self) -> bool:
+        """Whether phases can be read: one profile, of the raw estimator, with both entropies."""
+        measured = {"matrix_entropy", "entropy_without_sink"} <= set(self.data)
+        return measured and not self.is_stacked and is_raw(self.data)
+
+    @property
     def is_stacked(self) -> bool:
         """Whether there are several profiles, along ``model``, ``step`` or ``arm``."""
         return bool(set(STACKED) & set(self.data.norm_ratio.dims))
@@ -236,8 +282,6 @@ class Profile(Result):
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
-        from mcr_lens.phases.curves import require_raw_estimator
-
         require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]

@@ -1,4 +1,4 @@
-"""Norm ratio, entropy, sink rate and mixing score over depth."""
+"""Norm ratio, kappa, entropy and what heads do, over depth."""
 
 from collections.abc import Mapping
 
@@ -13,18 +13,22 @@ _ENTROPY = (
 )
 _PANELS = (
     Panel("norm ratio", "sink token / mean of the others", [Curve("norm_ratio", "norm ratio")], "log"),
+    Panel("compression by the sink", "kappa", [Curve("sink_compression", "kappa")]),
     Panel("normalized entropy", "0 to 1", _ENTROPY, "share"),
     Panel("sink rate", "fraction of heads", [Curve("sink_rate", "sink rate")], "share"),
     Panel("mixing score", "0 to 1", [Curve("mixing_score", "mixing score")], "share"),
+    Panel("identity score", "0 to 1", [Curve("identity_score", "identity score")], "share"),
 )
 
 
 def depth_curves(profiles: Profile | Mapping[str, Profile]) -> go.Figure:
-    """Norm ratio, normalized entropy, sink rate and mixing score over depth.
+    """Norm ratio, kappa, normalized entropy, sink rate, mixing and identity score over depth.
 
-    Lines are means over prompts, bands the middle half of the prompts. What belongs to a layer stands at the
-    depth that the layer reads. Several profiles are given by name. The phases of the first profile are
-    shaded. Profiles with different numbers of layers are drawn over relative depth (0 to 1), without phases.
+    kappa is the share of the other tokens' entropy that the sink destroys (``phases.sink_compression``).
+    Lines are means over prompts, bands the middle half of the prompts. What belongs to a layer stands at
+    the depth that the layer reads. Several profiles are given by name. The phases of the first profile are
+    shaded. Profiles with different numbers of layers are drawn over relative depth (0 to 1), without
+    phases.
 
     Raises:
         InputError: for no profile, and for several stacked in one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 import mcr_lens as mcr
-from mcr_lens.viz._panels import INK, Panel, add_curve, curve_style, finished, four_panels, place
+from mcr_lens.viz._panels import INK, Panel, add_curve, curve_style, empty_panels, finished, place
 
 _PANELS = {
     "norm_ratio": Panel("norm ratio", "sink token / mean of the others", scale="log"),
@@ -21,7 +21,7 @@ def dose_response(study: mcr.experiments.AblationStudy) -> go.Figure:
     Lines are means over prompts, bands their bootstrap intervals; treatments in colour, controls dotted.
     """
     curves, panels = study.dose_curves(), list(_PANELS.values())
-    figure = four_panels(panels)
+    figure = empty_panels(panels)
     number = {"treatment": 0, "control": 0}
     for arm, kind in zip(study.data.arm.values.tolist(), study.data.kind.values.tolist(), strict=True):
         style = curve_style(number[kind], arm)

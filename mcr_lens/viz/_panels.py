@@ -58,7 +58,7 @@ class Panel(NamedTuple):
 def curves_over_depth(
     profiles: Mapping[str, Profile], panels: Sequence[Panel], *, phases: bool = False
 ) -> go.Figure:
-    """Four panels of curves over depth: means over prompts, with the middle half of the prompts.
+    """Panels of curves over depth: means over prompts, with the middle half of the prompts.
 
     What belongs to a layer stands at the depth that the layer reads. Profiles with different last depths are
     drawn over relative depth (0 to 1). What a profile lacks is left out.
@@ -68,7 +68,7 @@ def curves_over_depth(
         phases: shade those of the first profile, unless depth is relative.
     """
     relative = len({int(profile.data.depth[-1]) for profile in profiles.values()}) > 1
-    figure, in_legend = four_panels(panels), set()
+    figure, in_legend = empty_panels(panels), set()
     drawn = (
         (number, name, profile, panel, curve)
         for number, (name, profile) in enumerate(profiles.items())
@@ -91,8 +91,8 @@ def curves_over_depth(
             values = values[["mean"]]
         values = curve.transform(values) if curve.transform else values
         add_curve(figure, x, values, style, place(panel), at, len(profiles))
-    if phases and not relative:
-        first, profile = next(iter(profiles.items()))
+    first, profile = next(iter(profiles.items()))
+    if phases and not relative and profile.has_phases:
         shade_phases(figure, profile.phases(confidence=None), len(panels), first)
     if relative:
         figure.update_xaxes(range=[-0.03, 1.03])
@@ -126,15 +126,17 @@ def profiles_by_name(profiles: Any, what: str) -> dict[str, Profile]:
 
 
 def has_curve(profile: Profile, name: str) -> bool:
-    """Whether ``Profile.over_prompts`` knows a variable; the sink rate is derived from the sink score."""
+    """Whether ``Profile.over_prompts`` knows a variable, stored or derived."""
+    if name == "sink_compression":
+        return profile.has_phases
     return ("sink_score" if name == "sink_rate" else name) in profile.data
 
 
-def four_panels(panels: Sequence[Panel]) -> go.Figure:
-    """Four empty panels over one x axis: above each its quantity, and the unit along its y axis."""
-    quantities = [panel.quantity for panel in panels]
+def empty_panels(panels: Sequence[Panel]) -> go.Figure:
+    """Empty panels, two a row, over one x axis: above each its quantity, and the unit along its y axis."""
+    quantities, rows = [panel.quantity for panel in panels], (len(panels) + 1) // 2
     figure = make_subplots(
-        rows=2, cols=2, subplot_titles=quantities, vertical_spacing=0.14, horizontal_spacing=0.13
+        rows=rows, cols=2, subplot_titles=quantities, vertical_spacing=0.28 / rows, horizontal_spacing=0.13
     )
     for number, panel in enumerate(panels):
         figure.update_yaxes(title_text=panel.unit, title_standoff=6, **place(number))
@@ -192,14 +194,15 @@ def add_curve(
 
 
 def finished(figure: go.Figure, panels: Sequence[Panel], x_title: str) -> go.Figure:
-    """The scales of four panels, once all is drawn, what the x axis is below the last row, and the look."""
+    """The scales of all panels, once all is drawn, what the x axis is below the last row, and the look."""
     for number, panel in enumerate(panels):
         if panel.scale == "log":
             log_axis(figure, number)
         elif panel.scale == "share":
             figure.update_yaxes(range=[-0.02, 1.02], **place(number))
-    figure.update_xaxes(title_text=x_title, row=2)
-    return styled(figure)
+    rows = (len(panels) + 1) // 2
+    figure.update_xaxes(title_text=x_title, row=rows)
+    return styled(figure).update_layout(height=300 * rows + 20)
 
 
 def heat_map(cells: Any, has_numbers: bool, title: str, height: float, **look: Any) -> go.Figure:

@@ -46,7 +46,7 @@ def task_depth(quality: pd.DataFrame, profile: Profile | None = None) -> go.Figu
         )
     for row, metric in enumerate(metrics, start=1):
         figure.update_yaxes(title_text=_UNITS[metric], title_standoff=6, row=row)
-    if profile is not None:
+    if profile is not None and profile.has_phases:
         panels.shade_phases(figure, profile.phases(confidence=None), len(metrics))
     figure.update_xaxes(matches="x")
     figure.update_xaxes(title_text=panels.DEPTH, row=len(metrics))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mcr_lens.phases import Phases
+from mcr_lens.phases.curves import is_raw
 from mcr_lens.results import Profile, findings
 from mcr_lens.thresholds import SINK_THRESHOLD
 from mcr_lens.viz._report.gather import Run, naming
@@ -75,7 +76,7 @@ def _profiles(runs: Sequence[Run]) -> Any:
     for run in runs:
         with naming(run.source):
             profile = run.content
-            phases = profile.phases()
+            phases = profile.phases() if profile.has_phases else None
             facts[run.label] = _facts(profile, phases)
             parts[run.label] = section(
                 "profile.html",
@@ -84,7 +85,7 @@ def _profiles(runs: Sequence[Run]) -> Any:
                 phases=phases,
                 sentences=_sentences(profile, phases),
                 caveats=[*run.caveats, *_remarks(run)],
-                is_raw=_is_raw(profile),
+                is_raw=is_raw(profile.data),
                 strongest=_strongest(profile) if "sink_score" in profile else None,
                 sink_threshold=SINK_THRESHOLD,
                 mixing_threshold=MIXING_THRESHOLD,
@@ -96,20 +97,22 @@ def _profiles(runs: Sequence[Run]) -> Any:
     return section("profiles.html", "these profiles", parts=parts, facts=table, profiles=profiles)
 
 
-def _facts(profile: Profile, phases: Phases) -> dict[str, str]:
+def _facts(profile: Profile, phases: Phases | None) -> dict[str, str]:
     """A few quantities by name: what is compared between profiles."""
     sizes, summary = profile.data.sizes, profile.summary()
     facts = {
         "layers × heads": f"{sizes['depth'] - 1} × {sizes.get('head', '–')}",
         "prompts": f"{sizes['prompt']:,} of up to {int(profile.data.n_tokens.max()):,} tokens",
-        "phases": phases.headline,
+        "phases": profile.sentences()[0] if phases is None else phases.headline,
     }
     for name in ("emergence", "dissipation"):
-        stages = getattr(phases, name)
+        stages = getattr(phases, name, None)
         if stages is not None:
             places = getattr(phases.intervals, name, None) or [stage.layer for stage in stages]
             facts[f"{name} layers"] = ", ".join(map(str, places)) or "no single layer"
-    facts["largest norm ratio"] = f"{phases.peak_norm_ratio:,.1f} at depth {phases.peak_depth}"
+    ratio = summary["norm_ratio"].dropna()
+    if len(ratio):
+        facts["largest norm ratio"] = f"{ratio.max():,.1f} at depth {ratio.idxmax()}"
     facts["norm ratio at the last depth"] = f"{summary['norm_ratio'].iloc[-1]:,.1f}"
     entropy = summary["normalized_entropy"].dropna()
     if len(entropy):
@@ -128,9 +131,11 @@ def _facts(profile: Profile, phases: Phases) -> dict[str, str]:
     return facts
 
 
-def _sentences(profile: Profile, phases: Phases) -> list[str]:
+def _sentences(profile: Profile, phases: Phases | None) -> list[str]:
     """What was found, a sentence per finding, the phases first."""
     *others, headline = findings(profile)
+    if phases is None:
+        return [headline, *others]
     first, *rest = str(phases.intervals).split("\n")
     intervals = f"{first[:1].upper()}{first[1:]} {'; '.join(line.strip() for line in rest)}".strip()
     return [headline, *others, f"{intervals}."]
@@ -143,7 +148,7 @@ def _remarks(run: Run) -> Iterator[str]:
         yield f"Measured under interventions: {', '.join(map(str, made['interventions']))}."
     if made.get("processing", "raw") != "raw":
         yield f"The weights were processed ({made['processing']}): norms are not the model's own."
-    if not _is_raw(run.content):
+    if not is_raw(run.content.data):
         yield f"Entropies are of another estimator than the paper's: {made['estimator']}."
 
 
@@ -162,9 +167,3 @@ def _strongest(profile: Profile) -> pd.DataFrame:
     sink, identity, previous, mixing = torch.tensor(table.reindex(columns=_SCORES).to_numpy(dtype=float).T)
     table["role"] = [ROLES[int(role)] for role in head_roles(sink, identity, previous, mixing)]
     return table.set_index("layer").round(3)
-
-
-def _is_raw(profile: Profile) -> bool:
-    from mcr_lens.metrics import Estimator
-
-    return Estimator(**profile.data.attrs.get("estimator") or {}).is_raw
