@@ -108,7 +108,8 @@ def _facts(profile: Profile, phases: Phases | None) -> dict[str, str]:
     for name in ("emergence", "dissipation"):
         stages = getattr(phases, name, None)
         if stages is not None:
-            places = getattr(phases.intervals, name, None) or [stage.layer for stage in stages]
+            intervals = phases.intervals if phases else None
+            places = getattr(intervals, name, None) or [stage.layer for stage in stages]
             facts[f"{name} layers"] = ", ".join(map(str, places)) or "no single layer"
     ratio = summary["norm_ratio"].dropna()
     if len(ratio):
