@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["cuda_devices", "free_memory", "host_memory", "in_words", "number_of_bytes"]
 
 _CGROUP = Path("/sys/fs/cgroup")
-_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def cuda_devices() -> list[torch.device]:
@@ -74,7 +72,9 @@ def number_of_bytes(text: str, name: str = "memory") -> int:
         (80000000000, 1610612736)
     """
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?)b\s*", str(text), flags=re.IGNORECASE)
-    size = 0 if parts is None else float(parts[1]) * (_BINARY_UNITS if parts[3] else _UNITS)[parts[2].lower()]
+    size = 0.0
+    if parts is not None:
+        size = float(parts[1]) * (1024 if parts[3] else 1000) ** (1 + "kmgt".index(parts[2].lower()))
     if not 1 <= size < 1e18:
         has_no_unit = re.fullmatch(r"\d+(\.\d+)?", str(text).strip())
         way_out = f"write the unit, such as {text}GB" if has_no_unit else "use a size such as 80GB or 512GiB"

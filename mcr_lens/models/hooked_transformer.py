@@ -1,4 +1,4 @@
-"""Ways to a ``HookedTransformer``: by official name, or from a Hugging Face folder."""
+"""Ways to a ``HookedTransformer``: which names it has, and how a Hugging Face folder becomes one."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Backend, HookedTransformer, Model, has_hooked_transformer, run
 from mcr_lens.models.unembed import logit_error
 
-__all__ = ["default_backend", "from_folder", "from_name", "supports_name"]
+__all__ = ["default_backend", "from_folder", "supports_name"]
 
 # Frequencies that do not depend on how long the prompt is: a short prompt shows whether they are right.
 _CHECKED_ROTARY = ("default", "llama3", "yarn")
@@ -34,12 +34,6 @@ def default_backend(name: str) -> Backend:
         return "bridge"
     is_official = name == "tiny" or (not Path(name).expanduser().is_dir() and supports_name(name))
     return "hooked_transformer" if is_official else "bridge"
-
-
-def from_name(name: str, options: dict[str, Any]) -> Model:
-    """Raw weights by official name: centring would change the residual norms of LayerNorm models."""
-    assert HookedTransformer is not None
-    return HookedTransformer.from_pretrained_no_processing(name, **options)
 
 
 def from_folder(folder: Path, options: dict[str, Any]) -> Model:

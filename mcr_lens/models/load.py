@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models import hooked_transformer
-from mcr_lens.models.backend import Model, backend_of, check_backend
+from mcr_lens.models.backend import HookedTransformer, Model, backend_of, check_backend
 from mcr_lens.models.hub import hub_or_cache
 from mcr_lens.models.info import model_facts, record_origin
 from mcr_lens.models.load_checks import (
@@ -112,8 +112,11 @@ def _load(name: str, backend: str, revision: str | None, options: dict[str, Any]
         raise InputError(f"{name}: not a HookedTransformer name; use backend='bridge'")
     with hub_or_cache() as silence, _plain_errors(name, silence), _loaders():
         if backend == "hooked_transformer":
+            assert HookedTransformer is not None
             # Left out, transformers would ask on a terminal whether to run a repository's code.
-            return hooked_transformer.from_name(name, {"trust_remote_code": False, **options})
+            options = {"trust_remote_code": False, **options}
+            # Centring would change the residual norms of LayerNorm models.
+            return HookedTransformer.from_pretrained_no_processing(name, **options)
         return TransformerBridge.boot_transformers(name, **options)
 
 

@@ -68,7 +68,9 @@ def self_check(model: Model) -> SelfCheck:
             ) from error
         tolerance = tolerance_of(logits)
         sums = [block[_PATTERN].float().sum(-1) for block in blocks if _PATTERN in block]
-        learned_sink = _has_sink_logits(model) and _leave_room(sums, tolerance)
+        # A logit a head that takes part in the softmax and is dropped: both model classes call them sinks.
+        has_sinks = any(name.endswith(".sinks") for name, _ in as_module(model).named_parameters())
+        learned_sink = has_sinks and _leave_room(sums, tolerance)
         faults = {
             "pattern_rows": _pattern_rows(sums, model.cfg.n_layers, learned_sink, tolerance),
             "value_rows": _value_rows(blocks, tolerance),
@@ -101,11 +103,6 @@ def cache_check(model: Model) -> str | None:
 
 def _tokens(model: Model) -> Int[Tensor, "1 pos"]:
     return torch.arange(1, 7, device=model.cfg.device)[None] % model.cfg.d_vocab
-
-
-def _has_sink_logits(model: Model) -> bool:
-    """A logit a head that takes part in the softmax and is dropped: both model classes call them sinks."""
-    return any(name.endswith(".sinks") for name, _ in as_module(model).named_parameters())
 
 
 def _leave_room(sums: list[Tensor], tolerance: float) -> bool:

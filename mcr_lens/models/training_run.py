@@ -66,10 +66,11 @@ def checkpoints(
         [0, 512]
     """
     if isinstance(steps, str):
-        if steps not in ("all", "thinned"):
-            raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of steps such as [0, 512]")
-    elif not isinstance(steps, Iterable) or not all(map(is_whole, steps)):
-        raise InputError(f"steps {steps!r}: give a list of whole numbers such as [0, 512]")
+        is_valid = steps in ("all", "thinned")
+    else:
+        is_valid = isinstance(steps, Iterable) and all(map(is_whole, steps))
+    if not is_valid:
+        raise InputError(f"steps {steps!r}: use 'all', 'thinned' or a list of whole numbers such as [0, 512]")
     places = _places(source, steps)
     if not places:
         raise InputError("no checkpoints: give at least one folder, or a mapping from steps to folders")

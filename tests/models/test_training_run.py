@@ -71,8 +71,8 @@ def test_a_list_that_only_the_hub_has_is_asked_for_in_one_line() -> None:
     ("source", "steps", "said"),
     [
         ("tiny", "none", "use 'all', 'thinned' or a list"),
-        ("tiny", 512, "give a list of whole numbers"),
-        ("tiny", [0.5], "give a list of whole numbers"),
+        ("tiny", 512, "or a list of whole numbers"),
+        ("tiny", [0.5], "or a list of whole numbers"),
         (5, "all", "give a name, folders, or a mapping"),
         ({"a": "folder"}, "all", "'a' is no step"),
     ],
