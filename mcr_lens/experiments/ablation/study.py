@@ -93,10 +93,10 @@ class AblationStudy(Result):
             )
         outcomes = self.outcomes()
         baseline = outcomes.isel(arm=0).sel(dose=0)
-        arms, is_treatment = self.data.arm.values.astype(str), self.data.kind.values == "treatment"
-        comparisons = [(arm, "baseline") for arm in arms]
-        if OTHER_TOKEN in arms:
-            comparisons += [(arm, OTHER_TOKEN) for arm in arms[is_treatment]]
+        kinds = self._kinds()
+        comparisons = [(arm, "baseline") for arm in kinds]
+        if OTHER_TOKEN in kinds:
+            comparisons += [(arm, OTHER_TOKEN) for arm, kind in kinds.items() if kind == "treatment"]
         rows, smallest = [], 0.0
         for (arm, versus), outcome in product(comparisons, OUTCOMES):
             other = baseline if versus == "baseline" else outcomes.sel(arm=versus, dose=dose)
@@ -133,8 +133,7 @@ class AblationStudy(Result):
 
     def claims(self) -> list[Claim]:
         """Which of the paper's causal claims this model supports, at the largest dose, in words."""
-        kinds = dict(zip(self.data.arm.values, self.data.kind.values, strict=True))
-        return claims_of(self.effects(), self.data.attrs, kinds)
+        return claims_of(self.effects(), self.data.attrs, self._kinds())
 
     def sentences(self) -> list[str]:
         """The claims, and what speaks for or against each."""
@@ -153,6 +152,9 @@ class AblationStudy(Result):
             f"Ablation study of {self.model_name}, {count(sizes['prompt'], 'prompt')}, "
             f"{count(sizes['arm'], 'arm')}, doses {', '.join(f'{dose:g}' for dose in self.data.dose.values)}"
         )
+
+    def _kinds(self) -> dict[str, str]:
+        return dict(zip(self.data.arm.values.tolist(), self.data.kind.values.tolist(), strict=True))
 
     def _reference(self, name: str, prompts: np.ndarray | slice = slice(None)) -> float:
         """What an outcome is where nothing is massive: its value before emergence; no sinks; NaN for loss."""
