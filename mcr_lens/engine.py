@@ -18,7 +18,7 @@ from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
-from mcr_lens.models.info import require_cache
+from mcr_lens.models.info import one_measurement, require_cache
 from mcr_lens.models.user_hooks import attached_hooks
 from mcr_lens.not_finite import warn_not_finite, without_broken
 from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
@@ -69,22 +69,22 @@ def profile(
         chunk = None
     if chunk is not None and estimator.needs_whole_prompt:
         raise InputError(f"{estimator} needs whole prompts: leave out chunk=, or do not centre")
-    facts = model_facts(model)
-    standard: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
-    # What the self-check found broken is left out; the failed check stands in the attributes.
-    if "residual_sum" not in facts.failed_checks:
-        standard.append(WriteObserver(model, sink_position))
-    if "pattern_rows" not in facts.failed_checks:
-        standard.append(AttentionObserver(model, sink_position))
-    data = measure(
-        model,
-        prompts,
-        [*standard, *observers],
-        interventions=interventions,
-        batch_size=batch_size,
-        chunk=chunk,
-        progress=progress,
-    )
+    with one_measurement(model) as facts:
+        standard: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
+        # What the self-check found broken is left out; the failed check stands in the attributes.
+        if "residual_sum" not in facts.failed_checks:
+            standard.append(WriteObserver(model, sink_position))
+        if "pattern_rows" not in facts.failed_checks:
+            standard.append(AttentionObserver(model, sink_position))
+        data = measure(
+            model,
+            prompts,
+            [*standard, *observers],
+            interventions=interventions,
+            batch_size=batch_size,
+            chunk=chunk,
+            progress=progress,
+        )
     data.attrs |= {
         "estimator": estimator.as_dict(),
         "sink_position": sink_position,
@@ -122,31 +122,31 @@ def measure(
             variable of the same name, or one has ``n_tokens`` or ``first_token``.
     """
     interventions, prompts = list(interventions), as_prompts(prompts, model)
-    facts = model_facts(model)
-    check_prompts(model, prompts, batch_size, chunk)
-    if any(isinstance(observer, AttentionObserver) for observer in observers):
-        _refuse_attention_in_chunks(facts, max(prompts.lengths))
-    for observer in observers:
-        if begin := getattr(observer, "begin", None):
-            begin(model)
-    reading = [hook for observer in observers for hook in observer.hooks()]
-    check_hooks(model, [*interventions, *reading], min(prompts.lengths))
-    nonfinite, attached = NonFinite(model), attached_hooks(model)
-    hooks = [*nonfinite.around(keep_shapes(interventions)), *reading]
-    blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
-    size = None if batch_size == "auto" else batch_size
-    if chunk == "auto":
-        from mcr_lens.models.memory import auto_chunk  # few calls need it
+    with one_measurement(model) as facts:
+        check_prompts(model, prompts, batch_size, chunk)
+        if any(isinstance(observer, AttentionObserver) for observer in observers):
+            _refuse_attention_in_chunks(facts, max(prompts.lengths))
+        for observer in observers:
+            if begin := getattr(observer, "begin", None):
+                begin(model)
+        reading = [hook for observer in observers for hook in observer.hooks()]
+        check_hooks(model, [*interventions, *reading], min(prompts.lengths))
+        nonfinite, attached = NonFinite(model), attached_hooks(model)
+        hooks = [*nonfinite.around(keep_shapes(interventions)), *reading]
+        blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
+        size = None if batch_size == "auto" else batch_size
+        if chunk == "auto":
+            from mcr_lens.models.memory import auto_chunk  # few calls need it
 
-        chunk = auto_chunk(model, prompts.lengths, batch_size)
-    if chunk is not None and chunk < max(prompts.lengths):
-        warn_of_chunks(interventions)
-    what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
-    bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
-    with bar, evaluation_mode(model):
-        for batch in prompts.batches(size, batch_cost(model)):
-            _run_batch(model, batch, hooks, chunk, blocks_only)
-            bar.update(len(batch.prompts))
+            chunk = auto_chunk(model, prompts.lengths, batch_size)
+        if chunk is not None and chunk < max(prompts.lengths):
+            warn_of_chunks(interventions)
+        what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
+        bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
+        with bar, evaluation_mode(model):
+            for batch in prompts.batches(size, batch_cost(model)):
+                _run_batch(model, batch, hooks, chunk, blocks_only)
+                bar.update(len(batch.prompts))
     of_prompts = xr.Dataset(
         coords={
             "n_tokens": ("prompt", list(prompts.lengths)),

@@ -1,5 +1,6 @@
 """Checks of arguments, one function for each kind; each raises ``InputError`` with the way out."""
 
+import difflib
 import operator
 from collections.abc import Iterable
 from numbers import Real
@@ -13,6 +14,7 @@ __all__ = [
     "check_indices",
     "check_positive",
     "check_resampling",
+    "did_you_mean",
     "is_number",
     "is_whole",
 ]
@@ -51,6 +53,17 @@ def is_number(value: object) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """``"; did you mean 'tiny'?"`` for a misspelt name, nothing where no name is near.
+
+    Example:
+        >>> did_you_mean("tyni", ["tiny", "gpt2"])
+        "; did you mean 'tiny'?"
+    """
+    near = [each for each in difflib.get_close_matches(name, list(names), n=2, cutoff=0.5) if each != name]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:

@@ -19,6 +19,11 @@ __all__ = ["default_backend", "from_folder", "supports_name"]
 _CHECKED_ROTARY = ("default", "llama3", "yarn")
 
 
+def official_names() -> list[str]:
+    """The names that ``HookedTransformer`` knows; none where TransformerLens has it no more."""
+    return [] if HookedTransformer is None else _loading().OFFICIAL_MODEL_NAMES
+
+
 def supports_name(name: str) -> bool:
     """True for an official name or alias of ``HookedTransformer``."""
     try:

@@ -1,6 +1,8 @@
 """What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -17,6 +19,7 @@ __all__ = [
     "cache_fault",
     "layer_windows",
     "model_facts",
+    "one_measurement",
     "record_origin",
     "require",
     "require_cache",
@@ -108,6 +111,7 @@ class _Record:
 
 
 _KNOWN: WeakKeyDictionary[Any, _Record] = WeakKeyDictionary()
+_MEASURED: ContextVar[tuple[Model, ModelFacts] | None] = ContextVar("mcr_lens_measured", default=None)
 
 
 def record_origin(model: Model, name: str, revision: str | None, options: Mapping[str, Any]) -> ModelFacts:
@@ -125,6 +129,9 @@ def model_facts(model: Model) -> ModelFacts:
         InputError: for an object that is neither of the two model classes, an encoder, or a model without
             its weights.
     """
+    measured = _MEASURED.get()
+    if measured is not None and measured[0] is model:
+        return measured[1]
     backend_of(model)
     record = _KNOWN.get(model)
     if record is None:
@@ -135,6 +142,17 @@ def model_facts(model: Model) -> ModelFacts:
     if is_changed or (record.torch_hooks and record.torch_hooks != torch_hooks(model)):
         return _check(model, facts.name, facts.revision, facts.load_options)
     return facts
+
+
+@contextlib.contextmanager
+def one_measurement(model: Model) -> Iterator[ModelFacts]:
+    """Around a measurement, which leaves the model as it is: its facts are looked up once, here."""
+    facts = model_facts(model)
+    token = _MEASURED.set((model, facts))
+    try:
+        yield facts
+    finally:
+        _MEASURED.reset(token)
 
 
 def require(model: Model, check: str, call: str) -> None:

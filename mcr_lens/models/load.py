@@ -29,6 +29,7 @@ from mcr_lens.models.load_checks import (
 )
 from mcr_lens.models.passes import follow
 from mcr_lens.tiny import write_checkpoint
+from mcr_lens.validate import did_you_mean
 
 __all__ = ["load_model"]
 
@@ -162,7 +163,7 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
             place = f" from the local cache, and {silence}, or" if silence else ";"
             message = (
                 f"{failure} {reason}{place} use 'tiny', a local Hugging Face folder, or a name that "
-                "TransformerLens supports"
+                f"TransformerLens supports{did_you_mean(source, ['tiny', *hooked_transformer.official_names()])}"
             )
         raise InputError(message) from error
 

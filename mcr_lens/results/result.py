@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from pathlib import Path
 from typing import ClassVar, Self
@@ -14,6 +13,7 @@ from mcr_lens.errors import InputError
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import tables
 from mcr_lens.results.io import load_dataset, save_dataset
+from mcr_lens.validate import did_you_mean
 
 __all__ = ["Result", "as_result", "load"]
 
@@ -106,9 +106,8 @@ class Result:
         """A stored variable."""
         if name not in self.data.variables:
             names = list(map(str, self.data))
-            near = difflib.get_close_matches(name, names, n=3)
-            say = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-            raise InputError(f"no variable {name!r} in this {self.kind}; {say}")
+            guess = did_you_mean(str(name), names) or f"; there are {', '.join(names)}"
+            raise InputError(f"no variable {name!r} in this {self.kind}{guess}")
         return self.data[name]
 
     def __contains__(self, name: object) -> bool:

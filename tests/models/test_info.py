@@ -14,7 +14,7 @@ from families import save_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import mcr_lens as mcr
-from mcr_lens.models import model_facts
+from mcr_lens.models import info, model_facts
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,14 @@ def test_learned_sinks_are_seen(tmp_path: Path) -> None:
     assert facts.learned_sink
     assert "pattern_rows" not in facts.failed_checks
     assert facts.windows == (8, None)
+
+
+def test_a_measurement_looks_its_facts_up_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[Any] = []
+    monkeypatch.setattr(info, "_state", lambda model, of=info._state: states.append(model) or of(model))
+    prompts = mcr.Prompts.from_tokens([[1, 5, 6, 7], [1, 8, 9]])
+    mcr.profile(llama, prompts, chunk="auto", progress=False)
+    assert len(states) == 1
+    # The next one sees what has become of the model.
+    mcr.profile(llama, prompts, progress=False)
+    assert len(states) == 2

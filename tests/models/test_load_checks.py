@@ -65,3 +65,10 @@ def test_an_adapter_is_refused(beside_weights: bool, llama_folder: Path, tmp_pat
         (folder / "config.json").unlink()
     with pytest.raises(mcr.InputError, match=r"adapter.*merge_and_unload"):
         mcr.load_model(folder)
+
+
+@pytest.mark.usefixtures("hooked_transformer")
+@pytest.mark.parametrize(("name", "guess"), [("tyni", "'tiny'"), ("gpt-2", "'gpt2'")])
+def test_a_misspelt_name_gets_a_guess(name: str, guess: str) -> None:
+    with pytest.raises(mcr.InputError, match=f"did you mean {guess}"):
+        mcr.load_model(name)
