@@ -41,7 +41,8 @@ class ResultFolder:
             InputError: when it cannot be written, or when a cell has no name: then nothing is made.
         """
         for cell in cells:
-            check_place(self.result_path(cell), is_result=True)
+            self.result_path(cell)
+        check_place(self.place / "cell.nc")
         self.place.mkdir(parents=True, exist_ok=True)
 
     def clean(self, cells: Sequence[Cell]) -> None:
