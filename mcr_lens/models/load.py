@@ -160,10 +160,11 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
                 way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
             message = f"{failure} {reason}; {way_out}"
         else:
+            names = ["tiny", *hooked_transformer.official_names()]
             place = f" from the local cache, and {silence}, or" if silence else ";"
             message = (
                 f"{failure} {reason}{place} use 'tiny', a local Hugging Face folder, or a name that "
-                f"TransformerLens supports{did_you_mean(source, ['tiny', *hooked_transformer.official_names()])}"
+                f"TransformerLens supports{did_you_mean(source, names)}"
             )
         raise InputError(message) from error
 
