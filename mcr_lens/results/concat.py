@@ -31,9 +31,9 @@ def concat_datasets(
             raise InputError(f"profiles of {sorted(depths)} depths are not of one model: use dim='model'")
         joined = xr.concat(datasets, "prompt", combine_attrs="drop")
         joined = joined.assign_coords(prompt=range(joined.sizes["prompt"]))
-        joined.attrs = attributes[0] | {"prompts": [part for made in attributes for part in _origins(made)]}
+        joined.attrs = attributes[0] | {"prompts": [part for each in attributes for part in _origins(each)]}
     else:
-        names = labels if labels is not None else [made.get("model") for made in attributes]
+        names = labels if labels is not None else [each.get("model") for each in attributes]
         if len(names) != len(datasets) or len(set(names)) != len(datasets):
             raise InputError(f"labels {list(names)}: give one different label a profile, labels=[...]")
         index = pd.Index(list(names), name=dim)
@@ -76,11 +76,11 @@ def _refuse_mixture(attributes: Sequence[dict[str, Any]], dim: str) -> None:
     if dim == "prompt":
         same += ["model", "revision", "backend", "dtype", "processing", "load_options", "interventions"]
     for name in same:
-        values = [made.get(name) for made in attributes]
+        values = [each.get(name) for each in attributes]
         if any(value != values[0] for value in values):
             raise InputError(f"profiles differ in {name}: {values}; they cannot stand along {dim!r}")
     if dim in ("step", "arm"):
-        digests = [[part.get("digest") for part in _origins(made)] for made in attributes]
+        digests = [[part.get("digest") for part in _origins(each)] for each in attributes]
         if any(digest != digests[0] for digest in digests):
             raise InputError(f"profiles along {dim!r} must be of the same prompts")
 

@@ -42,8 +42,8 @@ def _norm(profile: mcr.Profile) -> list[str]:
     position = int(profile.data.attrs.get("sink_position", 0))
     token = f"token at position {position}" if position else "first token"
     top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
-    known = top.notnull() & median.notnull()
-    massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(known).mean())
+    both = top.notnull() & median.notnull()
+    massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(both).mean())
     return [
         f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
         f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
@@ -115,7 +115,7 @@ def _valley(profile: mcr.Profile) -> Iterator[str]:
         yield "Normalized entropy is not known at any depth."
         return
     if not profile.has_phases or np.isnan((found := profile.phases(confidence=None)).peak_compression):
-        low = int(whole.fillna(float("inf")).argmin())
+        low = int(whole.fillna(float("inf")).values.argmin())
         yield f"Normalized entropy is lowest at depth {low}: {float(whole[low]):.2f}."
         return
     depth = found.peak_depth
@@ -164,7 +164,7 @@ def caveats(profile: mcr.Profile) -> list[str]:
     return list(_caveats(profile.data, profile.data.attrs))
 
 
-def _caveats(data: xr.Dataset, made: dict[str, Any]) -> Iterator[str]:
+def _caveats(data: xr.Dataset, attributes: dict[str, Any]) -> Iterator[str]:
     n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
     if n < _FEW_PROMPTS:
         yield f"{count(n, 'prompt')}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
@@ -175,20 +175,20 @@ def _caveats(data: xr.Dataset, made: dict[str, Any]) -> Iterator[str]:
         )
     if "first_token" in data and len(np.unique(data.first_token)) > 1:
         yield "The prompts begin with different tokens: no first token is common to them."
-    if note := not_finite_note(data, made.get("dtype")):
+    if note := not_finite_note(data, attributes.get("dtype")):
         yield note
     if infinite := [name for name in ("norm_ratio", "sink_norm") if np.isinf(data[name].values).any()]:
         yield f"Infinite values in {', '.join(infinite)}: so are their means over prompts."
-    if made.get("learned_sink") and "learned_sink_mass" in data:
+    if attributes.get("learned_sink") and "learned_sink_mass" in data:
         mass = data.learned_sink_mass.mean("prompt")
         yield (
             f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
             f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
         )
-    for check, why in (made.get("failed_checks") or {}).items():
+    for check, why in (attributes.get("failed_checks") or {}).items():
         yield f"The model failed a check ({check}): {why}"
-    if made.get("interventions"):
-        yield f"The model was edited while it was measured, by {len(made['interventions'])} hooks."
-    if attached := made.get("attached_hooks"):
-        more = " ..." if len(attached) > 3 else ""
-        yield f"The model carried hooks of its user, which ran too: {', '.join(attached[:3])}{more}."
+    if attributes.get("interventions"):
+        yield f"The model was edited while it was measured, by {len(attributes['interventions'])} hooks."
+    if hooks := attributes.get("attached_hooks"):
+        more = " ..." if len(hooks) > 3 else ""
+        yield f"The model carried hooks of its user, which ran too: {', '.join(hooks[:3])}{more}."

@@ -63,8 +63,8 @@ def atomic_write(path: str | Path, *, is_folder: bool = False) -> Iterator[Path]
         if is_folder and path.exists():
             os.replace(path, old)
         elif not is_folder:
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         raise _unwritable(path, error.strerror or one_line(error)) from error

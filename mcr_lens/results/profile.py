@@ -14,13 +14,14 @@ import xarray as xr
 from mcr_lens import phases
 from mcr_lens.errors import InputError
 from mcr_lens.phases.curves import is_raw, require_raw_estimator
+from mcr_lens.results import describe
+from mcr_lens.results.concat import Dimension, concat_datasets
 from mcr_lens.results.result import Result
 from mcr_lens.results.tables import count
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 if TYPE_CHECKING:
     from mcr_lens.phases import ChangePoints, Phases
-    from mcr_lens.results.concat import Dimension
 
 __all__ = ["STACKED", "Profile"]
 
@@ -185,20 +186,15 @@ class Profile(Result):
 
         ``learned_sink_mass`` is a column where the model has a learned sink.
         """
-        columns = {name: self.data[name].mean("prompt").to_series() for name in _SUMMARY}
+        means = {name: self.data[name].mean("prompt") for name in _SUMMARY}
         if self.has_phases:
-            kappa = self.sink_compression().clip(min=-1.0).mean("prompt").to_series()
-            columns = {"norm_ratio": columns["norm_ratio"], "sink_compression": kappa} | columns
+            kappa = self.sink_compression().clip(min=-1.0).mean("prompt")
+            means = {"norm_ratio": means["norm_ratio"], "sink_compression": kappa} | means
         if "sink_score" in self.data:
-            columns["sink_rate"] = self.sink_rate().mean("prompt").to_series()
-        if "mixing_score" in self.data:
-            columns["mixing_score"] = self.data.mixing_score.mean(["prompt", "head"]).to_series()
-        if self.data.attrs.get("learned_sink") and "learned_sink_mass" in self.data:
-            mass = self.data.learned_sink_mass.mean(["prompt", "head"])
-            columns["learned_sink_mass"] = mass.to_series()
-        table = pd.DataFrame(columns)
-        table.index.name = "depth"
-        return table
+            means["sink_rate"] = self.sink_rate().mean("prompt")
+        of_heads = ["mixing_score", *(["learned_sink_mass"] if self.data.attrs.get("learned_sink") else [])]
+        means |= {name: self.data[name].mean(["prompt", "head"]) for name in of_heads if name in self.data}
+        return pd.DataFrame({name: mean.to_series() for name, mean in means.items()}).rename_axis("depth")
 
     @classmethod
     def concat(
@@ -215,8 +211,6 @@ class Profile(Result):
         Args:
             labels: coordinate of the new dimension; the models' names by default for ``"model"``.
         """
-        from mcr_lens.results.concat import concat_datasets
-
         return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
 
     def _repr_html_(self) -> str:
@@ -226,14 +220,11 @@ class Profile(Result):
     def headline(self) -> str:
         """Model, prompts and size, in one line."""
         sizes = self.data.sizes
-        stacked = [count(sizes[dim], dim) for dim in STACKED if dim in sizes]
-        return ", ".join(
-            [
-                f"Profile of {self.model_name}",
-                *stacked,
-                f"{count(sizes['prompt'], 'prompt')} of up to {int(self.data.n_tokens.max())} tokens",
-                f"{sizes['depth'] - 1} layers x {sizes.get('head', 0)} heads",
-            ]
+        stacked = "".join(f"{count(sizes[dim], dim)}, " for dim in STACKED if dim in sizes)
+        return (
+            f"Profile of {self.model_name}, {stacked}{count(sizes['prompt'], 'prompt')} of up to "
+            f"{int(self.data.n_tokens.max())} tokens, {sizes['depth'] - 1} layers x "
+            f"{sizes.get('head', 0)} heads"
         )
 
     def sentences(self) -> list[str]:
@@ -248,11 +239,7 @@ class Profile(Result):
 
     def caveats(self) -> list[str]:
         """What to beware of, one sentence each; of several profiles, ask each."""
-        if self.is_stacked:
-            return super().caveats()
-        from mcr_lens.results.describe import caveats
-
-        return caveats(self)
+        return super().caveats() if self.is_stacked else describe.caveats(self)
 
     def table(self) -> pd.DataFrame:
         """``summary()``; of several profiles their norm ratio by depth."""

@@ -97,10 +97,10 @@ class Result:
         Raises:
             InputError: for a file that is missing, locked, unreadable, damaged, or holds another result.
         """
-        found = load(path)
-        if not isinstance(found, cls):
-            raise InputError(f"{path}: not {_a(cls.kind)} but {_a(found.kind)}; mcr_lens.load opens it")
-        return found
+        result = load(path)
+        if not isinstance(result, cls):
+            raise InputError(f"{path}: not {_a(cls.kind)} but {_a(result.kind)}; mcr_lens.load opens it")
+        return result
 
     def __getitem__(self, name: str) -> xr.DataArray:
         """A stored variable."""

@@ -184,9 +184,9 @@ def add_curve(
         red, green, blue = (int(style["line"]["color"][i : i + 2], 16) for i in (1, 3, 5))
         fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{min(0.15, 0.6 / n_curves):.2g})"}
         # Stretch by stretch: plotly fills across a gap, to where there is nothing.
-        for known in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
-            figure.add_scatter(x=x[known], y=low[known], **band, **place)
-            figure.add_scatter(x=x[known], y=high[known], **band, **fill, **place)
+        for stretch in np.ma.clump_unmasked(np.ma.masked_invalid(low + high)):
+            figure.add_scatter(x=x[stretch], y=low[stretch], **band, **place)
+            figure.add_scatter(x=x[stretch], y=high[stretch], **band, **fill, **place)
     called = f"{html.escape(name)}<br>" if name else ""
     hover = f"{called}{at} %{{x:.3~g}}: %{{y:.3g}}<extra></extra>"
     line = {"mode": "lines+markers", "legendgroup": name, "hovertemplate": hover} | style
@@ -221,8 +221,8 @@ def log_axis(figure: go.Figure, panel: int) -> None:
     Plotly writes 20 as a small 2 beside the 10. Of less than about a decade it writes its ticks well.
     """
     traces: Any = figure.select_traces(**place(panel))
-    shown = [np.asarray(trace["y"], dtype=float) for trace in traces]
-    values = np.concatenate([*shown, []])
+    drawn = [np.asarray(trace["y"], dtype=float) for trace in traces]
+    values = np.concatenate([*drawn, []])
     values = values[np.isfinite(values) & (values > 0)]
     low, high = np.log10([values.min(), values.max()]) if len(values) else (0.0, 1.0)
     steps = (1,) if high - low > _DECADES else (1, 2, 5)

@@ -33,7 +33,7 @@ def example(
         prompt: ``None``: a made-up word problem.
 
     Returns:
-        ``note`` and ``views`` for the template; a note that says why where there are no views.
+        What the template shows; ``not_loaded`` or ``error`` where there are no views.
 
     Raises:
         InputError: for a model or prompt that was given and cannot be used.
@@ -47,11 +47,7 @@ def example(
             name = plain(candidates[0].attributes.get("model") or "the model", 80)
             if prompt is not None:
                 raise InputError(f"prompt: {name} is not loaded unasked; name it with model= or --model")
-            note = (
-                f"Not drawn: a file of results holds no weights, and {name} was not loaded unasked. Name the "
-                "model to have its heads here: mcr-lens report RUN --model NAME-OR-FOLDER --prompt TEXT."
-            )
-            return {"note": note, "views": []}
+            return {"not_loaded": name}
         source, untouched = run.attributes["model"], [run] if run in untouched else []
         # A folder holds one revision.
         revision = run.attributes.get("revision") if source == "tiny" else None
@@ -64,7 +60,7 @@ def example(
         # Nobody asked for this model: the report does without it and says why.
         if model is not None or prompt is not None:
             raise
-        return {"note": f"Not drawn: {error}.", "views": []}
+        return {"error": str(error)}
 
 
 def _is_at_hand(name: object) -> bool:
@@ -86,23 +82,17 @@ def _views(
     prompts, context = one_prompt(model, mcr.prompts.word_problems(1)[0] if prompt is None else prompt)
     facts = mcr.models.model_facts(model)
     (length,) = prompts.lengths
-    sink, layer, most = 0, facts.n_layers // 2, ""
+    sink, layer, has_most = 0, facts.n_layers // 2, False
     if profile is not None:
         position = int(profile.data.attrs.get("sink_position", 0))
         sink = position if 0 <= position < length else 0
-        if "sink_score" in profile and profile.data.sizes["layer"] == facts.n_layers:
-            layer = int(profile["sink_score"].mean(["prompt", "head"]).fillna(-1.0).values.argmax())
-            most = ", which has most of the attention on the sink token"
-    whose = "a made-up word problem" if prompt is None else "the prompt that was given"
-    note = (
-        f"{facts.name} on {whose}, {length} tokens, untouched by any intervention. Below: the heads of "
-        f"layer {layer}{most}; the attention that each token gets in a few layers; the next token that each "
-        f"depth would predict. {context}"
-    ).strip()
-    strips = sorted({0, layer, facts.n_layers - 1})
+        has_most = "sink_score" in profile and profile.data.sizes["layer"] == facts.n_layers
+    if profile is not None and has_most:
+        layer = int(profile["sink_score"].mean(["prompt", "head"]).fillna(-1.0).values.argmax())
     views = [
         attention_sinks(model, prompts, layer, max_tokens=_TOKENS, sink_position=sink),
-        sink_tokens(model, prompts, strips, max_tokens=4 * _TOKENS),
+        sink_tokens(model, prompts, sorted({0, layer, facts.n_layers - 1}), max_tokens=4 * _TOKENS),
         lens_tokens(model, prompts, top_k=5, max_tokens=_LENS_TOKENS),
     ]
-    return {"note": note, "views": views}
+    words = {"model": facts.name, "n_tokens": length, "layer": layer, "has_most": has_most}
+    return words | {"views": views, "is_made_up": prompt is None, "context": context}

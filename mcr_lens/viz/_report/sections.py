@@ -50,10 +50,10 @@ def _training(run: Run) -> Any:
     from mcr_lens.experiments.appearances import appearance, levels_by_step
 
     with naming(run.source):
-        sentences = str(appearance(run.content)).split("\n") if run.content.data.sizes["step"] > 1 else []
-        return section(
-            "training.html", run.source, run=run, sentences=sentences, levels=levels_by_step(run.content)
-        )
+        profile = run.content
+        sentences = str(appearance(profile)).split("\n") if profile.data.sizes["step"] > 1 else []
+        levels = levels_by_step(profile)
+        return section("training.html", run.source, run=run, sentences=sentences, levels=levels)
 
 
 def _profile_of(run: Run, profiles: Sequence[Run]) -> Profile | None:
@@ -81,10 +81,9 @@ def _profiles(runs: Sequence[Run]) -> Any:
             parts[run.label] = section(
                 "profile.html",
                 run.source,
-                profile=profile,
                 phases=phases,
                 sentences=_sentences(profile, phases),
-                caveats=[*run.caveats, *_remarks(run)],
+                run=run,
                 is_raw=is_raw(profile.data),
                 strongest=_strongest(profile) if "sink_score" in profile else None,
                 sink_threshold=SINK_THRESHOLD,
@@ -140,17 +139,6 @@ def _sentences(profile: Profile, phases: Phases | None) -> list[str]:
     first, *rest = str(phases.intervals).split("\n")
     intervals = f"{first[:1].upper()}{first[1:]} {'; '.join(line.strip() for line in rest)}".strip()
     return [headline, *others, f"{intervals}."]
-
-
-def _remarks(run: Run) -> Iterator[str]:
-    """What to mind of how a profile was measured, beside its caveats."""
-    made = run.attributes
-    if made.get("interventions"):
-        yield f"Measured under interventions: {', '.join(map(str, made['interventions']))}."
-    if made.get("processing", "raw") != "raw":
-        yield f"The weights were processed ({made['processing']}): norms are not the model's own."
-    if not is_raw(run.content.data):
-        yield f"Entropies are of another estimator than the paper's: {made['estimator']}."
 
 
 def _strongest(profile: Profile) -> pd.DataFrame:
