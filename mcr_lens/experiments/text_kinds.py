@@ -72,7 +72,7 @@ def input_dependence(
 
 def _phases(profiles: Mapping[str, Profile]) -> dict[str, range]:
     """Depths of each phase, found in the mean over kinds; all depths as one where there are none."""
-    curves = ["norm_ratio", "normalized_entropy"]
+    curves = ["matrix_entropy", "entropy_without_sink"]
     means = [profile.data[curves].mean("prompt") for profile in profiles.values()]
     phases = find_phases(xr.concat(means, "prompt"), confidence=None)
     if phases.compress is None:

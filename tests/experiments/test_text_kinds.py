@@ -17,13 +17,16 @@ def simulated(offset: float, within: float, seed: int, n: int = 400, peak: float
     """Depths 0-5, compressed at 2-4; every measure has the same spread, and the offset of its kind."""
     rng = np.random.default_rng(seed)
     ratio = np.array([1.0, 1, peak, peak, peak, 1])
-    entropy = np.array([0.9, 0.9, 0.2, 0.2, 0.2, 0.9])
+    low = 0.2 if peak > 1 else 0.9
+    entropy = np.array([0.9, 0.9, low, low, low, 0.9])
     score = 0.5 + offset + within * rng.normal(size=(n, 5, 4))
     return mcr.Profile(
         xr.Dataset(
             {
                 "norm_ratio": (("prompt", "depth"), np.tile(ratio, (n, 1))),
                 "normalized_entropy": (("prompt", "depth"), np.tile(entropy, (n, 1))),
+                "matrix_entropy": (("prompt", "depth"), np.tile(2 * entropy, (n, 1))),
+                "entropy_without_sink": (("prompt", "depth"), np.full((n, 6), 1.8)),
                 "mixing_score": (("prompt", "layer", "head"), score),
             },
             coords={"depth": range(6), "layer": range(5), "head": range(4)},

@@ -107,6 +107,8 @@ def planted(norm: list[float], entropy: list[float], rate: list[float], noise: f
             {
                 "norm_ratio": (("prompt", "step", "depth"), ratio + noise * rng.normal(size=shape)),
                 "normalized_entropy": (("prompt", "step", "depth"), normalized),
+                "matrix_entropy": (("prompt", "step", "depth"), 2 * normalized),
+                "entropy_without_sink": (("prompt", "step", "depth"), np.full(shape, 1.8)),
                 "sink_score": (("prompt", "step", "layer", "head"), score.copy()),
             },
             coords={"step": STEPS, "depth": range(3), "layer": range(2)},
@@ -130,7 +132,7 @@ def test_dates_set_by_hand_are_read_back() -> None:
 
 
 def test_what_goes_again_has_not_yet_appeared() -> None:
-    found = appearance(planted([1, 90, 2, 90, 100], [0.9] * 5, [0, 1, 1, 1, 1]))
+    found = appearance(planted([1, 90, 2, 90, 100], [0.9, 0.2, 0.2, 0.2, 0.2], [0, 1, 1, 1, 1]))
     assert found.dates.step["norm ratio"] == 100
     assert found.dates.step["sinks"] == 1
 

@@ -99,7 +99,7 @@ def test_unknown_names() -> None:
     profile = scored()
     with pytest.raises(mcr.InputError, match="bound 'norm': use one of entropy, anisotropy, dominance"):
         profile.slack("norm")  # type: ignore[arg-type]
-    with pytest.raises(mcr.InputError, match=r"no variable 'sink_rat'.* sink_score"):
+    with pytest.raises(mcr.InputError, match=r"no variable 'sink_rat' .*did you mean .*'sink_score'"):
         profile["sink_rat"]
     with pytest.raises(mcr.InputError, match="no variable 'sink_score'"):
         mcr.Profile(profile.data.drop_vars("sink_score")).sink_rate()
@@ -256,7 +256,7 @@ def test_repr_says_what_and_how_much() -> None:
     text = repr(made_profile([1, 200, 300, 5], [0.9, 0.2, 0.1, 0.8], n_prompts=3))
     lines = text.split("\n")
     assert lines[0] == "Profile of made by hand, 3 prompts of up to 10 tokens, 3 layers x 4 heads"
-    assert lines[1] == "Mix depth 0, Compress depths 1-2, Refine depth 3"
+    assert lines[1] == "Mix depth 0, Compress depths 1-2 (kappa 0.89 at depth 2), Refine depth 3"
     assert [line[:7] for line in lines[2:4]] == ["Beware:"] * 2  # few prompts, and short ones
     assert len(lines) == 5 + 2 + 4  # a header of two lines and a line a depth
     assert "no compression phase" in repr(made_profile([1, 1.1, 1.2]))
@@ -291,13 +291,21 @@ def test_a_profile_without_patterns_or_writes_can_be_read() -> None:
 
 
 def test_thresholds_are_handed_on() -> None:
-    profile = made_profile([1, 8, 8, 2], [0.9, 0.5, 0.5, 0.9])
+    profile = made_profile([1, 8, 8, 2], [0.9, 0.85, 0.85, 0.9])
     assert profile.phases().compress is None
-    assert profile.phases(min_norm_ratio=5).compress == (1, 2)
+    assert profile.phases(min_compression=0.05).compress == (1, 2)
     assert profile.emergence_layers() == []
-    assert profile.emergence_layers(min_norm_ratio=5) == [0]
-    assert profile.dissipation_layers(min_norm_ratio=5) == [2]
-    assert profile.dissipation_layers(min_norm_ratio=5, min_share=0.9) == []
+    assert profile.emergence_layers(min_compression=0.05) == [0]
+    assert profile.dissipation_layers(min_compression=0.05) == [2]
+    assert profile.dissipation_layers(min_compression=0.05, min_share=0.9) == []
+
+
+def test_derived_variables_are_read_by_name() -> None:
+    profile = made_profile([1, 8, 8, 2], d_model=64)
+    for name in ("sink_compression", "mass_share", "half_length", "reach"):
+        assert profile[name].equals(getattr(phases, name)(profile.data))
+        assert profile.over_prompts(name)["mean"].dims == ("depth",)
+    assert profile["sink_rate"].equals(profile.sink_rate())
 
 
 def test_what_is_read_off_a_profile_is_what_the_functions_say() -> None:
@@ -305,13 +313,13 @@ def test_what_is_read_off_a_profile_is_what_the_functions_say() -> None:
     profile = scored()
     data = profile.data
     options: Any = {"confidence": 0.8, "n_resamples": 99, "seed": 3}
-    found = profile.phases(**options, min_norm_ratio=5)
-    assert found == phases.find_phases(data, 5, **options)
+    found = profile.phases(**options, min_compression=0.2)
+    assert found == phases.find_phases(data, 0.2, **options)
     assert found.intervals is not None and profile.phases(confidence=None).intervals is None
     points = profile.change_points(penalty=0.3, **options)
     assert (points.penalty, points.confidence, points.n_resamples, points.seed) == (0.3, 0.8, 99, 3)
     for made, expected in (
-        (profile.correlations(log=False, **options), phases.correlations(data, log=False, **options)),
+        (profile.correlations(**options), phases.correlations(data, **options)),
         (profile.constancy(min_share=0.5), phases.constancy(data, min_share=0.5)),
     ):
         pd.testing.assert_frame_equal(made, expected)

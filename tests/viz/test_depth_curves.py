@@ -14,9 +14,11 @@ from mcr_lens.viz import depth_curves
 RNG = np.random.default_rng(0)
 PANELS = {
     "x": ["norm_ratio"],
-    "x2": ["normalized_entropy", "normalized_entropy_without_sink"],
-    "x3": ["sink_rate"],
-    "x4": ["mixing_score"],
+    "x2": ["sink_compression"],
+    "x3": ["normalized_entropy", "normalized_entropy_without_sink"],
+    "x4": ["sink_rate"],
+    "x5": ["mixing_score"],
+    "x6": ["identity_score"],
 }
 
 
@@ -49,7 +51,7 @@ def test_every_curve_is_the_profiles(seed: int) -> None:
         assert len(traces) == 3 * len(variables)
         for i, variable in enumerate(variables):
             expected = profile.over_prompts(variable)
-            depth = np.arange(6 if variable in profile.data and "depth" in profile.data[variable].dims else 5)
+            depth = np.arange(6 if "depth" in profile[variable].dims else 5)
             low, high, mean = traces[3 * i : 3 * i + 3]
             for trace, part in ((low, "low"), (high, "high"), (mean, "mean")):
                 np.testing.assert_array_equal(trace.x, depth)
@@ -79,13 +81,22 @@ def test_a_figure_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_axes_say_what_they_show() -> None:
     layout = drawn(valley()).layout
     assert layout.yaxis.type == "log"
-    for axis in (layout.yaxis2, layout.yaxis3, layout.yaxis4):
+    for axis in (layout.yaxis3, layout.yaxis4, layout.yaxis5, layout.yaxis6):
         assert axis.range == (-0.02, 1.02)
     titles = [annotation.text for annotation in layout.annotations]
-    assert titles == ["norm ratio", "normalized entropy", "sink rate", "mixing score"]
-    units = [axis.title.text for axis in (layout.yaxis, layout.yaxis2, layout.yaxis3, layout.yaxis4)]
-    assert units == ["sink token / mean of the others", "0 to 1", "fraction of heads", "0 to 1"]
-    assert "0 = embeddings" in layout.xaxis3.title.text
+    assert titles == [
+        "norm ratio", "compression by the sink", "normalized entropy", "sink rate", "mixing score", "identity score",
+    ]  # fmt: skip
+    units = [layout[f"yaxis{panel}"].title.text for panel in ("", 2, 3, 4, 5, 6)]
+    assert units == [
+        "sink token / mean of the others",
+        "kappa",
+        "0 to 1",
+        "fraction of heads",
+        "0 to 1",
+        "0 to 1",
+    ]
+    assert "0 = embeddings" in layout.xaxis5.title.text
 
 
 def test_phases_are_shaded_where_they_are() -> None:
@@ -95,7 +106,7 @@ def test_phases_are_shaded_where_they_are() -> None:
     assert found.compress == (1, 4)
     assert found.refine == (5, 5)
     shapes = drawn(profile).layout.shapes
-    assert len(shapes) == 12  # three phases in four panels
+    assert len(shapes) == 18  # three phases in six panels
     first = [shape for shape in shapes if shape.xref == "x"]
     assert [(shape.x0, shape.x1) for shape in first] == [(-0.5, 0.5), (0.5, 4.5), (4.5, 5.5)]
     assert [shape.name for shape in first] == ["mix", "compress", "refine"]
@@ -109,7 +120,7 @@ def test_two_models_over_relative_depth() -> None:
     profiles = {"small": valley(0), "large": valley(1, n_depths=9)}
     figure = drawn(profiles)
     assert not figure.layout.shapes
-    assert figure.layout.xaxis3.title.text == "relative depth"
+    assert figure.layout.xaxis5.title.text == "relative depth"
     for axis, variables in PANELS.items():
         traces = curves(figure, axis)
         assert len(traces) == 6 * len(variables)
@@ -129,7 +140,7 @@ def test_two_models_over_relative_depth() -> None:
 def test_arms_of_one_model_are_drawn_over_depth_with_the_phases_of_the_first() -> None:
     profiles = {"untouched": valley(0), "write off": made_profile([1.0] * 6)}
     figure = drawn(profiles)
-    assert "0 = embeddings" in figure.layout.xaxis3.title.text
+    assert "0 = embeddings" in figure.layout.xaxis5.title.text
     assert list(curves(figure, "x")[2].x) == [0, 1, 2, 3, 4, 5]
     assert {shape.name for shape in figure.layout.shapes} == {"mix", "compress", "refine"}
     assert "compress, untouched" in [trace.name for trace in figure.data]
@@ -140,7 +151,7 @@ def test_arms_of_one_model_are_drawn_over_depth_with_the_phases_of_the_first() -
 
 def test_panels_share_the_depth_axis_and_the_hover_says_what_it_is() -> None:
     figure = drawn(valley())
-    assert all(getattr(figure.layout, f"xaxis{panel}").matches == "x" for panel in (2, 3, 4))
+    assert all(getattr(figure.layout, f"xaxis{panel}").matches == "x" for panel in (2, 3, 4, 5, 6))
     relative = drawn({"small": valley(0), "large": valley(1, n_depths=9)})
     assert "relative depth %{x" in relative.data[2].hovertemplate
     assert "<br>depth %{x" in drawn({"a": valley(0), "b": valley(1)}).data[2].hovertemplate
@@ -151,7 +162,7 @@ def test_what_a_profile_lacks_is_left_out() -> None:
     kept = [name for name in data.data_vars if set(data[name].dims) == {"prompt", "depth"}]
     figure = drawn(mcr.Profile(data[kept]))
     assert len(curves(figure, "x")) == 3
-    assert curves(figure, "x3") == curves(figure, "x4") == []
+    assert curves(figure, "x4") == curves(figure, "x5") == curves(figure, "x6") == []
 
 
 def test_no_two_of_many_models_look_the_same() -> None:

@@ -171,10 +171,10 @@ def test_several_profiles_are_compared(tmp_path: Path) -> None:
     curves = page.figures[0]
     names = {trace.get("name") for trace in curves["data"]}
     assert {"org/small", "org/large"} <= names
-    assert curves["layout"]["xaxis3"]["title"]["text"] == "relative depth"  # five depths and eight
+    assert curves["layout"]["xaxis5"]["title"]["text"] == "relative depth"  # five depths and eight
     assert "2 profiles" in page.text
     # Each by itself too, over its depths.
-    own = [figure for figure in page.figures[1:] if "0 = embeddings" in str(figure["layout"].get("xaxis3"))]
+    own = [figure for figure in page.figures[1:] if "0 = embeddings" in str(figure["layout"].get("xaxis5"))]
     assert any(figure["layout"].get("shapes") for figure in own)
     for phrase in (valley().phases(confidence=None).headline, "no compression phase"):
         assert phrase in page.text
@@ -354,7 +354,6 @@ def test_foreign_and_broken_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     mcr.results.save_dataset(xr.Dataset({"a": ("b", [1.0])}), tmp_path / "other.nc")
     mcr.results.save_dataset(valley().data[["norm_ratio"]], tmp_path / "bare.nc")
-    odd = valley(estimator={"unknown": ATTACK}).save(tmp_path / "odd.nc")
     shapes = valley().data.isel(layer=slice(0, 2)).drop_vars(["sink_score"])
     mcr.results.save_dataset(shapes.rename(head="prompts"), tmp_path / "shapes.nc")
     texts = valley().data.assign(norm_ratio=(("prompt", "depth"), np.full((9, 5), "text")))
@@ -367,7 +366,6 @@ def test_foreign_and_broken_files_are_one_line(tmp_path: Path) -> None:
         "empty",
         "other.nc",
         "bare.nc",
-        odd,
         "shapes.nc",
         "texts.nc",
         numbers,
@@ -383,6 +381,12 @@ def test_foreign_and_broken_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "tables" / "best_depth.csv").write_text("use\nx\n")
     with pytest.raises(mcr.InputError, match="tables"):
         report(tmp_path / "tables", out)
+
+
+def test_an_estimator_that_nobody_knows_is_named_as_text(tmp_path: Path) -> None:
+    page = written(valley(estimator={"unknown": ATTACK}), tmp_path)
+    assert "another estimator" in page.text and ATTACK in page.text
+    assert "phases are read from entropies of the raw estimator" in page.text
 
 
 def test_nothing_and_too_much_are_refused(tmp_path: Path) -> None:
