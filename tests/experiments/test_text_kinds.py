@@ -17,7 +17,7 @@ def simulated(offset: float, within: float, seed: int, n: int = 400, peak: float
     """Depths 0-5, compressed at 2-4; every measure has the same spread, and the offset of its kind."""
     rng = np.random.default_rng(seed)
     ratio = np.array([1.0, 1, peak, peak, peak, 1])
-    low = 0.2 if peak > 1 else 0.9
+    low = 0.2 if peak > 2 else 0.9
     entropy = np.array([0.9, 0.9, low, low, low, 0.9])
     score = 0.5 + offset + within * rng.normal(size=(n, 5, 4))
     return mcr.Profile(
