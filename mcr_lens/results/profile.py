@@ -232,9 +232,7 @@ class Profile(Result):
         if self.is_stacked:
             return ["several profiles: select one to read its phases"]
         if not self.has_phases:
-            return [
-                "phases are read from the entropies of the raw estimator, which this profile does not have"
-            ]
+            return ["none are read without the entropies of the raw estimator"]
         return [self.phases(confidence=None).headline]
 
     def caveats(self) -> list[str]:
