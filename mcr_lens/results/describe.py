@@ -79,9 +79,12 @@ def _stages(profile: mcr.Profile) -> Iterator[str]:
 def _removed_or_diluted(profile: mcr.Profile, first: int, last: int) -> str:
     """Why the norm ratio changes behind the depth of largest kappa: by the sink, or by the others."""
     change = ratio_changes(profile).loc[first : last - 1].sum()
+    part = change.sink / change.ratio
+    why = "it is taken back" if part > 0.8 else "the others outgrow it" if part < 0.2 else "both play a part"
     return (
-        f"From depth {first} to depth {last} its norm changes by a factor of {np.exp(change.sink):.2g}, the "
-        f"others' mean norm by {np.exp(-change.others):.2g}: the norm ratio by {np.exp(change.ratio):.2g}."
+        f"From depth {first} to depth {last} its norm changes by a factor of {np.exp(change.sink):.2g} and "
+        f"the others' mean norm by {np.exp(-change.others):.2g}, so the norm ratio by {np.exp(change.ratio):.2g}"
+        f"{f': {why}' if change.ratio < 0 else ''}."
     )
 
 
@@ -141,10 +144,10 @@ def _reach(profile: mcr.Profile, depth: int) -> Iterator[str]:
     if np.isnan(tokens):
         return
     if longest and tokens >= longest:
-        yield f"It compresses any prompt that the model can take ({longest:,} tokens)."
+        yield f"The sink compresses any prompt that the model can take ({longest:,} tokens)."
     elif tokens > profile.data.n_tokens.max():
         limit = f", of {longest:,} that the model can take" if longest else ""
-        yield f"It would compress prompts of up to about {tokens:,.0f} tokens{limit}."
+        yield f"The sink would compress prompts of up to about {tokens:,.0f} tokens{limit}."
 
 
 def lens(summary: pd.DataFrame) -> list[str]:

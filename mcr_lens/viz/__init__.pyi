@@ -6,6 +6,7 @@ from ._head_map import head_map as head_map
 from ._lens_curves import lens_curves as lens_curves
 from ._lens_tokens import lens_tokens as lens_tokens
 from ._patching_map import patching_map as patching_map
+from ._phase_strip import phase_strip as phase_strip
 from ._report import report as report
 from ._sink_tokens import sink_tokens as sink_tokens
 from ._task_depth import task_depth as task_depth

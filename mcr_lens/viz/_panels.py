@@ -22,7 +22,7 @@ INK = "#808080"
 _GRID = "rgba(128,128,128,0.25)"
 # More curves than colours are told apart by their markers.
 _SYMBOLS = ("circle", "square", "diamond", "cross")
-_PHASES = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
+PHASES = {"mix": "#56B4E9", "compress": "#E69F00", "refine": "#009E73"}
 # Wider than this, a logarithmic axis has ticks at powers of ten alone.
 _DECADES = 2.5
 DEPTH = "depth (0 = embeddings)"
@@ -237,7 +237,7 @@ def log_axis(figure: go.Figure, panel: int) -> None:
 
 def shade_phases(figure: go.Figure, phases: Phases, panels: int, whose: str = "") -> None:
     """Shade the phases in the first panels of a figure over depth, and name them in the legend."""
-    for name, fill in _PHASES.items():
+    for name, fill in PHASES.items():
         span = getattr(phases, name)
         if span is None:
             continue

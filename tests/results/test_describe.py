@@ -39,8 +39,8 @@ def test_every_number_is_the_profiles() -> None:
         "(-99% of the norm)."
     )
     assert change == (
-        "From depth 2 to depth 3 its norm changes by a factor of 0.0083, the others' mean norm by 1: "
-        "the norm ratio by 0.0083."
+        "From depth 2 to depth 3 its norm changes by a factor of 0.0083 and the others' mean norm by 1, "
+        "so the norm ratio by 0.0083: it is taken back."
     )
     assert "at most 0.75 (layer 1)" in sinks
     assert "at least half of the heads in layer 1." in sinks
@@ -57,7 +57,9 @@ def test_how_long_a_prompt_is_compressed() -> None:
     text = " ".join(findings(valley(d_model=64, max_positions=128)))
     assert "compresses any prompt that the model can take (128 tokens)" in text
     text = " ".join(findings(made_profile([1, 4, 4, 1], d_model=64, max_positions=128)))
-    assert "It would compress prompts of up to about " in text and "of 128 that the model can take" in text
+    assert (
+        "The sink would compress prompts of up to about " in text and "of 128 that the model can take" in text
+    )
     assert "compress" not in " ".join(findings(made_profile([1, 1, 1], d_model=64))[:-2])
 
 
