@@ -81,10 +81,10 @@ def _removed_or_diluted(profile: mcr.Profile, first: int, last: int) -> str:
     change = ratio_changes(profile).loc[first : last - 1].sum()
     part = change.sink / change.ratio
     why = "it is taken back" if part > 0.8 else "the others outgrow it" if part < 0.2 else "both play a part"
+    sink, others, ratio = np.exp([change.sink, -change.others, change.ratio])
     return (
-        f"From depth {first} to depth {last} its norm changes by a factor of {np.exp(change.sink):.2g} and "
-        f"the others' mean norm by {np.exp(-change.others):.2g}, so the norm ratio by {np.exp(change.ratio):.2g}"
-        f"{f': {why}' if change.ratio < 0 else ''}."
+        f"From depth {first} to depth {last} its norm changes by a factor of {sink:.2g} and the others' mean "
+        f"norm by {others:.2g}, so the norm ratio by {ratio:.2g}{f': {why}' if ratio < 1 else ''}."
     )
 
 
