@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mcr_lens.models.backend import Model, backend_of
 
-__all__ = ["Pass", "current_pass", "failed_checks", "follow", "is_second_call"]
+__all__ = ["Pass", "current_pass", "failed_checks", "follow", "is_second_call", "padding_mask"]
 
 # Marks the hook points of a model that is followed: a pass of another model says nothing about them. It holds
-# what the self-check found wrong with the model.
-_MARK = "_mcr_lens_failed_checks"
+# what the self-check found wrong with the model, and the id of its padding.
+_MARK = "_mcr_lens_model"
 
 
 class Pass(NamedTuple):
@@ -29,11 +30,18 @@ class Pass(NamedTuple):
         shape: prompts, and rows of each.
         offset: tokens that came before its first row.
         mask: ``(batch, tokens so far)``, 0 where a token is padding; ``None`` where the pass has none.
+        ids: of its tokens, where the pass says them.
     """
 
     shape: tuple[int, int]
     offset: int
     mask: Tensor | None
+    ids: Tensor | None
+
+
+class _Mark(NamedTuple):
+    failed_checks: Mapping[str, str]
+    pad_id: int | None
 
 
 class _Marks(NamedTuple):
@@ -48,6 +56,8 @@ class _Marks(NamedTuple):
 
 # Innermost last: a hook may run another model.
 _PASSES: ContextVar[tuple[Pass | None, ...]] = ContextVar("mcr_lens_passes", default=())
+# What HookedTransformer's embedding was given last; its blocks see no ids.
+_IDS: ContextVar[Tensor | None] = ContextVar("mcr_lens_ids", default=None)
 
 
 def current_pass(hook_point: Any) -> Pass | None:
@@ -58,7 +68,27 @@ def current_pass(hook_point: Any) -> Pass | None:
 
 def failed_checks(hook_point: Any) -> Mapping[str, str]:
     """What the self-check found wrong with the model of a hook point, as far as ``follow`` was told."""
-    return getattr(_own(hook_point), _MARK, {})
+    mark = getattr(_own(hook_point), _MARK, None)
+    return {} if mark is None else mark.failed_checks
+
+
+def padding_mask(hook_point: Any, this: Pass) -> Tensor | None:
+    """Where the ids of a pass are real by their looks, ``(batch, tokens)``; ``None`` where nothing says it.
+
+    Runs of the padding id at the ends of a row are padding. One such id that every row has there is none: it
+    may be the BOS or the EOS.
+    """
+    pad_id = getattr(_own(hook_point), _MARK).pad_id
+    if this.ids is None or pad_id is None:
+        return None
+    is_pad = this.ids.cpu() == pad_id
+    return ~(_run_in_front(is_pad) | _run_in_front(is_pad.flip(1)).flip(1))
+
+
+def _run_in_front(is_pad: Tensor) -> Tensor:
+    counts = is_pad.int().cumprod(1).sum(1)
+    counts = counts - counts.min().clamp(max=1)
+    return torch.arange(is_pad.shape[1]) < counts[:, None]
 
 
 def _own(hook_point: Any) -> Any:
@@ -91,9 +121,13 @@ def follow(model: Model, failed: Mapping[str, str] | None = None) -> list[Remova
         failed.pop("residual_sum", None)  # there is no sum of two to fail
     inside = (point for name, point in model.hook_dict.items() if on_bridge or name.startswith("blocks."))
     points = list(map(_own, inside))
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    mark = _Mark(failed, getattr(model.tokenizer or config, "pad_token_id", None))
     for point in points:
-        setattr(point, _MARK, failed)
+        setattr(point, _MARK, mark)
     handles: list[RemovableHandle | _Marks] = [_Marks(points)]
+    if not on_bridge:
+        handles.append(model.embed.register_forward_pre_hook(_see_ids))
     for part in parts:
         handles.append(part.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(part.register_forward_hook(_leave, always_call=True))
@@ -104,20 +138,28 @@ def _enter_bridge(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     given = args[0] if args else kwargs.get("input_ids")
     given = kwargs.get("inputs_embeds") if given is None else given
     before = _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position"))
-    _enter(None if given is None or before is None else _pass(given, before, kwargs))
+    ids = given if isinstance(given, Tensor) and given.ndim == 2 else None
+    _enter(None if given is None or before is None else _pass(given, before, kwargs, ids))
+
+
+def _see_ids(module: nn.Module, args: Any) -> None:
+    _IDS.set(args[0] if args else None)
 
 
 def _enter_block(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     entry = kwargs.get("past_kv_cache_entry")
     before = 0 if entry is None else entry.past_keys.shape[1]
-    _enter(_pass(args[0], before, kwargs))
+    ids = _IDS.get()
+    same = ids is not None and ids.shape == args[0].shape[:2]
+    _enter(_pass(args[0], before, kwargs, ids if same else None))
 
 
-def _pass(given: Tensor, before: int, kwargs: dict[str, Any]) -> Pass:
+def _pass(given: Tensor, before: int, kwargs: dict[str, Any], ids: Tensor | None) -> Pass:
     # A mask of queries and keys says nothing of padding that could be read off.
     mask = kwargs.get("attention_mask")
     tokens_only = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-    return Pass((given.shape[0], given.shape[1]), before, tokens_only)
+    # One of another shape says itself what is padding, or was made of a mask of the user's.
+    return Pass((given.shape[0], given.shape[1]), before, tokens_only, ids if mask is None else None)
 
 
 def _enter(this: Pass | None) -> None:
