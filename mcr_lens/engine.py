@@ -12,8 +12,7 @@ from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, wa
 from mcr_lens.hooks.observers.attention import AttentionObserver
 from mcr_lens.hooks.observers.base import Observer
 from mcr_lens.hooks.observers.nonfinite import NonFinite
-from mcr_lens.hooks.observers.residual import ResidualObserver
-from mcr_lens.hooks.observers.writes import WriteObserver
+from mcr_lens.hooks.observers.residual import ResidualObserver, WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts

@@ -166,7 +166,7 @@ def _states(model: Model, batch: Batch) -> list[Float[Tensor, "real d_model"]]:
     states: list[Tensor] = []
 
     def read(residual: Tensor, hook: Any) -> None:
-        states.append(Rows(residual, context).pack(residual))
+        states.append(Rows(residual, hook).pack(residual))
 
     n_layers = model.cfg.n_layers
     hooks = [(depth_hook_name(depth, n_layers), read) for depth in range(n_layers + 1)]

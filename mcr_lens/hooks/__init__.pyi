@@ -21,9 +21,8 @@ from .observers.nonfinite import NonFinite, visible_nan
 from .observers.observe import observe
 from .observers.patterns import PatternObserver
 from .observers.pooled_states import POOLINGS, PooledStates
-from .observers.residual import ResidualObserver
+from .observers.residual import ResidualObserver, WriteObserver
 from .observers.rows import Rows
-from .observers.writes import WriteObserver
 from .record import ActivationRecorder, Activations
 
 __all__ = [

@@ -7,6 +7,7 @@ in the prompt everywhere, and -1 its last real token.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,9 +17,18 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mcr_lens.models.passes import current_pass
+from mcr_lens.errors import InputError
+from mcr_lens.models.passes import current_pass, padding_mask
 
-__all__ = ["GROWING", "BatchContext", "context_at", "current_context", "running"]
+__all__ = [
+    "GROWING",
+    "BatchContext",
+    "context_at",
+    "current_context",
+    "is_pattern",
+    "observed_context",
+    "running",
+]
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,36 @@ def context_at(hook_point: Any) -> BatchContext | None:
     here = current_pass(hook_point)
     if here is None:
         return None
-    mask = None if here.mask is None else here.mask.bool().cpu()
-    if mask is not None and mask.all():
-        mask = None
-    return BatchContext(here.offset, mask=mask, grows=GROWING.get() or here.offset > 0)
+    grows = GROWING.get() or here.offset > 0
+    # A sequence that grows may end in a token that serves as padding elsewhere.
+    mask = padding_mask(hook_point, here) if here.mask is None and not grows else here.mask
+    mask = None if mask is None or bool(mask.all()) else mask.bool().cpu()
+    return BatchContext(here.offset, mask=mask, grows=grows)
+
+
+def observed_context(hook_point: Any, batch: int) -> BatchContext:
+    """Where a block of ``batch`` prompts stands that an observer is given.
+
+    Raises:
+        InputError: in a pass outside the engine that is padded or goes on from a cache: whose rows these
+            are, and when their prompts end, is not known there.
+    """
+    context = context_at(hook_point)
+    if context is None:
+        if batch > 1:
+            warnings.warn(
+                "nothing says which rows of this pass are padding, so all count as tokens: use mcr.measure, "
+                "or pass the model through mcr.load_model",
+                stacklevel=4,
+            )
+        return BatchContext()
+    if _CURRENT.get() is None and (context.mask is not None or context.offset > 0):
+        raise InputError(
+            "an observer meets a padded batch, or a block that goes on from a KV cache: use mcr.measure, "
+            "which knows where each prompt begins and ends; where no token is padding, give "
+            "attention_mask=torch.ones_like(tokens)"
+        )
+    return context
 
 
 @contextlib.contextmanager
@@ -104,3 +140,8 @@ def running(context: BatchContext) -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a hook point's activation is ``(batch, head, query, key)``."""
+    return name.endswith(("hook_pattern", "hook_attn_scores"))

@@ -1,17 +1,17 @@
 """Activations kept whole, for patching: the one observer that does not reduce."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import current_context
-from mcr_lens.models.backend import Hook, Model
+from mcr_lens.hooks.context import is_pattern
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable
+from mcr_lens.hooks.observers.rows import Rows
+from mcr_lens.models.backend import Model
 
 __all__ = ["ActivationRecorder", "Activations", "is_pattern"]
 
@@ -43,7 +43,7 @@ class Activations(Mapping[str, Tensor]):
         return f"Activations({shapes})"
 
 
-class ActivationRecorder:
+class ActivationRecorder(BlockObserver[None]):
     """Keeps what the hook points of ``hook_names`` give, of every prompt.
 
     Whole prompts only. Mind the memory: nothing is reduced. ``mcr_lens.record`` runs one.
@@ -52,16 +52,12 @@ class ActivationRecorder:
     def __init__(self, hook_names: Sequence[str]) -> None:
         if isinstance(hook_names, str):
             raise InputError(f"hook_names is a single string: give a list, [{hook_names!r}]")
-        self._names = tuple(dict.fromkeys(hook_names))
-        self._rows: dict[str, dict[int, Tensor]] = {name: {} for name in self._names}
+        super().__init__({name: name for name in hook_names}, PromptTable("depth", ()))
+        self._recorded: dict[str, dict[int, Tensor]] = {name: {} for name in self._points}
 
     def begin(self, model: Model) -> None:
         """A new measurement begins: what was recorded before is forgotten."""
-        self._rows = {name: {} for name in self._names}
-
-    def hooks(self) -> list[Hook]:
-        """A hook for each name."""
-        return [(name, partial(self._keep, name=name)) for name in self._names]
+        self._recorded = {name: {} for name in self._points}
 
     def result(self) -> xr.Dataset:
         """Nothing: activations are no labelled result; see ``activations``."""
@@ -70,41 +66,29 @@ class ActivationRecorder:
     def activations(self) -> Activations:
         """What was recorded, in the order of the prompts."""
         tensors: dict[str, Tensor] = {}
-        lengths = torch.zeros(0, dtype=torch.int64)
-        for name, rows in self._rows.items():
-            ordered = [rows[prompt] for prompt in sorted(rows)]
-            if not ordered:
+        lengths: list[int] = []
+        for name, recorded in self._recorded.items():
+            if not recorded:
                 raise InputError(f"{name} did not fire: nothing was recorded there")
-            lengths = torch.tensor([_n_tokens(name, row) for row in ordered])
+            ordered = [recorded[prompt] for prompt in sorted(recorded)]
+            lengths = [tensor.shape[1 if is_pattern(name) else 0] for tensor in ordered]
             tensors[name] = _padded(ordered)
-        return Activations(tensors, lengths)
+        return Activations(tensors, torch.tensor(lengths, dtype=torch.int64))
 
-    def _keep(self, activation: Float[Tensor, "batch ..."], hook: Any, name: str) -> None:
-        context = current_context()
-        rows = activation.shape[2 if is_pattern(name) else 1]
-        if context.offset > 0 or not context.ends_with(rows):
+    def _take(self, block: Tensor, rows: Rows, place: str) -> None:
+        if rows.context.offset > 0 or not rows.is_end:
             raise InputError("activations are recorded of whole prompts: leave out chunk=")
-        lengths = context.prompt_lengths(len(activation), rows).tolist()
-        first = len(self._rows[name])  # outside the engine prompts are numbered as they come
-        for row, prompt in enumerate(context.prompts or range(first, first + len(activation))):
-            length = lengths[row]
-            kept = activation[row]
-            kept = kept[:, :length, :length] if is_pattern(name) else kept[:length]
-            self._rows[name][prompt] = kept.detach().clone()
+        recorded = self._recorded[place]
+        # Outside the engine prompts are numbered as they come.
+        prompts = rows.context.prompts or range(len(recorded), len(recorded) + len(block))
+        for prompt, tensor, length in zip(prompts, block, rows.host_lengths.tolist(), strict=True):
+            cut = tensor[:, :length, :length] if rows.axis == 2 else tensor[:length]
+            recorded[prompt] = cut.clone()
 
 
-def is_pattern(name: str) -> bool:
-    """Whether a hook point's activation is ``(batch, head, query, key)``."""
-    return name.endswith(("hook_pattern", "hook_attn_scores"))
-
-
-def _n_tokens(name: str, row: Tensor) -> int:
-    return row.shape[1] if is_pattern(name) else row.shape[0]
-
-
-def _padded(rows: Sequence[Tensor]) -> Tensor:
-    shape = [max(row.shape[axis] for row in rows) for axis in range(rows[0].ndim)]
-    padded = torch.zeros(len(rows), *shape, dtype=rows[0].dtype, device=rows[0].device)
-    for into, row in zip(padded, rows, strict=True):
-        into[tuple(slice(size) for size in row.shape)] = row
+def _padded(tensors: Sequence[Tensor]) -> Tensor:
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    padded = tensors[0].new_zeros(len(tensors), *shape)
+    for into, tensor in zip(padded, tensors, strict=True):
+        into[tuple(slice(size) for size in tensor.shape)] = tensor
     return padded

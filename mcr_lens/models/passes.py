@@ -11,15 +11,16 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mcr_lens.models.backend import Model, backend_of
 
-__all__ = ["Pass", "current_pass", "failed_checks", "follow", "is_second_call"]
+__all__ = ["Pass", "current_pass", "failed_checks", "follow", "is_second_call", "padding_mask"]
 
 # Marks the hook points of a model that is followed: a pass of another model says nothing about them. It holds
-# what the self-check found wrong with the model.
-_MARK = "_mcr_lens_failed_checks"
+# what the self-check found wrong with the model, and the id of its padding.
+_MARK = "_mcr_lens_model"
 
 
 class Pass(NamedTuple):
@@ -29,15 +30,24 @@ class Pass(NamedTuple):
         shape: prompts, and rows of each.
         offset: tokens that came before its first row.
         mask: ``(batch, tokens so far)``, 0 where a token is padding; ``None`` where the pass has none.
+        ids: of its tokens, where the pass says them.
     """
 
     shape: tuple[int, int]
     offset: int
     mask: Tensor | None
+    ids: Tensor | None
+
+
+class _Mark(NamedTuple):
+    failed_checks: Mapping[str, str]
+    pad_id: int | None
 
 
 # Innermost last: a hook may run another model.
 _PASSES: ContextVar[tuple[Pass | None, ...]] = ContextVar("mcr_lens_passes", default=())
+# What HookedTransformer's embedding was given last; its blocks see no ids.
+_IDS: ContextVar[Tensor | None] = ContextVar("mcr_lens_ids", default=None)
 
 
 def current_pass(hook_point: Any) -> Pass | None:
@@ -48,7 +58,27 @@ def current_pass(hook_point: Any) -> Pass | None:
 
 def failed_checks(hook_point: Any) -> Mapping[str, str]:
     """What the self-check found wrong with the model of a hook point, as far as ``follow`` was told."""
-    return getattr(_own(hook_point), _MARK, {})
+    mark = getattr(_own(hook_point), _MARK, None)
+    return {} if mark is None else mark.failed_checks
+
+
+def padding_mask(hook_point: Any, this: Pass) -> Tensor | None:
+    """Where the ids of a pass are real by their looks, ``(batch, tokens)``; ``None`` where nothing says it.
+
+    Runs of the padding id at the ends of a row are padding. One such id that every row has there is none: it
+    may be the BOS or the EOS.
+    """
+    pad_id = getattr(_own(hook_point), _MARK).pad_id
+    if this.ids is None or pad_id is None:
+        return None
+    is_pad = this.ids.cpu() == pad_id
+    return ~(_run_in_front(is_pad) | _run_in_front(is_pad.flip(1)).flip(1))
+
+
+def _run_in_front(is_pad: Tensor) -> Tensor:
+    counts = is_pad.int().cumprod(1).sum(1)
+    counts = counts - counts.min().clamp(max=1)
+    return torch.arange(is_pad.shape[1]) < counts[:, None]
 
 
 def _own(hook_point: Any) -> Any:
@@ -79,10 +109,14 @@ def follow(model: Model, failed: Mapping[str, str] | None = None) -> ExitStack:
     failed = dict(failed or {})
     if "blocks.0.hook_mlp_out" not in model.hook_dict:
         failed.pop("residual_sum", None)  # there is no sum of two to fail
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    mark = _Mark(failed, getattr(model.tokenizer or config, "pad_token_id", None))
     for name, point in model.hook_dict.items():
         if on_bridge or name.startswith("blocks."):
-            setattr(_own(point), _MARK, failed)
+            setattr(_own(point), _MARK, mark)
             end.callback(vars(_own(point)).pop, _MARK, None)
+    if not on_bridge:
+        end.callback(model.embed.register_forward_pre_hook(_see_ids).remove)
     for part in parts:
         end.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
         end.callback(part.register_forward_hook(_leave, always_call=True).remove)
@@ -92,21 +126,29 @@ def follow(model: Model, failed: Mapping[str, str] | None = None) -> ExitStack:
 def _enter_bridge(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     inputs = args[0] if args else kwargs.get("input_ids")
     inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
-    _enter(inputs, _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position")), kwargs)
+    ids = inputs if isinstance(inputs, Tensor) and inputs.ndim == 2 else None
+    _enter(inputs, _tokens_in(kwargs.get("past_key_values"), kwargs.get("cache_position")), kwargs, ids)
+
+
+def _see_ids(module: nn.Module, args: Any) -> None:
+    _IDS.set(args[0] if args else None)
 
 
 def _enter_block(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     entry = kwargs.get("past_kv_cache_entry")
-    _enter(args[0], 0 if entry is None else entry.past_keys.shape[1], kwargs)
+    ids = _IDS.get()
+    same = ids is not None and ids.shape == args[0].shape[:2]
+    _enter(args[0], 0 if entry is None else entry.past_keys.shape[1], kwargs, ids if same else None)
 
 
-def _enter(inputs: Tensor | None, offset: int | None, kwargs: dict[str, Any]) -> None:
-    mask = kwargs.get("attention_mask")
+def _enter(inputs: Tensor | None, offset: int | None, kwargs: dict[str, Any], ids: Tensor | None) -> None:
+    mask, this = kwargs.get("attention_mask"), None
+    if mask is not None:  # it says what is padding, or was made of a mask of the user's
+        ids = None
     if not isinstance(mask, Tensor) or mask.ndim != 2:  # one of queries and keys says nothing of padding
         mask = None
-    this = None
     if inputs is not None and offset is not None:
-        this = Pass((inputs.shape[0], inputs.shape[1]), offset, mask)
+        this = Pass((inputs.shape[0], inputs.shape[1]), offset, mask, ids)
     _PASSES.set((*_PASSES.get(), this))
 
 

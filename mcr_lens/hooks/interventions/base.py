@@ -6,6 +6,7 @@ refuse layers, heads and positions that a model or its prompts do not have.
 """
 
 import difflib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext, context_at
+from mcr_lens.hooks.context import BatchContext, context_at, is_pattern
 from mcr_lens.hooks.interventions.positions import PositionTuple, locate
-from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.models.info import ModelFacts, model_facts
 from mcr_lens.models.passes import current_pass, failed_checks, follow, is_second_call
@@ -154,6 +154,12 @@ def _hook(intervention: Intervention, name: str, edit: Edit) -> Callable[..., Te
             raise InputError(
                 f"{intervention.call}: {name} has shape {tuple(activation.shape)} where the pass has "
                 f"{here.shape[0]} prompts of {here.shape[1]} rows: it has no row for each token"
+            )
+        if here is not None and here.mask is None and context.mask is not None:
+            warnings.warn(
+                "ids at the ends of these prompts look like padding and count as such: attention_mask= says "
+                "which are tokens",
+                stacklevel=2,
             )
         seen = context.offset + rows
         if context.mask is not None and context.mask.shape[1] != seen:

@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from mcr_lens.errors import InputError
+from mcr_lens.hooks.context import is_pattern
 from mcr_lens.hooks.interventions.base import Indices, Intervention, Rows, edit_rows
 from mcr_lens.hooks.interventions.positions import Positions, position_tuple, recorded
-from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models.backend import Hook, Model
 from mcr_lens.validate import check_indices
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.record import Activations, is_pattern
+from mcr_lens.hooks.context import BatchContext, is_pattern
+from mcr_lens.hooks.record import Activations
 
 __all__ = ["PatchSource"]
 

@@ -1,7 +1,7 @@
 """``AnswerLens``: how likely every depth finds given continuations, read out at their rows alone."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import xarray as xr
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.lenses.translators import Translators
-from mcr_lens.hooks.observers.base import block_context, depth_hooks
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_points
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import all_finite, log_distribution
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.models import Model, model_facts
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.validate import check_indices, is_whole
 
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
     tokens: tuple[int, ...]
 
 
-class AnswerLens:
+class AnswerLens(BlockObserver[None]):
     """An observer: the log-likelihood of answers, read out of every depth.
 
     ``LogitLens`` reads out every row, this one only the rows that predict a token of an answer: with a long
@@ -69,17 +70,15 @@ class AnswerLens:
         self._model, facts = model, model_facts(model)
         self._depths = check_indices("depths", depths, facts.n_layers + 1)
         _check(answers, n_prompts, facts.d_vocab)
+        super().__init__(depth_points(facts.n_layers, self._depths), PromptTable("depth", self._depths))
         self._translators = None if translators is None else translators.to(model.cfg.device)
+        self._prompts = [answer.prompt for answer in answers]
+        # By token of an answer: its answer, the position that predicts it, its id.
         self._of = torch.tensor([i for i, answer in enumerate(answers) for _ in answer.tokens])
         at = [answer.position + k for answer in answers for k in range(len(answer.tokens))]
-        self._rows = torch.tensor(at)
+        self._positions = torch.tensor(at)
         self._targets = torch.tensor([token for answer in answers for token in answer.tokens])
-        asked: list[list[int]] = [[] for _ in range(n_prompts)]
-        for token, answer in enumerate(self._of.tolist()):
-            asked[answers[answer].prompt].append(token)
-        self._asked = [torch.tensor(tokens, dtype=torch.int64) for tokens in asked]
-        self._n_answers = len(answers)
-        self._prompts = [answer.prompt for answer in answers]
+        self._prompt_of_token = torch.tensor(self._prompts)[self._of]
         self.begin(model)
 
     def begin(self, model: Model) -> None:
@@ -88,45 +87,37 @@ class AnswerLens:
         self._log_p = torch.full(shape, torch.nan)
         self._greedy = torch.zeros(shape, dtype=torch.bool)
 
-    def hooks(self) -> list[Hook]:
-        """One hook a depth."""
-        return depth_hooks(self._read, self._depths, self._model.cfg.n_layers)
-
     def result(self) -> xr.Dataset:
         """``log_likelihood`` (answer, depth) in nats: the sum over the answer's tokens.
 
         NaN where it was never run, and where logits that predict one of its tokens are not finite.
         ``is_greedy``: whether each token of the answer is the likeliest of the vocabulary in its place.
         """
-        sums = torch.zeros(len(self._depths), self._n_answers, dtype=torch.float64)
-        missed = torch.zeros_like(sums)
+        sums = torch.zeros(len(self._depths), len(self._prompts), dtype=torch.float64)
+        missed = sums.index_add(1, self._of, (~self._greedy).double())
         sums.index_add_(1, self._of, self._log_p.double())
-        missed.index_add_(1, self._of, (~self._greedy).double())
         return xr.Dataset(
             {
                 "log_likelihood": (("answer", "depth"), sums.T.numpy()),
                 "is_greedy": (("answer", "depth"), (missed == 0).T.numpy()),
             },
             coords={
-                "answer": range(self._n_answers),
+                "answer": range(len(self._prompts)),
                 "prompt_of_answer": ("answer", self._prompts),
                 "depth": list(self._depths),
             },
         )
 
-    def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        context = block_context(hook)
-        batch, rows, _ = residual.shape
-        prompts = range(batch) if context.prompts is None else context.prompts
-        tokens = torch.cat([self._asked[prompt] for prompt in prompts])
-        counts = torch.tensor([len(self._asked[prompt]) for prompt in prompts])
-        whose = torch.arange(batch).repeat_interleave(counts)
-        at = self._rows[tokens] - context.offset
-        here = (at >= 0) & (at < rows)
-        tokens, at = tokens[here], (whose * rows + at)[here]
+    def _take(self, block: Tensor, rows: Rows, place: int) -> None:
+        n_rows = block.shape[1]
+        # Which row of the batch each token's prompt is, and where in the block it is predicted.
+        is_of = self._prompt_of_token[:, None] == torch.tensor(rows.prompts)
+        at = self._positions - rows.context.offset
+        tokens = (is_of.any(1) & (at >= 0) & (at < n_rows)).nonzero()[:, 0]
+        flat = is_of[tokens].int().argmax(1) * n_rows + at[tokens]
         # Several answers may ask the same row.
-        distinct, asks = at.unique(return_inverse=True)
-        states = residual.detach().flatten(0, 1)[distinct.to(residual.device)]
+        distinct, asks = flat.unique(return_inverse=True)
+        states = block.flatten(0, 1)[distinct.to(block.device)]
         size, depth = rows_at_a_time(self._model), self._depths.index(place)
         for start in range(0, len(distinct), size):
             inside = (asks >= start) & (asks < start + size)

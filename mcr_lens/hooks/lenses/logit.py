@@ -5,9 +5,7 @@ An observer like any other: its hooks compose with any list, and it shares a pas
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import xarray as xr
@@ -15,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hooks
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_points
 from mcr_lens.hooks.observers.nonfinite import without
 from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import (
@@ -27,8 +24,7 @@ from mcr_lens.metrics.prediction import (
     target_rank,
 )
 from mcr_lens.metrics.rows import real_rows
-from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.models.passes import is_second_call
+from mcr_lens.models import Model, model_facts
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.validate import check_count
 
@@ -38,7 +34,7 @@ __all__ = ["LogitLens"]
 _OF_TARGETS = ("lens_loss", "target_rank", "target_probability")
 
 
-class LogitLens:
+class LogitLens(BlockObserver[None]):
     """Reads every depth 0..L out through the model's own final norm, unembedding and softcap.
 
     With p_l the distribution over the next token that depth l gives, and t the token that came:
@@ -95,85 +91,71 @@ class LogitLens:
         check_count("top_k", top_k, 0, facts.d_vocab)
         if token_block is not None:
             check_count("token_block", token_block)
+        points = depth_points(facts.n_layers)
+        super().__init__(points, PromptTable("depth", points, ("position", "k")))
         self._model = model
-        self._n_layers = facts.n_layers
         self._tokens = None if tokens is None else _checked_tokens(tokens, facts.d_vocab)
         self._top_k = top_k
         self._per_token = per_token
         self._token_block = token_block or rows_at_a_time(model)
-        self.begin(model)
-
-    def begin(self, model: Model) -> None:
-        """A new measurement begins: what was read before is forgotten."""
-        self._table = PromptTable("depth", self._n_layers + 1, trailing=("position", "k"))
-        self._states: list[Tensor] = []
-        self._pieces: dict[str, list[Tensor]] = defaultdict(list)
-
-    def hooks(self) -> list[Hook]:
-        """One hook a depth."""
-        return depth_hooks(self._read, range(self._n_layers + 1), self._n_layers)
+        self._residuals: list[Tensor] = []
+        self._blocks: list[dict[str, Tensor]] = []
 
     def result(self) -> xr.Dataset:
         """The variables above, as far as they were asked for and could be known."""
-        data = self._table.dataset()
+        data = super().result()
         numbered = [dim for dim in ("position", "k") if dim in data.dims]
         return data.assign_coords({dim: range(data.sizes[dim]) for dim in numbered})
 
-    def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        if is_second_call(hook):
-            return
-        context = block_context(hook)
-        batch, rows, _ = residual.shape
+    def _take(self, block: Tensor, rows: Rows, place: int) -> None:
         if place == 0:
-            self._states, self._rows = [], Rows(residual, context)
-            tokens = self._whole_tokens(context, batch, rows)
-            self._targets = None if tokens is None else self._rows.next_tokens(tokens)
-            if context.offset == 0:
-                self._pieces = defaultdict(list)
-        if place != len(self._states):
+            self._residuals = []
+            if rows.context.offset == 0:
+                self._blocks = []
+        if place != len(self._residuals):
             raise InputError(
-                f"a lens reads whole passes: depth {place} fired after {len(self._states)} others"
+                f"a lens reads whole passes: depth {place} fired after {len(self._residuals)} others"
             )
-        self._states.append(self._rows.pack(residual))
-        if place == self._n_layers:
-            for name, values in self._read_out().items():
-                self._pieces[name].append(self._rows.spread(values))
-            self._states = []
-            if context.ends_with(rows):
-                self._finish(context, batch, rows)
+        self._residuals.append(rows.pack(block))
+        if place < len(self._points) - 1:
+            return
+        variables = self._read_out(self._targets(rows))
+        self._residuals = []
+        self._blocks.append({name: rows.spread(values) for name, values in variables.items()})
+        if rows.is_end:
+            self._add_means(rows)
 
-    def _whole_tokens(self, context: BatchContext, batch: int, rows: int) -> Tensor | None:
-        """The ids of the whole prompts that are running."""
-        if context.tokens is not None or self._tokens is None:
-            return context.tokens
-        if tuple(self._tokens.shape) != (batch, context.offset + rows):
+    def _targets(self, rows: Rows) -> Int[Tensor, "real"] | None:
+        """The token that came after each real row; -1 where its prompt ends."""
+        if rows.tokens is not None or self._tokens is None:
+            return None if rows.tokens is None else rows.next_tokens(rows.tokens)
+        if self._tokens.shape != rows.real.shape:
             raise InputError(
                 f"the lens was given tokens of shape {tuple(self._tokens.shape)}, the model runs on "
-                f"{(batch, context.offset + rows)}: give it the tokens that the model is run on"
+                f"{tuple(rows.real.shape)}: give it the tokens that the model is run on"
             )
-        return self._tokens
+        return rows.next_tokens(self._tokens)
 
     def _translated(self, state: Tensor, depth: int) -> Tensor:
         """What is read out for a depth: the state as it is."""
         return state
 
-    def _read_out(self) -> dict[str, Float[Tensor, "depth real *k"]]:
+    def _read_out(self, targets: Tensor | None) -> dict[str, Float[Tensor, "depth real *k"]]:
         """Every variable of every real row, some rows at a time."""
         blocks: list[dict[str, Tensor]] = []
-        known = self._targets
-        for start in range(0, len(self._states[-1]), self._token_block):
+        for start in range(0, len(self._residuals[-1]), self._token_block):
             rows = slice(start, start + self._token_block)
-            last = read_out(self._model, self._states[-1][rows][None])[0]
+            last = read_out(self._model, self._residuals[-1][rows][None])[0]
             log_last = log_distribution(last).masked_fill_(~all_finite(last)[:, None], torch.nan)
-            targets = None if known is None else known[rows].to(last.device)
+            following = None if targets is None else targets[rows].to(last.device)
             depths = []
-            for depth, state in enumerate(self._states[:-1]):
+            for depth, state in enumerate(self._residuals[:-1]):
                 logits = read_out(self._model, self._translated(state[rows], depth)[None])[0]
-                depths.append(self._measured(logits, log_last, targets))
+                depths.append(self._measured(logits, log_last, following))
                 del logits  # before the next ones are made
-            depths.append(self._measured(last, log_last, targets))
+            depths.append(self._measured(last, log_last, following))
             blocks.append({name: torch.stack([depth[name] for depth in depths]) for name in depths[0]})
-        return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
+        return _joined(blocks, 1)
 
     def _measured(self, logits: Tensor, log_last: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """One depth of a block of rows, each NaN (-1 for integers) where its logits are not all finite."""
@@ -182,35 +164,39 @@ class LogitLens:
         if targets is not None:
             valid = targets.clamp(min=0)
             log_target = log_p.gather(-1, valid[:, None])[:, 0]
-            known = {"lens_loss": -log_target, "target_probability": log_target.exp()}
-            known["target_rank"] = target_rank(logits, valid)
-            values |= {name: value.masked_fill(targets < 0, torch.nan) for name, value in known.items()}
+            of_targets = (-log_target, target_rank(logits, valid), log_target.exp())
+            for name, value in zip(_OF_TARGETS, of_targets, strict=True):
+                values[name] = value.masked_fill(targets < 0, torch.nan)
         if self._top_k:
             top = log_p.topk(self._top_k)
             values |= {"top_token": top.indices, "top_probability": top.values.exp()}
         return without(~all_finite(logits), values)
 
-    def _finish(self, context: BatchContext, batch: int, rows: int) -> None:
+    def _add_means(self, rows: Rows) -> None:
         """The batch is over: means over each prompt's tokens."""
-        lengths = context.prompt_lengths(batch, rows).cpu()
-        wholes = {name: torch.cat(pieces, dim=2) for name, pieces in self._pieces.items()}
-        real = real_rows(lengths, wholes["lens_entropy"].shape[2], 0, lengths.device)
+        by_token, self._blocks = _joined(self._blocks, 2), []
+        lengths, longest = rows.host_lengths, by_token["lens_entropy"].shape[2]
         # Also where the loss, which leaves the last token out, has all its terms.
-        lost = (wholes["lens_entropy"].isnan() & real).any(-1)
+        is_real = real_rows(lengths, longest, 0, lengths.device)
+        lost = (by_token["lens_entropy"].isnan() & is_real).any(-1)
         results: dict[str, Tensor] = {}
-        for name, whole in wholes.items():
+        for name, values in by_token.items():
             if name.startswith("top_"):
-                results[name] = whole
+                results[name] = values
                 continue
             counts = lengths - 1 if name in _OF_TARGETS else lengths
-            counted = real_rows(counts, whole.shape[2], 0, whole.device)
-            mean = whole.double().where(counted, 0.0).sum(-1) / counts
+            counted = real_rows(counts, longest, 0, lengths.device)
+            mean = values.double().where(counted, 0.0).sum(-1) / counts
             results[name] = mean.masked_fill(lost, torch.nan)
             if self._per_token:
-                results[f"{name}_by_token"] = whole
-        self._pieces = defaultdict(list)
-        for depth in range(self._n_layers + 1):
-            self._table.add(depth, {name: value[depth] for name, value in results.items()}, context.prompts)
+                results[f"{name}_by_token"] = values
+        for depth in self._points:
+            values_there = {name: value[depth] for name, value in results.items()}
+            self._table.add(depth, values_there, rows.context.prompts)
+
+
+def _joined(blocks: Sequence[Mapping[str, Tensor]], dim: int) -> dict[str, Tensor]:
+    return {name: torch.cat([block[name] for block in blocks], dim) for name in blocks[0]}
 
 
 def _checked_tokens(tokens: Tensor | Sequence[Sequence[int]], d_vocab: int) -> Int[Tensor, "batch pos"]:

@@ -1,20 +1,20 @@
 """What an observer is, what the standard ones share, and the table that takes their numbers."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
 from torch import Tensor
 
-from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext, context_at, current_context
+from mcr_lens.hooks.context import is_pattern
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.models import Hook, Model
+from mcr_lens.models.passes import is_second_call
 
-__all__ = ["BlockObserver", "Observer", "PromptTable", "block_context", "depth_hook_name", "depth_hooks"]
+__all__ = ["BlockObserver", "Observer", "PromptTable", "depth_hook_name", "depth_points"]
 
 State = TypeVar("State")
 
@@ -47,26 +47,10 @@ def depth_hook_name(depth: int, n_layers: int) -> str:
     return f"blocks.{n_layers - 1}.hook_resid_post"
 
 
-def depth_hooks(read: Callable[..., None], depths: Sequence[int], n_layers: int) -> list[Hook]:
-    """``read(residual, hook, depth)`` at each of these depths."""
-    return [(depth_hook_name(depth, n_layers), partial(read, place=depth)) for depth in depths]
-
-
-def block_context(hook: Any) -> BatchContext:
-    """Where the block stands that an observer is given.
-
-    Raises:
-        InputError: in a pass outside the engine that is padded or goes on from a cache: whose rows these
-            are, and when their prompts end, is not known there.
-    """
-    context = current_context()
-    here = context_at(hook) if context.prompts is None else None
-    if here is not None and here != context and (here.mask is not None or here.offset > 0):
-        raise InputError(
-            "an observer meets a padded batch, or a block that goes on from a KV cache: use mcr.measure, "
-            "which knows where each prompt begins and ends"
-        )
-    return context
+def depth_points(n_layers: int, depths: Iterable[int] | None = None) -> dict[int, str]:
+    """The hook points of some depths, or of all of 0..L."""
+    depths = range(n_layers + 1) if depths is None else depths
+    return {depth: depth_hook_name(depth, n_layers) for depth in depths}
 
 
 class PromptTable:
@@ -90,7 +74,7 @@ class PromptTable:
     def __init__(
         self,
         axis: str,
-        places: int | Sequence[int],
+        places: int | Iterable[int],
         trailing: Sequence[str] = (),
         others: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -98,7 +82,12 @@ class PromptTable:
         self.places = list(range(places)) if isinstance(places, int) else list(places)
         self.trailing = tuple(trailing)
         self.others = dict(others or {})
-        self._pieces: dict[str, dict[int, list[tuple[np.ndarray, Tensor]]]] = defaultdict(dict)
+        self._pieces: dict[str, dict[int, list[tuple[np.ndarray, Tensor]]]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every value."""
+        self._pieces = defaultdict(lambda: defaultdict(list))
 
     def add(self, place: int, values: Mapping[str, Tensor], prompts: Sequence[int] | None = None) -> None:
         """Add values ``(batch, ...)`` at one place of the axis.
@@ -106,18 +95,11 @@ class PromptTable:
         ``prompts`` tells whose they are; without it they are those of the next prompts.
         """
         for name, tensor in values.items():
-            pieces = self._pieces[name].setdefault(place, [])
-            if prompts is None:
-                first = sum(len(rows) for rows, _ in pieces)
-                rows: Sequence[int] = range(first, first + len(tensor))
-            else:
-                rows = prompts
+            pieces = self._pieces[name][place]
+            first = sum(len(rows) for rows, _ in pieces) if prompts is None else 0
+            rows = range(first, first + len(tensor)) if prompts is None else prompts
             # A copy: a view would keep the larger tensor alive that it was cut from.
             pieces.append((np.asarray(rows, dtype=np.int64), tensor.detach().clone()))
-
-    def emptied(self) -> "PromptTable":
-        """One like this without values."""
-        return PromptTable(self.axis, self.places, self.trailing, self.others)
 
     def dataset(self) -> xr.Dataset:
         """A variable a name, with dimensions ``(prompt, axis, *trailing)``, in prompt order.
@@ -125,68 +107,74 @@ class PromptTable:
         Trailing dimensions are as long as the longest value; places nobody wrote to are NaN (-1 for
         integers).
         """
-        blocks = [rows for places in self._pieces.values() for p in places.values() for rows, _ in p]
-        prompts = np.unique(np.concatenate(blocks)) if blocks else np.array([], dtype=np.int64)
+        rows = [rows for places in self._pieces.values() for pieces in places.values() for rows, _ in pieces]
+        prompts = np.unique(np.concatenate([np.array([], dtype=np.int64), *rows]))
         variables = {name: self._variable(name, prompts) for name in self._pieces}
         return xr.Dataset(variables, coords={"prompt": prompts, self.axis: self.places})
 
     def _variable(self, name: str, prompts: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        places = self._pieces[name]
-        tensors = [tensor for pieces in places.values() for _, tensor in pieces]
-        sample = tensors[0].cpu().numpy()
-        dims = ("prompt", self.axis, *self.others.get(name, self.trailing)[: sample.ndim - 1])
+        pieces = [
+            (np.searchsorted(prompts, rows), self.places.index(place), tensor.cpu().numpy())
+            for place, at_place in self._pieces[name].items()
+            for rows, tensor in at_place
+        ]
+        sample = pieces[0][2]
+        longest = np.max([new.shape[1:] for _, _, new in pieces], axis=0).astype(int)
         missing = -1 if np.issubdtype(sample.dtype, np.integer) else np.nan
-        longest = np.max([tensor.shape[1:] for tensor in tensors], axis=0)
-        shape = (len(prompts), len(self.places), *longest.astype(int))
-        values = np.full(shape, missing, dtype=sample.dtype)
-        for place, pieces in places.items():
-            for rows, tensor in pieces:
-                inside = tuple(slice(size) for size in tensor.shape[1:])
-                at = (np.searchsorted(prompts, rows), self.places.index(place), *inside)
-                new = tensor.cpu().numpy()
-                # NaN is no news: in chunks a value of one token comes once.
-                values[at] = np.where(np.isnan(new), values[at], new)
+        values = np.full((len(prompts), len(self.places), *longest), missing, dtype=sample.dtype)
+        for rows, place, new in pieces:
+            at = (rows, place, *(slice(size) for size in new.shape[1:]))
+            # NaN is no news: in chunks a value of one token comes once.
+            values[at] = np.where(np.isnan(new), values[at], new)
+        dims = ("prompt", self.axis, *self.others.get(name, self.trailing)[: sample.ndim - 1])
         return dims, values
 
 
 class BlockObserver(Generic[State]):
-    """An observer that takes in a batch block by block: a state for each hook point, and a table at the end.
+    """An observer that reads hook points block by block, and has one table of numbers at the end.
 
-    A subclass says how a state is made, updated and read; where a block stands is found out here.
+    A subclass says how a state of the prompts of a batch grows by a block (``_fold``) and what is known when
+    all of their rows have come (``_values``); or it takes the blocks itself (``_take``).
+
+    Args:
+        points: the hook point of each place of the table.
     """
 
-    _rows_axis = 1
-
-    def __init__(self, table: PromptTable) -> None:
-        self._table = table
+    def __init__(self, points: Mapping[Any, str], table: PromptTable) -> None:
+        self._points, self._table = points, table
         self._states: dict[int, State] = {}
 
     def begin(self, model: Model) -> None:
         """A new measurement begins: what was read before is forgotten."""
-        self._table = self._table.emptied()
+        self._table.clear()
         self._states = {}
+
+    def hooks(self) -> list[Hook]:
+        """One hook for each point."""
+        return [(name, partial(self._read, name=name, place=i)) for i, name in self._points.items()]
 
     def result(self) -> xr.Dataset:
         """Every variable, in the order of the prompts."""
         return self._table.dataset()
 
-    def _read(self, block: Tensor, hook: Any, place: int) -> None:
-        context = block_context(hook)
-        rows = block.shape[self._rows_axis]
-        if context.offset == 0:
-            self._states[place] = self._new_state(place, context.prompt_lengths(len(block), rows))
-        self._update(self._states[place], block.detach(), context.offset)
-        if context.ends_with(rows):
-            self._finish(place, self._states.pop(place), context)
+    def _read(self, block: Tensor, hook: Any, name: str, place: Any) -> None:
+        if not is_second_call(hook):
+            self._take(block.detach(), Rows(block, hook, 2 if is_pattern(name) else 1), place)
 
-    def _new_state(self, place: int, lengths: Int[Tensor, "batch"]) -> State:
-        """The state of a batch whose first block has come."""
+    def _take(self, block: Tensor, rows: Rows, place: Any) -> None:
+        state = self._fold(None if rows.context.offset == 0 else self._states.pop(place), block, rows, place)
+        if rows.is_end:
+            self._finish(state, rows, place)
+        else:
+            self._states[place] = state
+
+    def _fold(self, state: State | None, block: Tensor, rows: Rows, place: int) -> State:
+        """The state with one more block; ``None``: it is the first one."""
         raise NotImplementedError
 
-    def _update(self, state: State, block: Tensor, offset: int) -> None:
-        """Take in the rows at positions ``offset, offset + 1, ...``."""
-        raise NotImplementedError
+    def _finish(self, state: State, rows: Rows, place: int) -> None:
+        self._table.add(place, self._values(state, rows, place), rows.context.prompts)
 
-    def _finish(self, place: int, state: State, context: BatchContext) -> None:
-        """The batch is over: to the table with what the state gives."""
+    def _values(self, state: State, rows: Rows, place: int) -> Mapping[str, Tensor]:
+        """What the state gives when the batch is over, ``(batch, ...)`` by name."""
         raise NotImplementedError

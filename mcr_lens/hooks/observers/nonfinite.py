@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from mcr_lens.hooks.context import current_context
-from mcr_lens.hooks.observers.base import PromptTable, depth_hooks
-from mcr_lens.metrics.rows import real_rows
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_points
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.models import Hook, Model, model_facts
 
 __all__ = ["NonFinite", "broken_prompts", "visible_nan", "without"]
 
 
-class NonFinite:
+class NonFinite(BlockObserver[Bool[Tensor, "batch"]]):
     """The first depth at which each prompt's residual stream holds Inf or NaN; the engine always adds one.
 
     A ``HookedTransformer``, and a bridge in compatibility mode, turns a row of attention that is NaN into
@@ -27,50 +26,38 @@ class NonFinite:
     """
 
     def __init__(self, model: Model) -> None:
-        self._model, self._n_layers = model, model_facts(model).n_layers
-        self._table = PromptTable("depth", 1)
-        self._first = torch.empty(0, dtype=torch.int64)
+        points = depth_points(model_facts(model).n_layers)
+        super().__init__(points, PromptTable("depth", points))
+        self._model = model
 
     def around(self, interventions: Sequence[Hook] = ()) -> list[Hook]:
         """The interventions, with what makes NaN visible before them and what looks for it behind."""
-        reading = depth_hooks(self._read, range(self._n_layers + 1), self._n_layers)
-        return [*visible_nan(self._model, interventions), *reading]
+        return [*visible_nan(self._model, interventions), *self.hooks()]
 
     def result(self) -> xr.Dataset:
         """No variable; the coordinate ``not_finite_depth`` of every prompt, -1 where all is finite."""
-        data = self._table.dataset()
-        return data.isel(depth=0, drop=True).set_coords(list(data.data_vars))
+        data = super().result()
+        if "broken" not in data:
+            return data.drop_vars("depth")
+        broken = data.broken == 1
+        first = broken.argmax("depth").where(broken.any("depth"), -1)
+        return xr.Dataset(coords={"prompt": data.prompt, "not_finite_depth": first})
 
-    def _read(self, residual: Tensor, hook: Any, place: int) -> None:
-        context = current_context()
-        batch, rows, _ = residual.shape
-        broken = broken_prompts(residual, context.prompt_lengths(batch, rows), context.offset)
-        if place == 0 and context.offset == 0:
-            self._first = torch.full((batch,), self._n_layers + 1, device=broken.device)
-        at = torch.where(broken, place, self._n_layers + 1).to(self._first.device)
-        self._first = torch.minimum(self._first, at)
-        if place == self._n_layers and context.ends_with(rows):
-            first = self._first.where(self._first <= self._n_layers, -1)
-            self._table.add(0, {"not_finite_depth": first}, context.prompts)
+    def _fold(self, state: Tensor | None, block: Tensor, rows: Rows, place: int) -> Tensor:
+        broken = broken_prompts(block, rows)
+        return broken if state is None else broken | state.to(broken.device)
+
+    def _values(self, state: Tensor, rows: Rows, place: int) -> Mapping[str, Tensor]:
+        return {"broken": state.long()}
 
 
-def broken_prompts(block: Tensor, lengths: Int[Tensor, "batch"], offset: int = 0) -> Bool[Tensor, "batch"]:
-    """Which prompts have an Inf or a NaN in a row of the block that is no padding.
-
-    Args:
-        block: ``(batch, rows, ...)``, its first row at position ``offset``.
-
-    Example:
-        >>> block = torch.tensor([[[0.0], [torch.inf]], [[1.0], [torch.nan]], [[2.0], [3.0]]])
-        >>> broken_prompts(block, torch.tensor([6, 5, 6]), offset=4)
-        tensor([ True, False, False])
-    """
+def broken_prompts(block: Tensor, rows: Rows) -> Bool[Tensor, "batch"]:
+    """Which prompts have an Inf or a NaN in a row of the block ``(batch, rows, ...)`` that is no padding."""
     # A sum is finite only where every number is. On an accelerator asking would wait for it.
-    if block.device.type == "cpu" and bool(block.detach().sum(dtype=torch.float32).isfinite()):
+    if block.device.type == "cpu" and bool(block.sum(dtype=torch.float32).isfinite()):
         return torch.zeros(len(block), dtype=torch.bool)
     # The largest of a row is NaN where one is, and ten times faster to find than to ask each number.
-    broken = ~block.detach().flatten(2).abs().amax(-1).isfinite()
-    return (broken & real_rows(lengths, broken.shape[1], offset, broken.device)).any(-1)
+    return (~block.flatten(2).abs().amax(-1).isfinite() & rows.real).any(-1)
 
 
 def without(broken: Bool[Tensor, "batch"], values: Mapping[str, Tensor]) -> dict[str, Tensor]:

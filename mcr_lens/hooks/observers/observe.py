@@ -1,7 +1,6 @@
 """``observe``: an observer made of one function."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,9 +9,8 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.interventions import check_hooks
-from mcr_lens.hooks.observers.base import PromptTable, block_context, depth_hook_name
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_points
 from mcr_lens.hooks.observers.rows import Rows
-from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Hook, Model, model_facts
 
 __all__ = ["FunctionObserver", "observe"]
@@ -84,40 +82,38 @@ def observe(
     return observer
 
 
-class FunctionObserver:
+class FunctionObserver(BlockObserver[dict[str, Tensor]]):
     """What ``observe`` returns."""
 
     def __init__(self, function: Read, at: str, dims: tuple[str, ...], chunks: str) -> None:
+        self._axis = "depth" if at == "resid" else "layer"
+        super().__init__({}, PromptTable(self._axis, ()))
         self._function, self._at, self._dims, self._chunks = function, at, dims, chunks
-        self._points: dict[int, str] | None = None
 
     def begin(self, model: Model) -> None:
         """A new measurement of this model begins: what was read before is forgotten."""
         self._points = self._points_of(model)
-        axis = "depth" if self._at == "resid" else "layer"
-        self._table = PromptTable(axis, list(self._points), self._dims)
-        self._values: dict[int, dict[str, Tensor]] = {}
+        super().begin(model)
+        self._table = PromptTable(self._axis, self._points, self._dims)
 
     def hooks(self) -> list[Hook]:
         """One hook for each depth or layer."""
-        if self._points is None:
+        if not self._points:
             raise InputError("observe: of which model? Give model=, or use measure or profile")
-        return [(name, partial(self._read, name=name, place=i)) for i, name in self._points.items()]
+        return super().hooks()
 
     def result(self) -> xr.Dataset:
         """The function's values, ``(prompt, depth or layer, *dims)``."""
-        data = self._table.dataset()
+        data = super().result()
         # A point outside the blocks belongs to no layer.
-        outside = (
-            self._at != "resid" and self._at in (self._points or {}).values() and "blocks." not in self._at
-        )
+        outside = self._at in self._points.values() and not self._at.startswith("blocks.")
         return data.isel(layer=0, drop=True) if outside else data
 
     def _points_of(self, model: Model) -> dict[int, str]:
         """Hook points by depth or layer."""
         n_layers = model_facts(model).n_layers
         if self._at == "resid":
-            return {depth: depth_hook_name(depth, n_layers) for depth in range(n_layers + 1)}
+            return depth_points(n_layers)
         if self._at in model.hook_dict:
             number = self._at.removeprefix("blocks.").partition(".")[0]
             return {int(number) if number.isdecimal() else 0: self._at}
@@ -128,22 +124,24 @@ class FunctionObserver:
             check_hooks(model, [(whole, lambda block, hook: None)])  # it says which names are near
         return points
 
-    def _read(self, block: Tensor, hook: Any, name: str, place: int) -> None:
-        context = block_context(hook)
-        rows = Rows(block, context, axis=2 if is_pattern(name) else 1)
-        before = block._version
-        values = self._function(rows.without_padding(block.detach()), rows)
-        if block._version != before:
+    def _fold(
+        self, state: dict[str, Tensor] | None, block: Tensor, rows: Rows, place: int
+    ) -> dict[str, Tensor]:
+        version = block._version
+        values = self._function(rows.without_padding(block), rows)
+        if block._version != version:
             raise InputError(f"observe: {self._name} edits its block: write x = x - y, not x -= y")
         self._check(values, rows)
-        if context.offset == 0:
-            self._values[place] = {}
-        known, here = self._values[place], rows.real.any(1)
-        for variable, value in values.items():
-            known[variable] = self._joined(variable, known.get(variable), value.detach(), here)
-        if context.ends_with(block.shape[rows.axis]):
-            whole = {variable: _numbers(value) for variable, value in self._values.pop(place).items()}
-            self._table.add(place, whole, context.prompts)
+        values = {name: value.detach() for name, value in values.items()}
+        here = rows.real.any(1)
+        earlier = state or {}
+        joined = {
+            name: self._joined(name, earlier[name], values[name], here) for name in earlier.keys() & values
+        }
+        return earlier | values | joined
+
+    def _values(self, state: dict[str, Tensor], rows: Rows, place: int) -> Mapping[str, Tensor]:
+        return {name: _numbers(value) for name, value in state.items()}
 
     @property
     def _name(self) -> str:
@@ -167,10 +165,8 @@ class FunctionObserver:
                     f"({wanted}), or name the dimensions behind the prompt in dims="
                 )
 
-    def _joined(self, name: str, before: Tensor | None, value: Tensor, here: Tensor) -> Tensor:
+    def _joined(self, name: str, before: Tensor, value: Tensor, here: Tensor) -> Tensor:
         """The values of a batch after one more block; ``here``: the prompts that have tokens in it."""
-        if before is None:
-            return value
         if "position" in self._dims[: value.ndim - 1]:
             return torch.cat([before, value], 1 + self._dims.index("position"))
         here = here.reshape(-1, *[1] * (value.ndim - 1))
@@ -189,8 +185,7 @@ class FunctionObserver:
 
 def _any_number(values: Tensor) -> Tensor:
     """Of each prompt, whether any of its values is a number, ``(batch, 1, ...)``."""
-    known = ~values.isnan()
-    return known.flatten(1).any(1).reshape(-1, *[1] * (values.ndim - 1)) if values.ndim > 1 else known
+    return (~values.isnan()).reshape(len(values), -1).any(1).reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _numbers(values: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """Patterns to look at: those of some layers, cut to what can be drawn, with the heads' scores."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from mcr_lens.hooks.context import BatchContext, current_context
 from mcr_lens.hooks.observers.attention import PatternReader
-from mcr_lens.hooks.observers.base import PromptTable
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.attention_state import AttentionState
 from mcr_lens.metrics.roles import head_roles
 from mcr_lens.models import Model, model_facts
@@ -58,12 +56,10 @@ class PatternObserver(PatternReader):
     ) -> None:
         blocks = check_indices("layers", layers, model_facts(model).n_layers)
         check_count("max_tokens", max_tokens)
+        dims = {"column_mean": ("head", "key"), "pattern": ("head", "query", "key")}
+        super().__init__(model, sink_position, blocks, dims)
         self._max_tokens = max_tokens
         self._patterns: dict[int, Tensor] | None = {} if patterns else None
-        # A table has room for the layers that are looked at alone: patterns are large.
-        others = {"column_mean": ("head", "key"), "pattern": ("head", "query", "key")}
-        table = PromptTable("layer", blocks, ("head",), others)
-        super().__init__(model, sink_position, table)
 
     def result(self) -> xr.Dataset:
         """The variables above, at the layers that were looked at."""
@@ -71,26 +67,20 @@ class PatternObserver(PatternReader):
         dims = [dim for dim in ("head", "query", "key") if dim in data.dims]
         return data.assign_coords({dim: range(data.sizes[dim]) for dim in dims})
 
-    def _read(self, block: Tensor, hook: Any, place: int) -> None:
+    def _fold(self, state: AttentionState | None, block: Tensor, rows: Rows, place: int) -> AttentionState:
         if self._patterns is not None:
-            self._crop(block.detach(), place, self._patterns)
-        super()._read(block, hook, place)
+            batch, heads, queries, keys = block.shape
+            if state is None:
+                size = min(self._max_tokens, int(rows.host_lengths.max()))
+                self._patterns[place] = torch.zeros(batch, heads, size, size, device=block.device)
+            size, offset = self._patterns[place].shape[-1], rows.context.offset
+            first_key = offset + queries - keys
+            part = block[:, :, : max(0, size - offset), : max(0, size - first_key)].float()
+            last_query, last_key = offset + part.shape[2], first_key + part.shape[3]
+            self._patterns[place][:, :, offset:last_query, first_key:last_key] = part
+        return super()._fold(state, block, rows, place)
 
-    def _crop(self, block: Tensor, layer: int, patterns: dict[int, Tensor]) -> None:
-        """Copy the part of a block of query rows that will be drawn."""
-        context = current_context()
-        batch, heads, queries, keys = block.shape
-        offset, first_key = context.offset, context.offset + queries - keys
-        if offset == 0:
-            size = min(self._max_tokens, int(context.prompt_lengths(batch, queries).max()))
-            patterns[layer] = torch.zeros(batch, heads, size, size, device=block.device)
-        size = patterns[layer].shape[-1]
-        last_query, last_key = min(offset + queries, size), min(first_key + keys, size)
-        if offset < last_query and first_key < last_key:
-            part = block[:, :, : last_query - offset, : last_key - first_key]
-            patterns[layer][:, :, offset:last_query, first_key:last_key] = part.float()
-
-    def _finish(self, place: int, state: AttentionState, context: BatchContext) -> None:
+    def _values(self, state: AttentionState, rows: Rows, place: int) -> Mapping[str, Tensor]:
         values = {name: value for name, value in state.result().items() if name != "visible_queries"}
         values["role"] = head_roles(
             values["sink_score"],
@@ -99,10 +89,9 @@ class PatternObserver(PatternReader):
             values["mixing_score"],
         )
         columns = state.column_means()[..., : self._max_tokens]
-        real = torch.arange(columns.shape[-1]) < state.lengths[:, None]
-        real = real.to(columns.device)[:, None]
+        real = torch.arange(columns.shape[-1], device=columns.device) < rows.lengths[:, None, None]
         values["column_mean"] = columns.where(real, torch.nan)
         if self._patterns is not None:
             both = real[..., None] & real[..., None, :]
             values["pattern"] = self._patterns.pop(place).where(both, torch.nan)
-        self._table.add(place, values, context.prompts)
+        return values

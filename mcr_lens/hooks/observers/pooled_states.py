@@ -1,34 +1,25 @@
 """One vector a prompt and depth: what a probe or an embedding task reads of the residual stream."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import xarray as xr
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hooks
-from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows, row_positions
-from mcr_lens.models import Hook, Model, model_facts
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_points
+from mcr_lens.hooks.observers.rows import Rows
+from mcr_lens.metrics.rows import full_lengths
+from mcr_lens.models import Model, model_facts
 from mcr_lens.validate import check_indices
 
 __all__ = ["POOLINGS", "PooledStates", "chosen_depths", "chosen_poolings"]
 
 POOLINGS = ("mean", "last", "mean_without_sink")
+_SumsAndCounts = tuple[Tensor, Tensor]
 
 
-class _Sums:
-    """Sum and number of the rows that each pooling takes, ``(batch, pooling, d_model)``."""
-
-    def __init__(self, lengths: Int[Tensor, "batch"]) -> None:
-        self.lengths = lengths
-        self.sums: Tensor | float = 0.0
-        self.counts: Tensor | int = 0
-
-
-class PooledStates(BlockObserver[_Sums]):
+class PooledStates(BlockObserver[_SumsAndCounts]):
     """The residual stream at every depth 0..L, pooled over the real tokens of each prompt.
 
     With x_1 .. x_T the states of a prompt's tokens at one depth and s the sink position:
@@ -69,45 +60,36 @@ class PooledStates(BlockObserver[_Sums]):
         depths: Sequence[int] | None = None,
         sink_position: int = 0,
     ) -> None:
-        self._n_layers = model_facts(model).n_layers
+        n_layers = model_facts(model).n_layers
         self.poolings = chosen_poolings(pooling)
-        self.depths = chosen_depths(depths, self._n_layers)
+        self.depths = chosen_depths(depths, n_layers)
         self._sink_position = sink_position
-        super().__init__(PromptTable("depth", self.depths, trailing=("pooling", "dimension")))
-
-    def hooks(self) -> list[Hook]:
-        """One hook a depth."""
-        return depth_hooks(self._read, self.depths, self._n_layers)
+        table = PromptTable("depth", self.depths, trailing=("pooling", "dimension"))
+        super().__init__(depth_points(n_layers, self.depths), table)
 
     def result(self) -> xr.Dataset:
         """``pooled_state`` (prompt, depth, pooling, dimension), in float32."""
         data = super().result()
         return data.assign_coords(pooling=list(self.poolings)) if data.data_vars else data
 
-    def _new_state(self, place: int, lengths: Int[Tensor, "batch"]) -> _Sums:
-        return _Sums(full_lengths(len(lengths), int(lengths.max()), lengths, self._sink_position))
-
-    def _update(self, state: _Sums, block: Tensor, offset: int) -> None:
-        rows = self._rows_of(state.lengths, block.shape[1], offset, block.device)
-        # Every pooling is a mean over some of the rows; rows outside it, padding above all, are not touched.
-        sums = [torch.where(own[..., None], block, 0.0).sum(1, dtype=torch.float64) for own in rows]
-        state.sums = state.sums + torch.stack(sums, 1)
-        state.counts = state.counts + torch.stack([own.sum(1) for own in rows], 1)
-
-    def _finish(self, place: int, state: _Sums, context: BatchContext) -> None:
-        mean = state.sums / torch.as_tensor(state.counts)[..., None]
-        self._table.add(place, {"pooled_state": mean.float().cpu()}, context.prompts)
-
-    def _rows_of(
-        self, lengths: Int[Tensor, "batch"], rows: int, offset: int, device: torch.device
-    ) -> list[Bool[Tensor, "batch rows"]]:
-        """Which rows of the block each pooling takes its mean over."""
+    def _fold(self, state: _SumsAndCounts | None, block: Tensor, rows: Rows, place: int) -> _SumsAndCounts:
+        longest = int(rows.host_lengths.max())
+        full_lengths(len(block), longest, rows.host_lengths, self._sink_position)  # has every prompt a sink?
         which = {
-            "mean": lambda: real_rows(lengths, rows, offset, device),
-            "last": lambda: row_positions(rows, offset, device) == lengths.to(device)[:, None] - 1,
-            "mean_without_sink": lambda: rest_rows(lengths, rows, offset, self._sink_position, device),
+            "mean": rows.real,
+            "last": rows.positions == rows.lengths[:, None] - 1,
+            "mean_without_sink": rows.real & (rows.positions != self._sink_position),
         }
-        return [which[pooling]() for pooling in self.poolings]
+        # Every pooling is a mean over some of the rows; rows outside it, padding above all, are not touched.
+        own = [which[pooling] for pooling in self.poolings]
+        sums = torch.stack(
+            [torch.where(at[..., None], block, 0.0).sum(1, dtype=torch.float64) for at in own], 1
+        )
+        counts = torch.stack([at.sum(1) for at in own], 1)
+        return (sums, counts) if state is None else (state[0] + sums, state[1] + counts)
+
+    def _values(self, state: _SumsAndCounts, rows: Rows, place: int) -> Mapping[str, Tensor]:
+        return {"pooled_state": (state[0] / state[1][..., None]).float().cpu()}
 
 
 def chosen_poolings(pooling: str | Sequence[str]) -> tuple[str, ...]:

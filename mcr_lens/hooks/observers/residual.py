@@ -1,37 +1,35 @@
-"""The observer of the residual stream, and the eigenvalues that it leaves for later."""
+"""The observers of the residual stream and of what is written into it; eigenvalues solved later."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from mcr_lens.hooks.context import BatchContext
-from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hooks
+from mcr_lens.hooks.observers.base import BlockObserver, PromptTable, depth_hook_name, depth_points
 from mcr_lens.hooks.observers.nonfinite import broken_prompts, without
+from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.eigenproblems import Eigenvalues
 from mcr_lens.metrics.estimator import Estimator
+from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.metrics.threads import on_every_core
 from mcr_lens.models import Hook, Model, model_facts
 
-__all__ = ["LaterEigenvalues", "ResidualObserver"]
+__all__ = ["LaterEigenvalues", "ResidualObserver", "WriteObserver"]
+
+_StateAndBroken = tuple[ResidualState, Bool[Tensor, "batch"]]
+_Waiting = tuple[ResidualState, Callable[[dict[str, Tensor]], None]]
 
 
-@dataclass
-class _AtDepth:
-    state: ResidualState
-    broken: Bool[Tensor, "batch"]
-
-
-class ResidualObserver(BlockObserver[_AtDepth]):
+class ResidualObserver(BlockObserver[_StateAndBroken]):
     """Norms, spectrum, activations and bounds of the residual stream at every depth 0..L.
 
     A prompt whose state holds Inf or NaN at a depth has NaN there in every variable, and cannot touch the
@@ -44,10 +42,9 @@ class ResidualObserver(BlockObserver[_AtDepth]):
         sink_position: int = 0,
         estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     ) -> None:
-        self._n_layers = model_facts(model).n_layers
-        self._sink_position = sink_position
-        self._estimator = estimator
-        super().__init__(PromptTable("depth", self._n_layers + 1))
+        points = depth_points(model_facts(model).n_layers)
+        super().__init__(points, PromptTable("depth", points))
+        self._sink_position, self._estimator = sink_position, estimator
         self._later = LaterEigenvalues()
 
     def begin(self, model: Model) -> None:
@@ -55,40 +52,72 @@ class ResidualObserver(BlockObserver[_AtDepth]):
         super().begin(model)
         self._later = LaterEigenvalues()
 
-    def hooks(self) -> list[Hook]:
-        """One hook a depth."""
-        return depth_hooks(self._read, range(self._n_layers + 1), self._n_layers)
-
     def result(self) -> xr.Dataset:
         """Every (prompt, depth) variable."""
         self._later.finish()
         return super().result()
 
-    def _new_state(self, place: int, lengths: Int[Tensor, "batch"]) -> _AtDepth:
-        state = ResidualState(lengths, self._sink_position, self._estimator)
-        return _AtDepth(state, torch.zeros(len(lengths), dtype=torch.bool))
-
-    def _update(self, state: _AtDepth, block: Tensor, offset: int) -> None:
-        broken = broken_prompts(block, state.state.lengths, offset)
-        state.broken = state.broken.to(broken.device) | broken
+    def _fold(self, state: _StateAndBroken | None, block: Tensor, rows: Rows, place: int) -> _StateAndBroken:
+        broken = broken_prompts(block, rows)
+        if state is None:
+            sums = ResidualState(rows.host_lengths, self._sink_position, self._estimator)
+        else:
+            sums, broken = state[0], broken | state[1].to(broken.device)
         # No solver takes NaN: a broken prompt is zeros from here on, and its numbers are thrown away below.
         # On an accelerator asking would wait for it, and filling costs nothing.
-        if block.device.type != "cpu" or bool(state.broken.any()):
-            block = block.masked_fill(state.broken[:, None, None], 0.0)
-        state.state.update(block, offset)
+        if block.device.type != "cpu" or bool(broken.any()):
+            block = block.masked_fill(broken[:, None, None], 0.0)
+        sums.update(block, rows.context.offset)
+        return sums, broken
 
-    def _finish(self, place: int, state: _AtDepth, context: BatchContext) -> None:
-        def take(values: dict[str, Tensor]) -> None:
-            self._table.add(place, without(state.broken, values), context.prompts)
-
-        self._later.add(state.state, take)
-        if place == self._n_layers:
+    def _finish(self, state: _StateAndBroken, rows: Rows, place: int) -> None:
+        self._later.add(state[0], partial(self._add, state[1], rows.context.prompts, place))
+        if place == len(self._points) - 1:
             self._later.finish()
 
+    def _add(
+        self, broken: Tensor, prompts: tuple[int, ...] | None, place: int, values: dict[str, Tensor]
+    ) -> None:
+        self._table.add(place, without(broken, values), prompts)
 
-class _Waiting(NamedTuple):
-    state: ResidualState
-    take: Callable[[dict[str, Tensor]], None]
+
+class WriteObserver(BlockObserver[None]):
+    """What attention and MLP of every layer write at the sink position.
+
+    Both components are taken along the state that the block leaves behind, so that
+    ``x_pre . u + attention_write_along + mlp_write_along = ||x_post||``. NaN where that state holds Inf or
+    NaN at the sink position.
+    """
+
+    def __init__(self, model: Model, sink_position: int = 0) -> None:
+        facts = model_facts(model)
+        facts.require("residual_sum", "reading the writes of attention and MLP")
+        points = {layer: depth_hook_name(layer + 1, facts.n_layers) for layer in range(facts.n_layers)}
+        super().__init__(points, PromptTable("layer", points))
+        self._sink_position = sink_position
+        self._writes: dict[str, Tensor] = {}
+
+    def hooks(self) -> list[Hook]:
+        """Three hooks a layer: two writes, and the state they leave."""
+        kinds = {"attention": "hook_attn_out", "mlp": "hook_mlp_out"}
+        keep: list[Hook] = [
+            (f"blocks.{layer}.{point}", partial(self._keep, kind=kind))
+            for layer in self._points
+            for kind, point in kinds.items()
+        ]
+        return keep + super().hooks()
+
+    def _keep(self, write: Tensor, hook: Any, kind: str) -> None:
+        self._writes[kind] = Rows(write, hook).at(write.detach(), self._sink_position).double()
+
+    def _take(self, block: Tensor, rows: Rows, place: int) -> None:
+        # NaN in a chunk without the sink, which the table takes for no news.
+        left_behind = rows.at(block, self._sink_position).double()
+        values: dict[str, Tensor] = {}
+        for kind, write in self._writes.items():
+            values[f"{kind}_write_norm"] = torch.linalg.vector_norm(write, dim=-1)
+            values[f"{kind}_write_along"] = write_along(write, left_behind)
+        self._table.add(place, without(~left_behind.isfinite().all(-1), values), rows.context.prompts)
 
 
 class LaterEigenvalues:
@@ -107,8 +136,8 @@ class LaterEigenvalues:
 
     def add(self, state: ResidualState, take: Callable[[dict[str, Tensor]], None]) -> None:
         """Hand over a state with all its rows; ``take`` gets its result, from ``finish`` at the latest."""
-        self._waiting.append(_Waiting(state, take))
-        if sum(len(waiting.state.lengths) for waiting in self._waiting) >= torch.get_num_threads():
+        self._waiting.append((state, take))
+        if sum(len(state.lengths) for state, _ in self._waiting) >= torch.get_num_threads():
             self._solve()
 
     def finish(self) -> None:
@@ -120,27 +149,26 @@ class LaterEigenvalues:
 
     def _solve(self) -> None:
         lot, self._waiting = self._waiting, []
-        states = [waiting.state for waiting in lot]
-        if all(state.is_on_host for state in states):
-            _give(lot, _solved(states))
+        if all(state.is_on_host for state, _ in lot):
+            _give(lot, _solved(lot))
             return
         if len(self._under_way) == 2:
             self._give_out()
         self._beside = self._beside or ThreadPoolExecutor(1, "mcr-lens")
-        self._under_way.append((lot, self._beside.submit(_solved, states)))
+        self._under_way.append((lot, self._beside.submit(_solved, lot)))
 
     def _give_out(self) -> None:
         lot, future = self._under_way.popleft()
         _give(lot, future.result())
 
 
-def _solved(states: Sequence[ResidualState]) -> list[list[Eigenvalues]]:
+def _solved(lot: Sequence[_Waiting]) -> list[list[Eigenvalues]]:
     """The eigenvalues of every prompt of every state."""
-    problems = [state.eigenproblems() for state in states]
+    problems = [state.eigenproblems() for state, _ in lot]
     solved = iter(on_every_core([problem for of_state in problems for problem in of_state]))
     return [[next(solved) for _ in of_state] for of_state in problems]
 
 
 def _give(lot: Sequence[_Waiting], solved: Sequence[Sequence[Eigenvalues]]) -> None:
-    for waiting, eigenvalues in zip(lot, solved, strict=True):
-        waiting.take(waiting.state.result(eigenvalues))
+    for (state, take), eigenvalues in zip(lot, solved, strict=True):
+        take(state.result(eigenvalues))
