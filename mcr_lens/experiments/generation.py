@@ -132,9 +132,9 @@ def profile_generation(
     """
     check_count("max_new_tokens", max_new_tokens)
     interventions, prompts = list(interventions), as_prompts(prompts, model)
-    powers = [0, *(2**power for power in range(max_new_tokens.bit_length()))]
-    chosen = powers if steps is None else check_indices("steps", list(steps), max_new_tokens + 1)
-    at_steps = sorted({*chosen, *([max_new_tokens] if steps is None else [])})
+    if steps is None:
+        steps = [0, *(2**power for power in range(max_new_tokens.bit_length())), max_new_tokens]
+    at_steps: list[int] = sorted(set(check_indices("steps", list(steps), max_new_tokens + 1)))
     if min(prompts.lengths) + at_steps[0] <= sink_position:
         raise InputError(f"sink_position {sink_position}: a prompt is shorter at step {at_steps[0]}")
     if temperature < 0:
