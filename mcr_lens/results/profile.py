@@ -209,7 +209,9 @@ class Profile(Result):
         Args:
             labels: coordinate of the new dimension; the models' names by default for ``"model"``.
         """
-        return cls(results.concat_datasets([profile.data for profile in profiles], dim, labels))
+        from mcr_lens.results.concat import concat_datasets
+
+        return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
 
     def _repr_html_(self) -> str:
         return self._html(None if self.is_stacked else self.summary())

@@ -11,6 +11,7 @@ from profiles import made_profile
 from shell import assert_refused, run
 
 import mcr_lens as mcr
+from mcr_lens.results import save_dataset
 
 
 def valley(**attributes: Any) -> mcr.Profile:
@@ -62,7 +63,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(tmp_path: Path) -> None
 
 def test_a_hostile_file_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
     attack = "\x1b]0;owned\x07\x1b[2J"
-    saved = valley(estimator={attack: 1}).save(tmp_path / "run.nc")
+    data = valley().data.rename(sink_norm=attack)
+    saved = save_dataset(data[[attack, "norm_ratio"]], tmp_path / "run.nc")
     result = run("report", saved, "--out", tmp_path / "report.html")
     assert_refused(result, 2, "run.nc")
     assert "\x1b" not in result.stderr and "\x07" not in result.stderr
