@@ -133,7 +133,7 @@ def profile_generation(
     check_count("max_new_tokens", max_new_tokens)
     interventions, prompts = list(interventions), as_prompts(prompts, model)
     if steps is None:
-        steps = [0, *(2**power for power in range(max_new_tokens.bit_length())), max_new_tokens]
+        steps = {0, *(2**power for power in range(max_new_tokens.bit_length())), max_new_tokens}
     at_steps: list[int] = sorted(set(check_indices("steps", list(steps), max_new_tokens + 1)))
     if min(prompts.lengths) + at_steps[0] <= sink_position:
         raise InputError(f"sink_position {sink_position}: a prompt is shorter at step {at_steps[0]}")
