@@ -136,7 +136,8 @@ def has_values(table: Float[np.ndarray, "prompt ..."]) -> Bool[np.ndarray, "prom
     """Which prompts have any value."""
     if not table.size:
         return np.zeros(len(table), dtype=bool)
-    return (~np.isnan(table.reshape(len(table), -1))).any(1)
+    present = ~np.isnan(table.reshape(len(table), -1))
+    return np.asarray(present.any(axis=1))
 
 
 def prompts_with_values(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "prompt ..."]:
