@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
@@ -20,10 +20,12 @@ __all__ = [
     "bootstrap_ends",
     "bootstrap_interval",
     "bootstrap_ratio",
+    "cluster_numbers",
     "mean_of_prompts",
     "prompts_with_values",
     "resample_blocks",
     "resampled_means",
+    "sums_by_cluster",
 ]
 
 # Numbers held at once: 32 MB of float64, so that no number of prompts or resamples fills the memory.
@@ -37,6 +39,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     n_resamples: int = 9999,
     seed: int = 0,
+    cluster: ArrayLike | None = None,
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """The expanded percentile interval of a statistic over prompts, in the unit of the statistic.
 
@@ -62,6 +65,9 @@ def bootstrap_interval(
         confidence: coverage aimed at, between 0 and 1.
         n_resamples: number of resamples.
         seed: the same seed draws the same prompts.
+        cluster: a label for each prompt; for means. Whole clusters are drawn, and ``n`` counts clusters:
+            prompts of one template or document are near-copies, and prompts drawn singly would cover the
+            truth far too seldom (0.43 to 0.65 at 0.95 stated, for clusters of four).
 
     Returns:
         ``low`` and ``high``, each of the shape of the statistic. Both NaN where there are fewer than two
@@ -78,12 +84,16 @@ def bootstrap_interval(
     table = np.asarray(values, dtype=np.float64)
     if table.ndim == 0:
         raise InputError("one number has no interval: give an array with prompts first")
-    table = prompts_with_values(table)
-    if not len(table):
+    valued = has_values(table)
+    if not valued.any():
         raise InputError("no prompt has a value: nothing to resample")
+    units = None if cluster is None else cluster_numbers(cluster, len(table))[valued]
+    table = table[valued]
     if statistic is np.mean or statistic is np.nanmean:
-        resampled = resampled_means(table, confidence, n_resamples, seed)
-        return bootstrap_ends(resampled, (~np.isnan(table)).sum(0), confidence)
+        resampled = resampled_means(table, confidence, n_resamples, seed, units)
+        return bootstrap_ends(resampled, (sums_by_cluster(~np.isnan(table), units) > 0).sum(0), confidence)
+    if units is not None:
+        raise InputError("cluster: only means have intervals by cluster")
     rng = _generator(table, confidence, n_resamples, seed)
     takes_axis = "axis" in inspect.signature(statistic).parameters
     resampled = []
@@ -100,17 +110,19 @@ def bootstrap_ratio(
     confidence: float = 0.95,
     n_resamples: int = 9999,
     seed: int = 0,
+    cluster: Int[np.ndarray, "unit"] | None = None,
 ) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
     """The interval, as ``bootstrap_interval``'s, of a ratio of sums over units drawn anew as a whole.
 
     Raises:
         InputError: for infinite sums, or for options out of range.
     """
-    means = resampled_means(np.column_stack([sums, counts]), confidence, n_resamples, seed)
+    means = resampled_means(np.column_stack([sums, counts]), confidence, n_resamples, seed, cluster)
     columns = sums.shape[1]
     with np.errstate(invalid="ignore"):  # 0 / 0 where no unit that was drawn counts
         ratios = means[:, :columns] / means[:, columns:]
-    return bootstrap_ends(ratios, np.full(columns, len(sums)), confidence)
+    n_units = len(sums) if cluster is None else len(np.unique(cluster))
+    return bootstrap_ends(ratios, np.full(columns, n_units), confidence)
 
 
 def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
@@ -120,9 +132,42 @@ def resample_blocks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, n_resamples)
 
 
+def has_values(table: Float[np.ndarray, "prompt ..."]) -> Bool[np.ndarray, "prompt"]:
+    """Which prompts have any value."""
+    if not table.size:
+        return np.zeros(len(table), dtype=bool)
+    present = ~np.isnan(table.reshape(len(table), -1))
+    return np.asarray(present.any(axis=1))
+
+
 def prompts_with_values(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "prompt ..."]:
     """The prompts that have any value: the others are not drawn."""
-    return table[~np.isnan(table.reshape(len(table), -1)).all(1)] if table.size else table[:0]
+    return table[has_values(table)]
+
+
+def cluster_numbers(cluster: ArrayLike, n_prompts: int) -> Int[np.ndarray, "prompt"]:
+    """Labels as numbers 0, 1, ...
+
+    Raises:
+        InputError: unless there is one label for each prompt.
+    """
+    labels = np.asarray(cluster)
+    if labels.shape != (n_prompts,):
+        raise InputError(f"cluster of shape {labels.shape}: give one label for each of {n_prompts} prompts")
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def sums_by_cluster(
+    table: Num[np.ndarray, "prompt ..."] | Bool[np.ndarray, "prompt ..."],
+    cluster: Int[np.ndarray, "prompt"] | None,
+) -> Float[np.ndarray, "unit ..."]:
+    """Sums over the prompts of each cluster; the table itself without clusters."""
+    if cluster is None:
+        return table.astype(np.float64)
+    places = np.unique(cluster, return_inverse=True)[1]
+    sums = np.zeros((places.max(initial=-1) + 1, *table.shape[1:]))
+    np.add.at(sums, places, table)
+    return sums
 
 
 def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
@@ -133,20 +178,25 @@ def mean_of_prompts(table: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray,
 
 
 def resampled_means(
-    table: Float[np.ndarray, "prompt ..."], confidence: float, n_resamples: int, seed: int
+    table: Float[np.ndarray, "prompt ..."],
+    confidence: float,
+    n_resamples: int,
+    seed: int,
+    cluster: Int[np.ndarray, "prompt"] | None = None,
 ) -> Float[np.ndarray, "resample ..."]:
-    """Means of prompts drawn anew, NaN left out: counts of prompts times values, one product a block.
+    """Means of prompts, or whole clusters of them, drawn anew, NaN left out: one product for each block.
 
     Raises:
         InputError: for infinite values, or options out of range.
     """
     rng = _generator(table, confidence, n_resamples, seed)
-    n = len(table)
-    columns = table.reshape(n, -1)
-    used = ~np.isnan(columns)
+    columns = table.reshape(len(table), -1)
+    present = ~np.isnan(columns)
     # Counted from the smallest value, so that equal values give exactly that value again.
-    smallest = np.where(used, columns, np.inf).min(0)
-    above = np.where(used, columns - smallest, 0.0)
+    smallest = np.where(present, columns, np.inf).min(0)
+    above = sums_by_cluster(np.where(present, columns - smallest, 0.0), cluster)
+    used = sums_by_cluster(present, cluster)
+    n = len(used)
     means = np.empty((n_resamples, columns.shape[1]))
     for start, stop in resample_blocks(n_resamples, max(columns.shape)):
         rows = np.arange(stop - start)[:, None]

@@ -13,7 +13,12 @@ from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control
 
 from mcr_lens.errors import InputError
-from mcr_lens.stats.bootstrap import bootstrap_interval, resample_blocks
+from mcr_lens.stats.bootstrap import (
+    bootstrap_interval,
+    cluster_numbers,
+    resample_blocks,
+    sums_by_cluster,
+)
 
 __all__ = ["PairedEffect", "adjusted", "bootstrap_interval", "paired_effect"]
 
@@ -54,11 +59,13 @@ def paired_effect(
     confidence: float = 0.95,
     n_resamples: int = 9999,
     seed: int = 0,
+    cluster: ArrayLike | None = None,
 ) -> PairedEffect:
     """Mean difference between two arms over the same prompts, its interval, size and p-value.
 
-    With differences ``d_i``, the null hypothesis is that the sign of any of them may be flipped (each is
-    symmetric about 0), and::
+    With differences ``d_i``, the null hypothesis is that the sign of any of them may be flipped, which is
+    symmetry about 0 and more than a mean of 0: skewed differences of mean 0 are rejected too often (lognormal
+    ones with 8 to 32 prompts in 12 to 17 % of the draws at level 0.05). Then::
 
         p = share of sign vectors g with |sum_i g_i d_i| >= |sum_i d_i|
 
@@ -78,6 +85,9 @@ def paired_effect(
         confidence: coverage aimed at by the interval.
         n_resamples: of the bootstrap, and of the random sign vectors.
         seed: of both.
+        cluster: a label for each prompt. Prompts of one template or document are near-copies: whole clusters
+            are drawn, and the differences of a cluster are flipped together; ``n`` above is then the number
+            of clusters.
 
     Raises:
         InputError: for other shapes, infinite values, no pair without NaN, or options out of range.
@@ -104,10 +114,13 @@ def paired_effect(
     if n > 1 and np.ptp(differences) <= _TIE * np.abs(differences).max():  # equal but for rounding
         differences = np.full(n, differences[0])
         mean, deviation = differences[0], 0.0
-    low, high = bootstrap_interval(differences, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    units = None if cluster is None else cluster_numbers(cluster, len(treated))[complete]
+    low, high = bootstrap_interval(
+        differences, confidence=confidence, n_resamples=n_resamples, seed=seed, cluster=units
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         standardized = mean / deviation
-    p, smallest_p = _sign_flip_test(differences, n_resamples, seed)
+    p, smallest_p = _sign_flip_test(sums_by_cluster(differences, units), n_resamples, seed)
     return PairedEffect(
         float(mean), float(low), float(high), float(standardized), p, smallest_p, n, len(treated) - n
     )
@@ -155,7 +168,7 @@ def adjusted(p_values: ArrayLike, method: Literal["by", "bh", "holm"] = "by") ->
 
 
 def _sign_flip_test(
-    differences: Float[np.ndarray, "prompt"], n_resamples: int, seed: int
+    differences: Float[np.ndarray, "unit"], n_resamples: int, seed: int
 ) -> tuple[float, float]:
     """The p-value and the smallest one possible."""
     n = len(differences)

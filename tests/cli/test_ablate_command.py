@@ -69,8 +69,8 @@ def test_what_is_printed_and_written_is_what_the_study_says(done: tuple[Path, st
         assert f"| {' | '.join([arm, *cells])} |\n" in page
     for text in (shown, page):
         assert f"over 3 prompts, which give no less than {effects.attrs['smallest_p']:.2g}," in text
-        assert f"corrected for {effects.attrs['comparisons']} comparisons" in text
-        assert "None reaches the 0.05 that a claim asks for." in text  # three prompts are too few
+        assert f"corrected for {effects.attrs['comparisons']} primary rows (Holm)" in text
+        assert "supported:" not in text and "cannot be said" in text  # three prompts are too few
     for name in FILES:
         assert f"\n  {name} " in shown
 
@@ -103,7 +103,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     out = tmp_path / "study"
     good = ["ablate", llama_folder, questions, "--out", out, "--field", "question", "--n", 3]
     assert_refused(run(*good, "--layers", 99), 2, "layers [99]", "0..2")
-    assert_refused(run(*good), 2, "nothing to ablate")  # a random model has no massive token
     layer = [*good, "--layers", 1]
     assert_refused(run(*layer, "--arms", "write,foo"), 2, "foo", *ARMS)
     assert_refused(run(*layer, "--doses", "2"), 2, "2.0", "from 0 to 1")
@@ -162,7 +161,7 @@ def test_a_bar_and_nothing_folded_or_cut_on_a_terminal(
     out = tmp_path / "study"
     code, text = on_a_terminal("ablate", llama_folder, questions, "--out", out, *SMALL, columns=100)
     assert code == 0, text
-    assert "5/5" in text
+    assert "6/6" in text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text.split("Ablation study of")[1])
     assert all(len(line) <= 100 for line in plain.splitlines() if not line.startswith("saved in"))
     study = mcr.experiments.AblationStudy.load(out / "study.nc")

@@ -11,7 +11,7 @@ import xarray as xr
 import mcr_lens as mcr
 from mcr_lens.viz import dose_response
 
-PANELS = {"x": "norm_ratio", "x2": "normalized_entropy", "x3": "sink_rate", "x4": "loss"}
+PANELS = {"x": "norm_ratio", "x2": "normalized_entropy_without_sink", "x3": "sink_rate", "x4": "loss"}
 ARMS = {"write, layer 1": "treatment", "norm clamp": "treatment", "control: other token": "control"}
 
 

@@ -1,13 +1,23 @@
-"""The conditions of an ablation study: treatments that end a massive activation, and matched controls."""
+"""The conditions of an ablation study: treatments of a massive activation, and controls of equal norm."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from mcr_lens.errors import InputError
+from mcr_lens.experiments.ablation.controls import (
+    N_DRAWS,
+    Write,
+    random_directions,
+    subtract_elsewhere,
+    subtract_random,
+    turn,
+)
 from mcr_lens.hooks import (
     ablate_attention_write,
     ablate_mlp_write,
@@ -16,13 +26,12 @@ from mcr_lens.hooks import (
     zero_dimensions,
 )
 from mcr_lens.models import Hook, Model, model_facts
-from mcr_lens.phases import MIN_SHARE
 from mcr_lens.results import Profile
 
-__all__ = ["ARMS", "Arm", "Write", "build_arms", "massive_dimensions", "writes_of"]
+__all__ = ["ARMS", "OTHER_TOKEN", "RANDOM_DIRECTION", "Arm", "build_arms", "massive_dimensions", "writes_of"]
 
-Write = Literal["mlp", "attention"]
-ARMS = ("write", "clamp", "dimensions", "block", "other token", "other layer")
+ARMS = ("write", "clamp", "dimensions", "direction", "block", "random direction", "other token")
+RANDOM_DIRECTION, OTHER_TOKEN = "control: random direction", "control: other token"
 # A dimension counts as massive when it is the largest in at least this share of the prompts.
 _MIN_DIMENSION_SHARE = 0.1
 
@@ -35,13 +44,13 @@ class Arm:
         name: as it stands in tables and figures; a control's begins with "control".
         what: a sentence on what is done at dose 1.
         hooks: the intervention, with ``dose=``.
-        ends_norm: whether it is meant to end the massive norm, and not only what may follow from it.
+        draws: the same with other random vectors, all of them at the largest dose only, in place of doses.
     """
 
     name: str
     what: str
     hooks: Callable[..., list[Hook]]
-    ends_norm: bool = False
+    draws: list[Callable[..., list[Hook]]] = field(default_factory=list)
 
     @property
     def kind(self) -> Literal["treatment", "control"]:
@@ -52,18 +61,24 @@ class Arm:
 def writes_of(profile: Profile, layers: Literal["emergence"] | Sequence[int]) -> dict[int, Write]:
     """The layers to ablate, and which of their two writes does more for the sink token.
 
-    Raises:
-        InputError: when emergence layers are asked for and there are none.
+    Where emergence layers are asked for and there are none, the layer whose writes are the largest share of
+    the state that it leaves at the sink token, ``largest_share``.
     """
-    layers = profile.emergence_layers() if layers == "emergence" else sorted(layers)
-    if not layers:
-        peak = float(profile["norm_ratio"].mean("prompt").max())
-        raise InputError(
-            f"no layer writes {MIN_SHARE:.0%} of a massive first token (its norm ratio peaks at "
-            f"{peak:.1f}): there is nothing to ablate; name layers=[...] to do it all the same"
-        )
+    if layers == "emergence":
+        layers = profile.emergence_layers() or [largest_share(profile)[0]]
     mlp, attention = (profile[f"{kind}_write_along"].mean("prompt") for kind in ("mlp", "attention"))
-    return {layer: "mlp" if float(mlp[layer]) >= float(attention[layer]) else "attention" for layer in layers}
+    return {
+        layer: "mlp" if float(mlp[layer]) >= float(attention[layer]) else "attention"
+        for layer in sorted(layers)
+    }
+
+
+def largest_share(profile: Profile) -> tuple[int, float]:
+    """The layer whose writes are the largest share of the sink token's norm behind it, and that share."""
+    written = profile["mlp_write_along"].mean("prompt") + profile["attention_write_along"].mean("prompt")
+    share = written.values / profile["sink_norm"].mean("prompt").values[1:]
+    layer = int(np.where(np.isnan(share), -np.inf, share).argmax())
+    return layer, float(share[layer])
 
 
 def massive_dimensions(baseline: Profile, layers: Sequence[int]) -> list[int]:
@@ -80,6 +95,7 @@ def build_arms(
     model: Model,
     baseline: Profile,
     writes: Mapping[int, Write],
+    vectors: Mapping[int, Float[Tensor, "prompt d_model"]],
     names: Sequence[str] = ARMS,
     max_ratio: float = 1.0,
     rest_norm: Sequence[float] | None = None,
@@ -87,6 +103,9 @@ def build_arms(
     refuse: bool = False,
 ) -> list[Arm]:
     """The arms of a study, treatments first. What a model cannot have is refused, or left out.
+
+    Args:
+        vectors: what each of the layers writes at the sink token of each prompt, in the baseline.
 
     Raises:
         InputError: with ``refuse``, for an arm that cannot be had.
@@ -97,12 +116,9 @@ def build_arms(
     rng = np.random.default_rng(seed)
     # Drawn whether they are named or not: the same seed gives the same controls.
     tokens = _other_tokens(baseline.data.n_tokens.values, sink, rng)
-    others = _other_layers(layers, baseline, rng)
     later = range(min(layers) + 1, n_layers)
     if refuse and "block" in names and not later:
         raise InputError(f"arm 'block': there is no layer after {min(layers)}; leave it out, or name others")
-    if refuse and "other layer" in names and not others:
-        raise InputError("arm 'other layer': no layer is left for the control; leave it out, or name fewer")
     # Every layer's write by itself, and all together where there are several.
     sets: list[Mapping[int, Write]] = [{layer: write} for layer, write in writes.items()]
     arms = {
@@ -111,28 +127,33 @@ def build_arms(
                 f"write, {_listed('layer', removed)}",
                 f"the {_writes(removed)} removed at the sink token",
                 partial(remove_writes, removed, sink),
-                ends_norm=len(removed) == len(writes),
             )
             for removed in (sets if len(writes) == 1 else [*sets, writes])
         ]
     }
     what = f"the sink token's norm {behind} scaled down to {max_ratio:g} times the mean of the others"
     clamp = partial(clamp_norm, layers, sink, max_ratio=max_ratio, rest_norm=rest_norm)
-    arms["clamp"] = [Arm("norm clamp", what, clamp, ends_norm=True)]
+    arms["clamp"] = [Arm("norm clamp", what, clamp)]
     dimensions = massive_dimensions(baseline, layers)
     what = f"{_listed('dimension', dimensions)} of the sink token's state {behind} set to 0"
     zero = partial(zero_dimensions, layers, dimensions, sink)
-    arms["dimensions"] = [Arm("zeroed dimensions", what, zero, ends_norm=True)]
+    arms["dimensions"] = [Arm("zeroed dimensions", what, zero)]
+    width = next(iter(vectors.values())).shape[-1]
+    directions, *draws = random_directions(N_DRAWS + 1, layers, width, seed)
+    what = f"the direction of the sink token's state {behind} replaced by a random one, its norm kept"
+    arms["direction"] = [Arm("random direction, norm kept", what, partial(turn, layers, sink, directions))]
     if later and "pattern_edits" not in model_facts(model).failed_checks:
         what = f"no later token attends to the sink token in layers {later[0]}-{later[-1]}"
         arms["block"] = [Arm("blocked sink", what, partial(block_attention_to, sink, later))]
-    what = f"the same {_writes(writes)} removed at a random other token of each prompt"
-    remove = partial(remove_writes, writes, [[token] for token in tokens])
-    arms["other token"] = [Arm("control: other token", what, remove)]
-    if others:
-        what = f"the same kind of write of {_listed('layer', others)} removed at the sink token"
-        same_kind = dict(zip(others, writes.values(), strict=False))
-        arms["other layer"] = [Arm("control: other layer", what, partial(remove_writes, same_kind, sink))]
+    what = (
+        f"a random vector as long as the {_writes(writes)} subtracted at the sink token; mean of {N_DRAWS} "
+        f"draws (seed {seed}), at the largest dose only"
+    )
+    drawn = [partial(subtract_random, writes, sink, draw) for draw in draws]
+    arms["random direction"] = [Arm(RANDOM_DIRECTION, what, drawn[0], drawn)]
+    what = f"the sink token's {_writes(writes)} subtracted at a random other token of each prompt"
+    elsewhere = partial(subtract_elsewhere, writes, [[token] for token in tokens], vectors)
+    arms["other token"] = [Arm(OTHER_TOKEN, what, elsewhere)]
     return [arm for name, group in arms.items() if name in names for arm in group]
 
 
@@ -150,17 +171,6 @@ def remove_writes(
 def _other_tokens(lengths: np.ndarray, sink: int, rng: np.random.Generator) -> list[int]:
     """A position of each prompt that is not the sink's."""
     return [at + (at >= sink) for at in (int(rng.integers(length - 1)) for length in lengths)]
-
-
-def _other_layers(layers: Sequence[int], baseline: Profile, rng: np.random.Generator) -> list[int]:
-    """As many others, or as many as there are, of those that write before the last compressed depth.
-
-    No outcome could show what a later one writes.
-    """
-    compress = baseline.phases(confidence=None).compress
-    end = compress[1] if compress else baseline.data.sizes["layer"]
-    rest = [layer for layer in range(end) if layer not in layers]
-    return sorted(rest[i] for i in rng.permutation(len(rest))[: len(layers)])
 
 
 def _writes(writes: Mapping[int, Write]) -> str:

@@ -1,22 +1,42 @@
-"""From paired effects to words: which causal claims a model supports, by stated rules."""
+"""From paired outcomes to words: which causal claims a model supports, by stated rules."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+import xarray as xr
+from jaxtyping import Int
 
-__all__ = ["Claim", "claims_of"]
+from mcr_lens.experiments.ablation.arms import RANDOM_DIRECTION
+from mcr_lens.experiments.ablation.outcomes import reference_of
+from mcr_lens.experiments.ablation.verdicts import CANNOT, Comparison, change, holm, removed_share
+from mcr_lens.phases.compression import MIN_COMPRESSION
 
-# The rules. An arm ends a phenomenon when it removes at least half of it, beyond chance after correction.
-SHARE = 0.5
-ALPHA = 0.05
-# A valley or sinks below this are nothing to remove.
-MIN_DEPTH_OF_VALLEY = 0.1
-MIN_SINK_RATE = 0.05
+__all__ = ["PRIMARY", "Claim", "changed", "claims_of", "primary_arms", "verdict_table"]
 
-Verdict = Literal["supported", "in part", "not supported", "cannot be said"]
-Answer = tuple[Verdict, str]
+REST = "normalized_entropy_without_sink"
+PRIMARY = ("sink_rate", "loss", REST)
+CHECK = "sink_compression"
+# Fewer sinks or less compression than this are nothing to remove.
+_LEAST = {"sink_rate": 0.05, CHECK: MIN_COMPRESSION}
+# A norm changes when it at least halves or doubles, a direction when the cosine falls below this.
+_FACTOR, _COSINE = 2.0, 0.9
+_THINGS = {
+    "norm": "the norm alone",
+    "direction": "the direction alone",
+    "norm and direction": "norm and direction together",
+    "not measured": "the edit (what it changed was not measured)",
+}
+_QUESTIONS = {
+    "sink_rate": "Do the sinks go with {}?",
+    REST: "Does the other tokens' own entropy move with {}?",
+    "loss": "Does losing {} cost loss?",
+}
+CHECK_QUESTION = "Check (arithmetic): does kappa fall with the norm?"
+
+Verdict = Literal["supported", "in part", "not supported", "cannot be said", "holds", "does not hold"]
 
 
 @dataclass(frozen=True)
@@ -31,109 +51,193 @@ class Claim:
         return f"{self.question} {self.verdict}: {self.why}"
 
 
-def claims_of(effects: pd.DataFrame, attributes: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Claim]:
-    """The four claims of a study at one dose.
+def changed(arm: str, attributes: Mapping[str, Any]) -> str:
+    """What an arm measurably changed at the sink: norm, direction, both or neither; never by its name."""
+    changes = attributes.get("changes")
+    if changes is None:  # a file from before it was measured
+        return "not measured" if arm in attributes.get("ends_norm", []) else "neither"
+    if arm not in changes:
+        return "neither"
+    norm, cosine = changes[arm]["norm"], changes[arm]["cosine"]
+    parts = ["norm"] * (norm <= 1 / _FACTOR or norm >= _FACTOR) + ["direction"] * (cosine < _COSINE)
+    return " and ".join(parts) or "neither"
 
-    An arm ends a phenomenon when ``removed`` is at least 0.5 and ``p_adjusted`` at most 0.05. A claim that B
-    follows the norm is supported when every treatment that ends the norm ends B and no control does; in part
-    when some do; not supported when none does, or when a control does as well.
+
+def primary_arms(kinds: Mapping[str, str], attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The treatments that changed something at the sink, and what."""
+    changes = {arm: changed(arm, attributes) for arm, kind in kinds.items() if kind == "treatment"}
+    return {arm: what for arm, what in changes.items() if what != "neither"}
+
+
+def verdict_table(
+    outcomes: xr.Dataset,
+    kinds: Mapping[str, str],
+    attributes: Mapping[str, Any],
+    draws: xr.Dataset | None = None,
+    cluster: Int[np.ndarray, "prompt"] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row for each primary arm and outcome at the largest dose, with its interval and verdict.
+
+    Primary rows are arms that changed the sink's norm or direction, times sinks, loss and the other tokens'
+    own entropy: ``holm`` judges them together. Kappa stands beside them as a check, at 95 % for itself.
 
     Args:
-        effects: from ``AblationStudy.effects``.
-        attributes: those of the study.
-        kinds: arm to ``"treatment"`` or ``"control"``.
+        outcomes: ``(arm, dose, prompt)``, controls of equal norm included.
+        draws: outcomes of each draw of the random direction, ``(draw, prompt)``.
     """
-    table = effects[effects.versus == "baseline"].set_index(["arm", "outcome"])
-    meant = [arm for arm in attributes["ends_norm"] if arm in kinds]
-    ending = [arm for arm in meant if _ends(table, arm, "norm_ratio")]
-    controls = [arm for arm, kind in kinds.items() if kind == "control"]
-    answers = {
-        "Does the valley follow the norm?": _follows(table, "normalized_entropy", meant, ending, controls),
-        "Do sinks follow the norm?": _follows(table, "sink_rate", meant, ending, controls),
-        "Are there sinks without the valley?": _sinks_without_valley(table, ending, kinds),
-        "Does it cost loss?": _loss(table, kinds),
-    }
-    return [Claim(question, *answer) for question, answer in answers.items()]
+    baseline, last = outcomes.isel(arm=0, dose=0), outcomes.isel(dose=-1)
+    controls = [arm for arm in attributes.get("equal_norm_controls", []) if arm in kinds]
+    rows: list[dict[str, Any]] = []
+    compared: list[Comparison] = []
+    for arm, what in primary_arms(kinds, attributes).items():
+        for outcome in (CHECK, *PRIMARY):
+            # The check asks what follows from the norm's fall; it is no claim that could be unspecific.
+            beside = [] if outcome == CHECK else controls
+            row = _compare(outcome, baseline, [last.sel(arm=name) for name in (arm, *beside)], cluster, seed)
+            texts = [
+                f"{name} {_number(outcome, row.value - b)}"
+                for name, b in zip(beside, row.beyond, strict=True)
+            ]
+            if draws is not None and RANDOM_DIRECTION in beside:
+                place = beside.index(RANDOM_DIRECTION)
+                ends = _spread(outcome, baseline, draws)
+                texts[place] += (
+                    f" ({draws.sizes['draw']} draws: {' to '.join(_number(outcome, x) for x in ends)})"
+                )
+            rows.append(
+                {"arm": arm, "changed": what, "outcome": outcome, "nothing": _nothing(outcome, baseline)}
+            )
+            rows[-1] |= {"value": float(row.value), "controls": "; ".join(texts)}
+            compared.append(row)
+    tested = [i for i, row in enumerate(rows) if row["outcome"] != CHECK and not row["nothing"]]
+    answers = dict(zip(tested, holm([compared[i] for i in tested]), strict=True))
+    for i, (row, comparison) in enumerate(zip(rows, compared, strict=True)):
+        verdict, confidence = answers.get(i, (CANNOT, 0.95))
+        low, high = comparison.ends(confidence)
+        if row["outcome"] == CHECK and not row["nothing"]:
+            verdict = "holds" if low > 0.5 else "does not hold" if high < 0.5 else CANNOT
+            verdict = verdict if comparison.testable(confidence) else CANNOT
+        row |= {"low": float(low), "high": float(high), "confidence": confidence, "verdict": verdict}
+        row["why"] = row.pop("nothing") or _why(row, comparison, bool(controls))
+    columns = [
+        "arm",
+        "changed",
+        "outcome",
+        "value",
+        "low",
+        "high",
+        "confidence",
+        "verdict",
+        "controls",
+        "why",
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _ends(table: pd.DataFrame, arm: str, outcome: str) -> bool:
-    row = table.loc[(arm, outcome)]
-    return bool(row.removed >= SHARE and row.p_adjusted <= ALPHA)
+def claims_of(verdicts: pd.DataFrame) -> list[Claim]:
+    """The claims of a study. Arms that change the norm, the direction or both are never pooled.
+
+    A claim is supported when every arm of its group ends the outcome (costs loss, moves entropy), by more
+    than controls of equal norm; in part when some do; not supported when none does and all are decided.
+    """
+    # "norm", "norm and direction" and "not measured"; not "direction".
+    check = verdicts.loc[(verdicts.outcome == CHECK) & (verdicts.changed != "direction"), :]
+    claims = [_check(check)]
+    groups = [what for what in _THINGS if (verdicts.changed == what).any()]
+    for what in groups or ["norm"]:
+        for outcome, question in _QUESTIONS.items():
+            rows = verdicts.loc[(verdicts.changed == what) & (verdicts.outcome == outcome), :]
+            claims.append(Claim(question.format(_THINGS[what]), *_answer(rows)))
+    return claims
 
 
-def _follows(
-    table: pd.DataFrame, outcome: str, meant: list[str], ending: list[str], controls: list[str]
-) -> Answer:
-    if nothing := _nothing_there(table, outcome):
-        return "cannot be said", nothing
-    if not ending:
-        return "cannot be said", _why_none(table, meant, "norm_ratio", "norm")
-    effective = [arm for arm in ending if _ends(table, arm, outcome)]
-    controls_too = [arm for arm in controls if _ends(table, arm, outcome)]
-    why = "; ".join(_change(table, arm, outcome) for arm in [*ending, *controls])
-    if controls_too:
-        return "not supported", f"a control ends it too ({', '.join(controls_too)}); {why}"
-    return _verdict(effective, ending), why
+def _answer(rows: pd.DataFrame) -> tuple[Verdict, str]:
+    if not len(rows):
+        return CANNOT, "no treatment of this study changed the sink's norm or direction by much"
+    does = rows.verdict.isin(["ends it", "costs loss", "moves it"])
+    why = "; ".join(dict.fromkeys(rows.why))
+    if does.all():
+        return "supported", why
+    if does.any():
+        return "in part", why
+    return (CANNOT if (rows.verdict == CANNOT).any() else "not supported"), why
 
 
-def _verdict(do: list[str], arms: list[str]) -> Verdict:
-    return "supported" if len(do) == len(arms) else "in part" if do else "not supported"
+def _check(rows: pd.DataFrame) -> Claim:
+    if not len(rows):
+        return Claim(CHECK_QUESTION, CANNOT, "no treatment of this study changed the sink's norm by much")
+    verdict = next((each for each in ("does not hold", CANNOT) if (rows.verdict == each).any()), "holds")
+    return Claim(CHECK_QUESTION, verdict, "; ".join(dict.fromkeys(rows.why)))  # type: ignore[arg-type]
 
 
-def _sinks_without_valley(table: pd.DataFrame, ending: list[str], arms: Collection[str]) -> Answer:
-    if nothing := _nothing_there(table, "normalized_entropy") or _nothing_there(table, "sink_rate"):
-        return "cannot be said", nothing
-    ended = [arm for arm in ending if _ends(table, arm, "normalized_entropy")]
-    keep = [arm for arm in ended if table.loc[(arm, "sink_rate")].removed < SHARE]
-    why = [f"{_change(table, arm, 'sink_rate')}, where the valley is gone" for arm in keep or ended]
-    if (blocking := "blocked sink") in arms:
-        left = 1 - table.loc[(blocking, "normalized_entropy")].removed
-        why.append(f"the converse, {_change(table, blocking, 'sink_rate')}, leaves {left:.0%} of the valley")
-    if not ended:
-        none = _why_none(table, ending, "normalized_entropy", "valley")
-        return "cannot be said", "; ".join([none, *why])
-    return "supported" if keep else "not supported", "; ".join(why)
+def _compare(
+    outcome: str,
+    baseline: xr.Dataset,
+    arms: Sequence[xr.Dataset],
+    cluster: Int[np.ndarray, "prompt"] | None,
+    seed: int,
+) -> Comparison:
+    """The first of the arms, held against the others."""
+    base = baseline[outcome].values
+    changes = [arm[outcome].values - base for arm in arms]
+    resampling = {"seed": seed, "cluster": cluster}
+    reference = reference_of(outcome, baseline)
+    if reference is None:
+        kind: Literal["cost", "move"] = "cost" if outcome == "loss" else "move"
+        return change(kind, changes[0], changes[1:], **resampling)
+    removed = [-difference for difference in changes]
+    return removed_share(removed[0], base - reference, removed[1:], **resampling)
 
 
-def _loss(table: pd.DataFrame, kinds: Mapping[str, str]) -> Answer:
-    rows = {arm: table.loc[(arm, "loss")] for arm in kinds}
-    treatments = [arm for arm, kind in kinds.items() if kind == "treatment"]
-    costly = [arm for arm in treatments if rows[arm].low > 0 and rows[arm].p_adjusted <= ALPHA]
-    why = "; ".join(
-        f"{arm}: {row.effect:+.3f} nats a token [{row.low:+.3f}, {row.high:+.3f}]"
-        for arm, row in rows.items()
+def _spread(outcome: str, baseline: xr.Dataset, draws: xr.Dataset) -> tuple[float, float]:
+    """The smallest and the largest effect of a single draw."""
+    base, reference = baseline[outcome].values, reference_of(outcome, baseline)
+    effects = (draws[outcome].transpose("draw", "prompt").values - base) * (1 if reference is None else -1)
+    known = ~np.isnan(effects).any(0)
+    means = effects[:, known].mean(1) if known.any() else np.full(len(effects), np.nan)
+    if reference is not None:
+        means = means / (base - reference)[known].mean()
+    return float(means.min()), float(means.max())
+
+
+def _nothing(outcome: str, baseline: xr.Dataset) -> str:
+    """Why there is nothing that could be removed; empty where there is."""
+    value = float(baseline[outcome].mean())
+    if np.isnan(value):
+        return "it was not measured"
+    if value >= _LEAST.get(outcome, -np.inf):
+        return ""
+    if outcome == "sink_rate":
+        return f"the baseline has no sinks to lose (sink rate {value:.2f})"
+    return f"the baseline is not compressed (kappa {value:.2f})"
+
+
+def _why(row: Mapping[str, Any], comparison: Comparison, controlled: bool) -> str:
+    outcome, verb = (
+        row["outcome"],
+        {"sink_rate": "removes", CHECK: "removes", "loss": "changes nats a token by"}.get(
+            row["outcome"], "changes it by"
+        ),
     )
-    if not treatments:
-        return "cannot be said", "there is no treatment"
-    return _verdict(costly, treatments), why
+    low, high = (_number(outcome, row[end]) for end in ("low", "high"))
+    text = f"{row['arm']} {verb} {_number(outcome, row['value'])} [{low}, {high}]"
+    if row["controls"]:
+        text += f" (at equal norm: {row['controls']})"
+    if row["outcome"] == CHECK:
+        return text
+    if not comparison.testable(row["confidence"]):
+        least, asked = 2.0 ** (1 - comparison.n_units), 1 - row["confidence"]
+        text += (
+            f", and {comparison.n_units} prompts or clusters can give no p below {least:.2g} where "
+            f"{asked:.2g} is asked for: use more"
+        )
+    elif not controlled:
+        text += ", and there is no control of equal norm"
+    return f"{text}: {row['verdict']}"
 
 
-def _nothing_there(table: pd.DataFrame, outcome: str) -> str | None:
-    """Why there is nothing that could be removed."""
-    row = table.xs(outcome, level="outcome").iloc[0]
-    if outcome == "sink_rate" and row.against < MIN_SINK_RATE:
-        return f"the baseline has no sinks to lose (sink rate {row.against:.2f})"
-    if outcome == "normalized_entropy" and row.reference - row.against < MIN_DEPTH_OF_VALLEY:
-        before = f"{row.reference:.2f} before emergence"
-        return f"the baseline has no valley (normalized entropy {row.against:.2f}, {before})"
-    return None
-
-
-def _why_none(table: pd.DataFrame, arms: list[str], outcome: str, thing: str) -> str:
-    """Why no arm ended something: none did, or none beyond chance with so few prompts."""
-    if not arms:
-        return "no arm of this study ended the norm, or none was meant to"
-    rows = [table.loc[(arm, outcome)] for arm in arms]
-    unsure = [row.p_adjusted for row in rows if row.removed >= SHARE]
-    if not unsure:
-        return f"no treatment ended half of the {thing}"
-    return (
-        f"{len(unsure)} of {len(arms)} treatments ended half of the {thing}, but not beyond chance: p "
-        f"{min(unsure):.2g} after correction, {ALPHA:g} is asked for; use more prompts"
-    )
-
-
-def _change(table: pd.DataFrame, arm: str, outcome: str) -> str:
-    row = table.loc[(arm, outcome)]
-    name = {"normalized_entropy": "entropy", "sink_rate": "sink rate"}.get(outcome, outcome)
-    return f"{arm}: {name} {row.against:.2f} -> {row.there:.2f}"
+def _number(outcome: str, value: float) -> str:
+    if outcome in ("sink_rate", CHECK):
+        return f"{float(value):.0%}"
+    return f"{float(value):+.3f}"
