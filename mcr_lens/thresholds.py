@@ -2,7 +2,7 @@
 
 __all__ = ["MASSIVE", "MASSIVE_RATIO", "MIN_QUERIES", "SINK_THRESHOLD"]
 
-# The sink score above which a head counts as a sink (Gu et al. 2025; arXiv 2510.06477 uses it too).
+# The sink score from which on a head counts as a sink (Gu et al. 2025; arXiv 2510.06477 uses it too).
 SINK_THRESHOLD = 0.3
 
 # Fewer later queries say nothing of a position. A head that looks at the token before, or evenly at the few

@@ -55,7 +55,7 @@ class AblationStudy(Result):
         layers = [depth for depth in depths if depth in self.data.layer] or [int(self.data.layer[-1])]
         at_depths, at_layers = self.data.sel(depth=depths), self.data.sel(layer=layers)
         score = at_layers["sink_score"]
-        rate = (score > SINK_THRESHOLD).where(score.notnull())
+        rate = (score >= SINK_THRESHOLD).where(score.notnull())
         outcomes = {name: at_depths[name].mean("depth") for name in OUTCOMES[:3]}
         outcomes |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
         outcomes["loss"] = self.data["lens_loss"].isel(depth=-1, drop=True)
