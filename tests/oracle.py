@@ -113,7 +113,8 @@ def residual_oracle(
 ) -> dict[str, float]:
     """Every (prompt, depth) variable, the bounds included. X: [T, d] real tokens; s: sink positions.
 
-    Of several sinks the first is the primary one. The estimator options touch the entropies; anisotropy and dominance stay on the raw X.
+    Of several sinks the first is the primary one.
+    The estimator options touch the entropies; anisotropy and dominance stay on the raw X.
     """
     states = np.asarray(X, dtype=np.float64)
     sinks = members(s)
@@ -194,9 +195,7 @@ def head_oracle(pattern: Array, s: int | tuple[int, ...] = 0, window: int | None
     tokens, sinks = pattern.shape[0], members(s)
     real = [q for q in range(tokens) if pattern[q].sum() > 0]
     seeing = [
-        q
-        for q in real
-        if q not in sinks and any(q > k and (window is None or q - k < window) for k in sinks)
+        q for q in real if q not in sinks and any(q > k and (window is None or q - k < window) for k in sinks)
     ]
     columns = np.array([pattern[real, k].sum() / tokens for k in range(tokens)])
     total = columns.sum()

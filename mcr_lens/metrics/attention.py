@@ -45,7 +45,9 @@ Lengths = Int[Tensor, "batch"]
 PerHead = Float[Tensor, "batch head"]
 
 
-def sink_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0) -> PerHead:
+def sink_score(
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0
+) -> PerHead:
     """``(1/T) sum_q A_qs``, the sink's own row included (Gu et al., ICLR 2025); of several sinks the sum.
 
     Example:
@@ -117,8 +119,8 @@ def top_columns(
 def col_sum_concentration(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
     """``1 - H(p) / ln T``, ``p = C / sum C``: how unequally the columns are fed, in [0, 1].
 
-    The ColSum Concentration of arXiv 2604.11791 (appendix E.2), where ``p`` is the column sum over T: the same
-    where rows sum to one.
+    The ColSum Concentration of arXiv 2604.11791 (appendix E.2), where ``p`` is the column sum over T: the
+    same where rows sum to one.
     """
     return _state(pattern, lengths).column_concentration()
 
@@ -155,7 +157,9 @@ def mixing_entropy(pattern: Patterns, lengths: Lengths | None = None) -> PerHead
     return _state(pattern, lengths).mean("row entropy")
 
 
-def identity_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0) -> PerHead:
+def identity_score(
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0
+) -> PerHead:
     """Mean over ``q >= 1``, ``q != s``, of ``A_qq``: attention of a token to itself."""
     return _state(pattern, lengths, sink_position).mean("identity")
 

@@ -112,7 +112,9 @@ def _spectra_of_prompt(
 
 
 def _spectra_of_sinks(
-    rest_gram: Float[np.ndarray, "d_model d_model"], mass: float, more_sinks: Float[np.ndarray, "sinks d_model"]
+    rest_gram: Float[np.ndarray, "d_model d_model"],
+    mass: float,
+    more_sinks: Float[np.ndarray, "sinks d_model"],
 ) -> Eigenvalues:
     """Both spectra of a long prompt with several sinks."""
     full, _ = spectra_of_rest(rest_gram + more_sinks.T @ more_sinks, mass)

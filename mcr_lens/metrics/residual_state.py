@@ -28,8 +28,8 @@ class ResidualState:
 
     Args:
         lengths: real tokens of each prompt, all blocks together.
-        sink_position: position in the prompt of the sink token, or of several, the primary first: then the
-            entropies without the sink are those without them all, while norms and bounds speak of the primary.
+        sink_position: position in the prompt of the sink token, or of several, the primary first: then
+            entropies without the sink are those without them all; norms and bounds speak of the primary.
         estimator: how the entropy is estimated; the bounds always speak of the raw matrix.
     """
 
@@ -216,9 +216,7 @@ class ResidualState:
         entropy = spectrum.matrix_entropy(full, self.estimator.alpha)
         rest_entropy = spectrum.matrix_entropy(without_sink, self.estimator.alpha)
         d_model = self._d_model
-        normalized_rest = spectrum.normalized_entropy(
-            rest_entropy, self.lengths - len(self.sinks), d_model
-        )
+        normalized_rest = spectrum.normalized_entropy(rest_entropy, self.lengths - len(self.sinks), d_model)
         return {
             "matrix_entropy": entropy,
             "normalized_entropy": spectrum.normalized_entropy(entropy, self.lengths, d_model),

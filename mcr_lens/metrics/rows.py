@@ -9,7 +9,15 @@ from torch import Tensor
 from mcr_lens.errors import InputError
 from mcr_lens.validate import is_whole
 
-__all__ = ["MAX_SINKS", "SinkPositions", "full_lengths", "real_rows", "rest_rows", "row_positions", "sink_set"]
+__all__ = [
+    "MAX_SINKS",
+    "SinkPositions",
+    "full_lengths",
+    "real_rows",
+    "rest_rows",
+    "row_positions",
+    "sink_set",
+]
 
 # One position, or several, the primary sink first.
 SinkPositions = int | Sequence[int]
@@ -28,7 +36,8 @@ def sink_set(sink_position: SinkPositions) -> tuple[int, ...]:
     whole = all(is_whole(position, 0) for position in positions)
     if not whole or not 1 <= len(set(positions)) == len(positions) <= MAX_SINKS:
         raise InputError(
-            f"sink_position {sink_position!r}: use one position from 0, or a list of up to {MAX_SINKS} different ones"
+            f"sink_position {sink_position!r}: use one position from 0, or a list of up to {MAX_SINKS} "
+            "different ones"
         )
     return positions
 
@@ -50,9 +59,7 @@ def full_lengths(
         raise InputError(f"lengths {lengths.tolist()} must lie in 1..{pos}, the rows of the block")
     shortest = int(lengths.min()) if batch else pos
     if (outside := max(sink_set(sink_position))) >= shortest:
-        raise InputError(
-            f"sink position {outside} must lie in 0..{shortest - 1}, inside the shortest prompt"
-        )
+        raise InputError(f"sink position {outside} must lie in 0..{shortest - 1}, inside the shortest prompt")
     return lengths
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "is_raw",
     "joint_curves",
     "over_prompts",
+    "primary_sink",
     "require_raw_estimator",
     "sink_positions",
 ]
@@ -58,6 +59,12 @@ def sink_positions(data: xr.Dataset) -> xr.DataArray:
         return data.coords["sink_positions"]
     position = data.attrs.get("sink_position", 0)
     return xr.zeros_like(data.n_tokens).expand_dims(rank=1, axis=-1).reset_coords(drop=True) + position
+
+
+def primary_sink(data: xr.Dataset) -> int:
+    """The position of the primary sink in most prompts; 0, the token that is watched, where there is none."""
+    values, counts = np.unique(sink_positions(data).isel(rank=0).clip(min=0), return_counts=True)
+    return int(values[counts.argmax()])
 
 
 def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:

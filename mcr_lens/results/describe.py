@@ -12,6 +12,7 @@ import xarray as xr
 import mcr_lens as mcr
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
+from mcr_lens.phases.curves import primary_sink
 from mcr_lens.results.tables import count, number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 
@@ -41,7 +42,7 @@ def _norm(profile: mcr.Profile) -> list[str]:
     if ratio.isnull().all():
         return ["The sink token's norm against the others' is not known at any depth."]
     peak = int(ratio.fillna(-float("inf")).values.argmax())
-    position = int(profile.data.attrs.get("sink_position", 0))
+    position = primary_sink(profile.data)
     token = f"token at position {position}" if position else "first token"
     top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
     both = top.notnull() & median.notnull()
@@ -106,8 +107,8 @@ def _sinks(profile: mcr.Profile) -> list[str]:
     half = [int(i) for i in rate.layer[rate >= 0.5]]
     where = f"layer{'s' * (len(half) > 1)} {', '.join(map(str, half))}" if half else "no layer"
     return [
-        f"Sink rate (heads with a sink score of at least {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
-        f"{int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest sink: "
+        f"Sink rate (heads with a sink score of at least {SINK_THRESHOLD}): at most {float(rate.max()):.2f} "
+        f"(layer {int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest sink: "
         f"layer {layer}, head {head}, score {float(strongest.max()):.2f}."
     ]
 

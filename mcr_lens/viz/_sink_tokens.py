@@ -29,8 +29,8 @@ def sink_tokens(
 
     The shade is the mean over heads of the column mean ``C_k = (1/T) sum_q A_qk``, with T the whole prompt:
     the first token of most models, and secondary sinks such as a full stop or a newline. A token is framed
-    where at least one head has ``C_k`` of 0.3 or more. Pointing at a token names the strongest head. One forward
-    pass; a note says what was cropped.
+    where at least one head has ``C_k`` of 0.3 or more. Pointing at a token names the strongest head. One
+    forward pass; a note says what was cropped.
 
     Args:
         model: from ``load_model``.

@@ -1,4 +1,4 @@
-"""A head that attends evenly is no sink, however short the prompt, the window, and wherever the sink stands."""
+"""A head that attends evenly is no sink, however short prompt or window, wherever the sink stands."""
 
 from typing import Any
 

@@ -22,7 +22,11 @@ class PatternReader(BlockObserver[AttentionState]):
     """What observers of patterns share: an ``AttentionState`` of each layer that is read."""
 
     def __init__(
-        self, model: Model, sink_position: SinkPositions, layers: Iterable[int], dims: Mapping[str, Sequence[str]]
+        self,
+        model: Model,
+        sink_position: SinkPositions,
+        layers: Iterable[int],
+        dims: Mapping[str, Sequence[str]],
     ) -> None:
         self._facts = model_facts(model)
         self._facts.require("pattern_rows", "reading attention patterns")
