@@ -11,7 +11,14 @@ from . import (
 )
 from .engine import measure, profile, record
 from .errors import InputError
-from .experiments import PromptPairs, ablation_study, activation_patching, logit_lens, tasks
+from .experiments import (
+    PromptPairs,
+    ablation_study,
+    activation_patching,
+    logit_lens,
+    profile_generation,
+    tasks,
+)
 from .hooks import (
     LogitLens,
     TunedLens,
@@ -57,6 +64,7 @@ __all__ = [
     "patch_activation",
     "phases",
     "profile",
+    "profile_generation",
     "prompts",
     "record",
     "results",

@@ -3,6 +3,7 @@ from .ablation.claims import Claim
 from .ablation.run import ablation_study
 from .ablation.study import AblationStudy
 from .appearances import Appearance, appearance
+from .generation import GenerationResult, profile_generation
 from .lens_result import LensResult, lens_summary
 from .lenses import logit_lens
 from .patching.logit_metrics import answer_loss, kl_divergence, logit_difference, logits_at
@@ -38,6 +39,7 @@ __all__ = [
     "Claim",
     "DepthEncoder",
     "EmbeddingResult",
+    "GenerationResult",
     "LensResult",
     "PairBatch",
     "PatchingResult",
@@ -62,6 +64,7 @@ __all__ = [
     "logit_lens",
     "logits_at",
     "multiple_choice",
+    "profile_generation",
     "profile_training",
     "quality_by_depth",
     "read_documents",

@@ -7,6 +7,7 @@ from .compression import (
     reach,
     sink_compression,
 )
+from .curves import is_raw, require_raw_estimator
 from .emergence import (
     MIN_SHARE,
     Stage,
@@ -42,11 +43,13 @@ __all__ = [
     "find_phases",
     "first_singular_value",
     "half_length",
+    "is_raw",
     "locate_sink",
     "mass_share",
     "outweighs_others",
     "phase_thresholds",
     "ratio_changes",
     "reach",
+    "require_raw_estimator",
     "sink_compression",
 ]

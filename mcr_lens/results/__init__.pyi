@@ -1,3 +1,4 @@
+from .concat import concat_datasets
 from .describe import caveats, findings
 from .io import atomic_write, check_place, load_dataset, save_dataset
 from .profile import Profile
@@ -10,6 +11,7 @@ __all__ = [
     "atomic_write",
     "caveats",
     "check_place",
+    "concat_datasets",
     "findings",
     "load",
     "load_dataset",

@@ -11,17 +11,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from mcr_lens import phases
+from mcr_lens import phases, results
 from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import is_raw, require_raw_estimator
-from mcr_lens.results import describe
-from mcr_lens.results.concat import Dimension, concat_datasets
 from mcr_lens.results.result import Result
 from mcr_lens.results.tables import count
 from mcr_lens.thresholds import SINK_THRESHOLD
 
 if TYPE_CHECKING:
     from mcr_lens.phases import ChangePoints, Phases
+    from mcr_lens.results.concat import Dimension
 
 __all__ = ["STACKED", "Profile"]
 
@@ -221,7 +219,7 @@ class Profile(Result):
         Args:
             labels: coordinate of the new dimension; the models' names by default for ``"model"``.
         """
-        return cls(concat_datasets([profile.data for profile in profiles], dim, labels))
+        return cls(results.concat_datasets([profile.data for profile in profiles], dim, labels))
 
     def _repr_html_(self) -> str:
         return self._html(None if self.is_stacked else self.summary())
@@ -247,7 +245,7 @@ class Profile(Result):
 
     def caveats(self) -> list[str]:
         """What to beware of, one sentence each; of several profiles, ask each."""
-        return super().caveats() if self.is_stacked else describe.caveats(self)
+        return super().caveats() if self.is_stacked else results.caveats(self)
 
     def table(self) -> pd.DataFrame:
         """``summary()``; of several profiles their norm ratio by depth."""
@@ -263,7 +261,7 @@ class Profile(Result):
     def has_phases(self) -> bool:
         """Whether phases can be read: one profile, of the raw estimator, with both entropies."""
         measured = {"matrix_entropy", "entropy_without_sink"} <= set(self.data)
-        return measured and not self.is_stacked and is_raw(self.data)
+        return measured and not self.is_stacked and phases.is_raw(self.data)
 
     @property
     def is_stacked(self) -> bool:
@@ -273,7 +271,7 @@ class Profile(Result):
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
-        require_raw_estimator(self.data)
+        phases.require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]
 

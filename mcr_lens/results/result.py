@@ -20,6 +20,7 @@ __all__ = ["Result", "as_result", "load"]
 # Where the class of a kind of result stands; imported when such a file is opened.
 _CLASSES = {
     "profile": "mcr_lens.results.profile:Profile",
+    "generation": "mcr_lens.experiments:GenerationResult",
     "lens": "mcr_lens.experiments:LensResult",
     "ablation study": "mcr_lens.experiments:AblationStudy",
     "activation patching": "mcr_lens.experiments:PatchingResult",
