@@ -125,8 +125,10 @@ def even_sink_score(profile: ProfileLike) -> xr.DataArray:
         window = (data.visible_queries + 1).fillna(1).astype(int)
     else:
         raise InputError("this profile does not say which keys a query may see: profile each model anew")
-    end = np.minimum(n_tokens, positions + window)
-    total = _even_attention(end, window) - _even_attention(np.minimum(positions, end), window)
+    last = positions + window
+    end = last.where(last < n_tokens, n_tokens)
+    begin = positions.where(positions < end, end)
+    total = _even_attention(end, window) - _even_attention(begin, window)
     score = total.where(positions >= 0, 0.0).sum("rank") / n_tokens
     return score.where(data.visible_queries.notnull()).rename("even_sink_score")
 

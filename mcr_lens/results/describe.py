@@ -108,8 +108,8 @@ def _sinks(profile: mcr.Profile) -> list[str]:
     where = f"layer{'s' * (len(half) > 1)} {', '.join(map(str, half))}" if half else "no layer"
     return [
         f"Sink rate (heads with a sink score of at least {SINK_THRESHOLD}): at most {float(rate.max()):.2f} "
-        f"(layer {int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest sink: "
-        f"layer {layer}, head {head}, score {float(strongest.max()):.2f}."
+        f"(layer {int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest "
+        f"sink: layer {layer}, head {head}, score {float(strongest.max()):.2f}."
     ]
 
 
