@@ -1,6 +1,7 @@
 """The one engine: batches x chunks x hooks. ``profile`` is ``measure`` with the standard observers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import xarray as xr
@@ -15,6 +16,7 @@ from mcr_lens.hooks.observers.nonfinite import NonFinite
 from mcr_lens.hooks.observers.residual import ResidualObserver, WriteObserver
 from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.estimator import Estimator
+from mcr_lens.metrics.rows import MAX_SINKS, sink_set
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.info import one_measurement, require_cache
@@ -36,7 +38,7 @@ def profile(
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] | None = None,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
-    sink_position: int = 0,
+    sink_position: int | Sequence[int] | Literal["auto"] = 0,
     progress: bool = True,
 ) -> Profile:
     """Every quantity of every depth, layer and head, in one forward pass a batch.
@@ -51,7 +53,11 @@ def profile(
             a pattern of prompt x prompt. ``"auto"``: whole prompts where they fit into the memory that is
             free, else chunks that do (``models.auto_chunk``).
         estimator: how the matrix entropy is estimated.
-        sink_position: the token that is watched; 0 unless you know better.
+        sink_position: the token that is watched, or a list of up to four, the primary one first: then the
+            entropies without the sink, kappa, the sinks' mass and the attention to them speak of them all,
+            while norms, bounds and writes are those of the primary token. ``"auto"``: the massive tokens of
+            each prompt, the largest first (see ``hooks.MassiveTokens``); prompts whose set is not the first
+            token alone are measured once more. Where none is massive, kappa is 0 and the first one watched.
         progress: show a progress bar on a terminal or in a notebook.
 
     Raises:
@@ -59,37 +65,55 @@ def profile(
             that needs the whole prompt together with ``chunk``.
     """
     interventions, prompts = list(interventions), as_prompts(prompts, model)
-    if sink_position < 0 or sink_position >= min(prompts.lengths):
+    sinks = (0,) if sink_position == "auto" else sink_set(sink_position)
+    if max(sinks) >= min(prompts.lengths):
         raise InputError(
-            f"sink_position {sink_position} must lie in 0..{min(prompts.lengths) - 1}, "
+            f"sink_position {max(sinks)} must lie in 0..{min(prompts.lengths) - 1}, "
             "inside the shortest prompt"
         )
     if estimator.needs_whole_prompt and chunk == "auto":
         chunk = None
     if chunk is not None and estimator.needs_whole_prompt:
         raise InputError(f"{estimator} needs whole prompts: leave out chunk=, or do not centre")
-    with one_measurement(model) as facts:
-        standard: list[Observer] = [ResidualObserver(model, sink_position, estimator)]
-        # What the self-check found broken is left out; the failed check stands in the attributes.
-        if "residual_sum" not in facts.failed_checks:
-            standard.append(WriteObserver(model, sink_position))
-        if "pattern_rows" not in facts.failed_checks:
-            standard.append(AttentionObserver(model, sink_position))
-        data = measure(
-            model,
-            prompts,
-            [*standard, *observers],
-            interventions=interventions,
-            batch_size=batch_size,
-            chunk=chunk,
-            progress=progress,
-        )
+    options: dict[str, Any] = {"batch_size": batch_size, "chunk": chunk, "progress": progress}
+    options["interventions"] = interventions
+    with one_measurement(model):
+        standard = _standard(model, sinks, estimator)
+        if sink_position == "auto":
+            from mcr_lens.hooks.observers.massive_tokens import MassiveTokens  # few calls need them
+            from mcr_lens.phases.sink_sets import replace_prompts, without_sinks
+
+            massive = MassiveTokens(model)
+            data = measure(model, prompts, [*standard, massive, *observers], **options)
+            sets = massive.sets()
+            for own in sorted({*sets} - {sinks, ()}):
+                which = [prompt for prompt, positions in enumerate(sets) if positions == own]
+                again = _measured(model, prompts, _standard(model, own, estimator), **options, only=which)
+                replace_prompts(data, again)
+            without_sinks(data, [prompt for prompt, positions in enumerate(sets) if not positions])
+        else:
+            data = measure(model, prompts, [*standard, *observers], **options)
+            sets = [sinks] * len(prompts)
+    # -1 where a prompt has fewer.
+    rows = [[*positions, *[-1] * (MAX_SINKS - len(positions))] for positions in sets]
+    data = data.assign_coords(sink_positions=(("prompt", "rank"), rows))
     data.attrs |= {
         "estimator": estimator.as_dict(),
-        "sink_position": sink_position,
+        "sink_position": "auto" if sink_position == "auto" else list(sinks) if sinks[1:] else sinks[0],
         "interventions": described(interventions),
     }
     return Profile(data)
+
+
+def _standard(model: Model, sinks: tuple[int, ...], estimator: Estimator) -> list[Observer]:
+    """The observers of a profile; what the self-check found broken is left out, the failed check recorded."""
+    standard: list[Observer] = [ResidualObserver(model, sinks, estimator)]
+    failed = model_facts(model).failed_checks
+    if "residual_sum" not in failed:
+        standard.append(WriteObserver(model, sinks[0]))
+    if "pattern_rows" not in failed:
+        standard.append(AttentionObserver(model, sinks))
+    return standard
 
 
 def measure(
@@ -120,7 +144,31 @@ def measure(
         InputError: for prompts, hooks or chunks that do not fit the model; when two observers have a
             variable of the same name, or one has ``n_tokens`` or ``first_token``.
     """
-    interventions, prompts = list(interventions), as_prompts(prompts, model)
+    prompts = as_prompts(prompts, model)
+    with one_measurement(model) as facts:
+        data = _measured(model, prompts, observers, interventions, batch_size, chunk, progress)
+    warn_not_finite(data, facts.dtype)
+    data.attrs = facts.attributes() | {
+        "prompts": prompts.attributes(),
+        "attached_hooks": attached_hooks(model),
+    }
+    return data
+
+
+def _measured(
+    model: Model,
+    prompts: Prompts,
+    observers: Sequence[Observer],
+    interventions: Sequence[Hook],
+    batch_size: int | Literal["auto"],
+    chunk: int | Literal["auto"] | None,
+    progress: bool,
+    only: Sequence[int] | None = None,
+) -> xr.Dataset:
+    """What ``measure`` returns, without attributes; of some of the prompts, under their own numbers."""
+    interventions = list(interventions)
+    chosen = range(len(prompts)) if only is None else only
+    part = prompts if only is None else replace(prompts, tokens=tuple(prompts.tokens[i] for i in only))
     with one_measurement(model) as facts:
         check_prompts(model, prompts, batch_size, chunk)
         if any(isinstance(observer, AttentionObserver) for observer in observers):
@@ -130,7 +178,7 @@ def measure(
                 begin(model)
         reading = [hook for observer in observers for hook in observer.hooks()]
         check_hooks(model, [*interventions, *reading], min(prompts.lengths))
-        nonfinite, attached = NonFinite(model), attached_hooks(model)
+        nonfinite = NonFinite(model)
         hooks = [*nonfinite.around(keep_shapes(interventions)), *reading]
         blocks_only = all(isinstance(name, str) and name.startswith("blocks.") for name, _ in hooks)
         size = None if batch_size == "auto" else batch_size
@@ -141,25 +189,21 @@ def measure(
         if chunk is not None and chunk < max(prompts.lengths):
             warn_of_chunks(interventions)
         what = "measure" if chunk is None else f"measure, {chunk} tokens at once"
-        bar = tqdm(total=len(prompts), unit="prompt", desc=what, disable=None if progress else True)
+        bar = tqdm(total=len(part), unit="prompt", desc=what, disable=None if progress else True)
         with bar, evaluation_mode(model):
-            for batch in prompts.batches(size, batch_cost(model)):
+            for batch in part.batches(size, batch_cost(model)):
+                batch = batch._replace(prompts=tuple(chosen[i] for i in batch.prompts))
                 _run_batch(model, batch, hooks, chunk, blocks_only)
                 bar.update(len(batch.prompts))
     of_prompts = xr.Dataset(
         coords={
-            "n_tokens": ("prompt", list(prompts.lengths)),
-            "first_token": ("prompt", list(prompts.first_tokens)),
+            "prompt": list(chosen),
+            "n_tokens": ("prompt", list(part.lengths)),
+            "first_token": ("prompt", list(part.first_tokens)),
         }
     )
     data = _merged([of_prompts, nonfinite.result(), *(observer.result() for observer in observers)])
-    data = without_broken(data)
-    warn_not_finite(data, facts.dtype)
-    data.attrs = facts.attributes() | {
-        "prompts": prompts.attributes(),
-        "attached_hooks": attached,
-    }
-    return data
+    return without_broken(data)
 
 
 def _merged(parts: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -1,8 +1,20 @@
 """Conventions that several parts share: from where on something counts."""
 
-__all__ = ["MASSIVE", "MASSIVE_RATIO", "MIN_QUERIES", "SINK_THRESHOLD"]
+__all__ = [
+    "MASSIVE",
+    "MASSIVE_RATIO",
+    "MIN_COMPRESSION",
+    "MIN_QUERIES",
+    "MIN_REST_ENTROPY",
+    "SINK_THRESHOLD",
+]
 
-# The sink score above which a head counts as a sink (Gu et al. 2025; arXiv 2510.06477 uses it too).
+# Share of the other tokens' entropy that the sink must destroy for a depth to count as compressed by it.
+MIN_COMPRESSION = 0.1
+# Below this entropy of the other tokens, in nats, there is nothing left to destroy.
+MIN_REST_ENTROPY = 0.05
+
+# The sink score from which on a head counts as a sink (Gu et al. 2025; arXiv 2510.06477 uses it too).
 SINK_THRESHOLD = 0.3
 
 # Fewer later queries say nothing of a position. A head that looks at the token before, or evenly at the few

@@ -10,6 +10,7 @@ import torch
 from oracle import (
     Array,
     attention_oracle,
+    members,
     residual_oracle,
     value_oracle,
     write_oracle,
@@ -126,7 +127,9 @@ def stack(rows: list[dict[str, Any]]) -> dict[str, Array]:
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
-def model_oracle(model: Any, tokens: Sequence[int], s: int = 0, **estimator: Any) -> dict[str, Array]:
+def model_oracle(
+    model: Any, tokens: Sequence[int], s: int | tuple[int, ...] = 0, **estimator: Any
+) -> dict[str, Array]:
     """Every variable of one prompt: [L+1], [L] or [L, H].
 
     `model` is a Hugging Face causal model loaded with attn_implementation="eager"; `tokens` are
@@ -141,8 +144,8 @@ def model_oracle(model: Any, tokens: Sequence[int], s: int = 0, **estimator: Any
     for layer, window in enumerate(layer_windows(config)):
         values = split_values(family, seen["value"][layer], config)
         layers.append(
-            write_variables(seen, layer, s)
+            write_variables(seen, layer, members(s)[0])
             | attention_oracle(seen["pattern"][layer], s, window)
-            | {"sink_value_ratio": value_oracle(values, heads, s)}
+            | {"sink_value_ratio": value_oracle(values, heads, members(s)[0])}
         )
     return stack(depths) | stack(layers)

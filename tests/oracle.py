@@ -97,31 +97,39 @@ def estimator_oracle(X: Array, **estimator: Any) -> dict[str, float]:
     return {"matrix_entropy": value, "normalized_entropy": normalized}
 
 
+def members(s: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The sinks, the primary first."""
+    return s if isinstance(s, tuple) else (s,)
+
+
 def residual_oracle(
     X: Array,
-    s: int = 0,
+    s: int | tuple[int, ...] = 0,
     *,
     center: bool = False,
     unit_rows: bool = False,
     alpha: float = 1.0,
     preset: str = "raw",
 ) -> dict[str, float]:
-    """Every (prompt, depth) variable, the bounds included. X: [T, d] real tokens; s: sink position.
+    """Every (prompt, depth) variable, the bounds included. X: [T, d] real tokens; s: sink positions.
 
+    Of several sinks the first is the primary one.
     The estimator options touch the entropies; anisotropy and dominance stay on the raw X.
     """
     states = np.asarray(X, dtype=np.float64)
+    sinks = members(s)
+    s = sinks[0]
     norms = [float(np.linalg.norm(row)) for row in states]
     rest = mean(norm for position, norm in enumerate(norms) if position != s)
     estimator: dict[str, Any] = {
         "center": center, "unit_rows": unit_rows, "alpha": alpha, "preset": preset
     }  # fmt: skip
     whole, whole_normalized = entropies(states, **estimator)
-    without, without_normalized = entropies(np.delete(states, s, axis=0), **estimator)
+    without, without_normalized = entropies(np.delete(states, sinks, axis=0), **estimator)
     probabilities = spectrum(states)
-    others = np.delete(states, s, axis=0)
+    others = np.delete(states, sinks, axis=0)
     rest_probabilities = spectrum(others)
-    rest_masses = {i: float(row @ row) for i, row in enumerate(states) if i != s and row @ row > 0}
+    rest_masses = {i: float(row @ row) for i, row in enumerate(states) if i not in sinks and row @ row > 0}
     largest = max(rest_masses, key=rest_masses.__getitem__, default=-1)
     magnitude = np.abs(states)
     position, dimension = np.unravel_index(int(magnitude.argmax()), magnitude.shape)
@@ -138,6 +146,7 @@ def residual_oracle(
         "anisotropy_without_sink": float(rest_probabilities[0]) if rest_probabilities.size else math.nan,
         "largest_rest_share": quotient(rest_masses.get(largest, 0.0), float(np.sum(others**2))),
         "largest_rest_position": float(largest),
+        "sink_mass_ratio": quotient(sum(norms[i] ** 2 for i in sinks), float(np.sum(others**2))),
         "dominance": quotient(first, float(probabilities[1:].sum())),
         "top_activation": float(magnitude.max()),
         "top_activation_position": float(position),
@@ -181,11 +190,13 @@ def entropy_bound(mass: float, rest: float, outside: float, rank: int) -> float:
     return bound + (remainder * math.log(rank - 1) if remainder > 0 and rank > 1 else 0.0)
 
 
-def head_oracle(pattern: Array, s: int = 0, window: int | None = None) -> dict[str, float]:
+def head_oracle(pattern: Array, s: int | tuple[int, ...] = 0, window: int | None = None) -> dict[str, float]:
     """Every (prompt, layer, head) variable but sink_value_ratio. pattern: [T, T], one head."""
-    tokens = pattern.shape[0]
+    tokens, sinks = pattern.shape[0], members(s)
     real = [q for q in range(tokens) if pattern[q].sum() > 0]
-    seeing = [q for q in real if q > s and (window is None or q - s < window)]
+    seeing = [
+        q for q in real if q not in sinks and any(q > k and (window is None or q - k < window) for k in sinks)
+    ]
     columns = np.array([pattern[real, k].sum() / tokens for k in range(tokens)])
     total = columns.sum()
     spread = entropy(columns / total) / math.log(tokens) if total > 0 and tokens > 1 else math.nan
@@ -195,16 +206,17 @@ def head_oracle(pattern: Array, s: int = 0, window: int | None = None) -> dict[s
         if keys > 1:
             mixing.append(entropy(pattern[q] / pattern[q].sum()) / math.log(keys))
     return {
-        "sink_score": float(sum(pattern[q, s] for q in real) / tokens),
-        "sink_attention": mean(float(pattern[q, s]) for q in seeing),
+        "sink_score": float(sum(pattern[q, k] for q in real for k in sinks) / tokens),
+        "sink_attention": mean(float(sum(pattern[q, k] for k in sinks)) for q in seeing),
         "visible_queries": float(len(seeing)),
         "col_sum_max": float(columns.max()),
         "col_sum_argmax": float(columns.argmax()),
         "col_sum_concentration": 1.0 - spread,
         "mixing_score": mean(mixing),
-        "identity_score": mean(float(pattern[q, q]) for q in real if q >= 1 and q != s),
+        "mixing_entropy": mean(entropy(pattern[q] / pattern[q].sum()) for q in real),
+        "identity_score": mean(float(pattern[q, q]) for q in real if q >= 1 and q not in sinks),
         "previous_token_score": mean(
-            float(pattern[q, q - 1]) for q in real if q >= 1 and s not in (q, q - 1)
+            float(pattern[q, q - 1]) for q in real if q >= 1 and not {q, q - 1} & {*sinks}
         ),
         "learned_sink_mass": mean(1.0 - float(pattern[q].sum()) for q in real),
     }
@@ -233,7 +245,7 @@ def top_columns_oracle(A: Array, window: int | None = None, n: int = 4) -> dict[
     }
 
 
-def attention_oracle(A: Array, s: int = 0, window: int | None = None) -> dict[str, Array]:
+def attention_oracle(A: Array, s: int | tuple[int, ...] = 0, window: int | None = None) -> dict[str, Array]:
     """`head_oracle` for every head. A: [H, T, T] -> each variable [H]; visible_queries is [].
 
     And `top_columns_oracle` of the layer.

@@ -20,7 +20,7 @@ BOS = 1
 D_MODEL, N_HEADS, D_HEAD, D_MLP = 32, 4, 8, 48
 
 
-def small_llama(n_layers: int, seed: int) -> Any:
+def small_llama(n_layers: int, seed: int, marked: tuple[int, ...] = (BOS,)) -> Any:
     """Small random weights that leave the reserved dimensions alone; token norms are about 1."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=D_MODEL, intermediate_size=D_MLP,
@@ -46,7 +46,7 @@ def small_llama(n_layers: int, seed: int) -> Any:
     embedding.zero_()
     embedding[:, RESERVED:] = 0.85 * content / content.norm(dim=1, keepdim=True)
     embedding[:, CONSTANT] = 0.5
-    embedding[BOS, MARKER] = 1.0
+    embedding[list(marked), MARKER] = 1.0
     return model
 
 
@@ -90,6 +90,7 @@ def planted_llama(
     sink_layers: tuple[int, ...] = (),
     n_layers: int = 6,
     seed: int = 0,
+    marked: tuple[int, ...] = (BOS,),
 ) -> Any:
     """Build the model. All MLP writes named in `emergence` (equal shares) add up to `ratio`.
 
@@ -97,6 +98,7 @@ def planted_llama(
     `ratio` is the write's norm; other tokens have norm about 1, so it is also the norm ratio.
     A sink layer's keys read the massive dimension while it is there (remove the write and the sink
     goes too) and the marker elsewhere. Other layers attend nearly uniformly.
+    Every token of `marked` becomes massive, wherever it stands.
     """
     planted = (*emergence, *dissipation)
     if list(planted) != sorted(set(planted)) or any(not 0 <= x < n_layers for x in planted):
@@ -104,7 +106,7 @@ def planted_llama(
     if dissipation and not emergence:
         raise ValueError("dissipation without emergence: nothing to take back")
     with torch.no_grad():
-        model = small_llama(n_layers, seed)
+        model = small_llama(n_layers, seed, marked)
         for layer in sink_layers:
             after = bool(emergence) and layer > emergence[0]
             before = not dissipation or layer <= dissipation[-1]

@@ -17,6 +17,7 @@ from .lenses.translators import Translators
 from .lenses.tuned import TunedLens
 from .observers.attention import AttentionObserver
 from .observers.base import Observer, PromptTable, depth_hook_name
+from .observers.massive_tokens import MassiveTokens
 from .observers.nonfinite import NonFinite, visible_nan
 from .observers.observe import observe
 from .observers.patterns import PatternObserver
@@ -34,6 +35,7 @@ __all__ = [
     "AttentionObserver",
     "BatchContext",
     "LogitLens",
+    "MassiveTokens",
     "NonFinite",
     "Observer",
     "PatternObserver",

@@ -2,8 +2,10 @@
 
 Every function takes attention patterns ``(batch, head, query, key)``, right-padded, with the real
 ``lengths`` of the prompts, and returns one number a prompt and head. ``A`` is one head's pattern, ``s``
-the sink position, ``T`` the number of real tokens. ColSumRate, Mixing Score and Sink-Versus-Identity
-are named in arXiv 2510.06477 without public code: the definitions here are ours.
+the sink position, ``T`` the number of real tokens. ColSumRate and Sink-Versus-Identity are named in
+arXiv 2510.06477 without a formula: the definitions here are ours. Three of its authors write ColSum
+Concentration and a Mixing Score down in arXiv 2604.11791: these are ``col_sum_concentration`` and
+``mixing_entropy``; ``mixing_score`` is ours.
 """
 
 from typing import Literal
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.attention_state import AttentionState, TopColumns
-from mcr_lens.metrics.rows import full_lengths
+from mcr_lens.metrics.rows import SinkPositions, full_lengths
 from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.thresholds import SINK_THRESHOLD
 
@@ -26,6 +28,7 @@ __all__ = [
     "identity_score",
     "later_attention",
     "learned_sink_mass",
+    "mixing_entropy",
     "mixing_score",
     "previous_token_score",
     "sink_attention",
@@ -42,25 +45,28 @@ Lengths = Int[Tensor, "batch"]
 PerHead = Float[Tensor, "batch head"]
 
 
-def sink_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0) -> PerHead:
-    """``(1/T) sum_q A_qs``, the sink's own row included (Gu et al., ICLR 2025).
+def sink_score(
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0
+) -> PerHead:
+    """``(1/T) sum_q A_qs``, the sink's own row included (Gu et al., ICLR 2025); of several sinks the sum.
 
     Example:
         >>> import torch
         >>> sink_score(torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]]))
         tensor([[0.7500]], dtype=torch.float64)
     """
-    return _state(pattern, lengths, sink_position).column_means()[..., sink_position]
+    return _state(pattern, lengths, sink_position).sink_score()
 
 
 def sink_attention(
     pattern: Patterns,
     lengths: Lengths | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
     window: int | None = None,
 ) -> PerHead:
     """Mean of ``A_qs`` over the queries after the sink that may see it; NaN when there are none.
 
+    Of several sinks: the mean attention to them all, over the queries that are none of them and may see any.
     Unlike the sink score it does not saturate on short prompts, and is fair to sliding windows.
     """
     return _state(pattern, lengths, sink_position, window).mean("sink attention")
@@ -69,7 +75,7 @@ def sink_attention(
 def visible_queries(
     pattern: Patterns,
     lengths: Lengths | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
     window: int | None = None,
 ) -> Float[Tensor, "batch"]:
     """Number of queries after the sink that may see it: what ``sink_attention`` averages over."""
@@ -111,7 +117,11 @@ def top_columns(
 
 
 def col_sum_concentration(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
-    """``1 - H(C / sum C) / ln T``: how unequally the columns are fed, in [0, 1]."""
+    """``1 - H(p) / ln T``, ``p = C / sum C``: how unequally the columns are fed, in [0, 1].
+
+    The ColSum Concentration of arXiv 2604.11791 (appendix E.2), where ``p`` is the column sum over T: the
+    same where rows sum to one.
+    """
     return _state(pattern, lengths).column_concentration()
 
 
@@ -132,13 +142,30 @@ def mixing_score(
     return _state(pattern, lengths, window=window).mixing_score(normalizer, include_first_row)
 
 
-def identity_score(pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0) -> PerHead:
+def mixing_entropy(pattern: Patterns, lengths: Lengths | None = None) -> PerHead:
+    """Mean over *every* query ``q``, the first included, of ``H(A_q / sum_k A_qk)``, in nats.
+
+    The Mixing Score of arXiv 2604.11791 (section 2.2). It grows with the length of the prompt;
+    ``mixing_score`` divides by what a query can reach.
+
+    Example:
+        >>> import torch
+        >>> uniform = torch.ones(1, 1, 4, 4).tril() / torch.arange(1, 5)[:, None]
+        >>> mixing_entropy(uniform)  # ln(1 * 2 * 3 * 4) / 4
+        tensor([[0.7945]], dtype=torch.float64)
+    """
+    return _state(pattern, lengths).mean("row entropy")
+
+
+def identity_score(
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0
+) -> PerHead:
     """Mean over ``q >= 1``, ``q != s``, of ``A_qq``: attention of a token to itself."""
     return _state(pattern, lengths, sink_position).mean("identity")
 
 
 def previous_token_score(
-    pattern: Patterns, lengths: Lengths | None = None, sink_position: int = 0
+    pattern: Patterns, lengths: Lengths | None = None, sink_position: SinkPositions = 0
 ) -> PerHead:
     """Mean over ``q >= 1`` of ``A_{q,q-1}``, leaving out ``q - 1 = s`` and ``q = s``."""
     return _state(pattern, lengths, sink_position).mean("previous token")
@@ -149,29 +176,32 @@ def learned_sink_mass(pattern: Patterns, lengths: Lengths | None = None) -> PerH
     return 1.0 - _state(pattern, lengths).mean("mass")
 
 
-def sink_versus_identity(sink: PerHead, identity: PerHead) -> PerHead:
-    """``(sink_attention - identity_score) / (sink_attention + identity_score)``, in [-1, 1]."""
-    return (sink - identity) / (sink + identity)
+def sink_versus_identity(sink: PerHead, identity: PerHead, *, as_share: bool = False) -> PerHead:
+    """``(sink_attention - identity_score) / (sink_attention + identity_score)``, in [-1, 1].
+
+    With ``as_share`` the sink's share ``x = sink / (sink + identity)``, in [0, 1]; the other is ``2 x - 1``.
+    """
+    return (sink if as_share else sink - identity) / (sink + identity)
 
 
 def sink_rate(
     scores: Float[Tensor, "*batch head"], threshold: float = SINK_THRESHOLD
 ) -> Float[Tensor, "*batch"]:
-    """Fraction of heads whose sink score is above the threshold."""
-    return _fraction_above(scores, threshold)
+    """Fraction of heads whose sink score is at least the threshold (arXiv 2604.11791)."""
+    return _fraction_from(scores, threshold)
 
 
 def col_sum_rate(
     largest: Float[Tensor, "*batch head"], threshold: float = SINK_THRESHOLD
 ) -> Float[Tensor, "*batch"]:
-    """Fraction of heads with a sink anywhere: ``col_sum_max`` (or a variant) above the threshold."""
-    return _fraction_above(largest, threshold)
+    """Fraction of heads with a sink anywhere: ``col_sum_max`` (or a variant) of at least the threshold."""
+    return _fraction_from(largest, threshold)
 
 
 def sink_value_ratio(
     values: Float[Tensor, "batch pos value_head d_head"],
     lengths: Lengths | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
 ) -> Float[Tensor, "batch value_head"]:
     """``||v_s||`` over the mean of ``||v_i||`` over all real tokens, per value head.
 
@@ -183,15 +213,15 @@ def sink_value_ratio(
     return state.result()
 
 
-def _fraction_above(scores: Float[Tensor, "*batch head"], threshold: float) -> Float[Tensor, "*batch"]:
-    above: Bool[Tensor, "*batch head"] = scores > threshold
-    return torch.where(scores.isnan().any(-1), torch.nan, above.double().mean(-1))
+def _fraction_from(scores: Float[Tensor, "*batch head"], threshold: float) -> Float[Tensor, "*batch"]:
+    enough: Bool[Tensor, "*batch head"] = scores >= threshold
+    return torch.where(scores.isnan().any(-1), torch.nan, enough.double().mean(-1))
 
 
 def _state(
     pattern: Patterns,
     lengths: Lengths | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
     window: int | None = None,
 ) -> AttentionState:
     """The whole pattern taken in as one block."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.metrics.rows import full_lengths, real_rows, row_positions
+from mcr_lens.metrics.rows import SinkPositions, full_lengths, real_rows, row_positions, sink_set
 from mcr_lens.thresholds import MIN_QUERIES
 
 __all__ = ["AttentionState", "TopColumns"]
@@ -39,16 +39,16 @@ class AttentionState:
 
     Args:
         lengths: real tokens of each prompt, all blocks together.
-        sink_position: the column that is watched.
+        sink_position: the column that is watched; of several the sum.
         window: number of keys a query may see under a sliding window, ``None`` for all before it.
     """
 
     def __init__(
-        self, lengths: Int[Tensor, "batch"], sink_position: int = 0, window: int | None = None
+        self, lengths: Int[Tensor, "batch"], sink_position: SinkPositions = 0, window: int | None = None
     ) -> None:
         longest = int(lengths.max())
         self.lengths = full_lengths(len(lengths), longest, lengths, sink_position)
-        self.sink_position = sink_position
+        self.sinks = sink_set(sink_position)
         if window is not None and window < 1:
             raise InputError(f"window {window}: a query sees at least its own key, use 1 or more")
         self.window = window if window is not None else longest
@@ -99,6 +99,10 @@ class AttentionState:
     def column_means(self) -> Float[Tensor, "batch head key"]:
         """``C_k = (1/T) sum_q A_qk`` for every key position."""
         return self._of_key("column") / self._sums["mass rows"][..., None]
+
+    def sink_score(self) -> Float[Tensor, "batch head"]:
+        """The sum of the sinks' column means."""
+        return self.column_means()[..., list(self.sinks)].sum(-1)
 
     def later_attention(self) -> Float[Tensor, "batch head key"]:
         """Mean of ``A_qk`` over the queries ``q > k`` that may see ``k``, for every key position.
@@ -163,13 +167,14 @@ class AttentionState:
         # A broken pattern has no largest column.
         where_largest = largest.indices.where(largest.values.isfinite(), -1)
         return {
-            "sink_score": columns[..., self.sink_position],
+            "sink_score": columns[..., list(self.sinks)].sum(-1),
             "sink_attention": self.mean("sink attention"),
             "visible_queries": self._sums["sink attention rows"].amax(-1),
             "col_sum_max": largest.values,
             "col_sum_argmax": where_largest,
             "col_sum_concentration": self.column_concentration(),
             "mixing_score": self.mixing_score(),
+            "mixing_entropy": self.mean("row entropy"),
             "identity_score": self.mean("identity"),
             "previous_token_score": self.mean("previous token"),
             "learned_sink_mass": 1.0 - self.mean("mass"),
@@ -184,27 +189,28 @@ class AttentionState:
         first_key: int,
     ) -> list[tuple[str, Tensor, Tensor]]:
         """``(name, value of each row, rows it is defined for)``, one triple a statistic."""
-        sink, queries = self.sink_position, pattern.shape[-2]
+        queries, keys = pattern.shape[-2:]
         position = row_positions(queries, offset, pattern.device)
         visible = (position + 1).clamp(max=self.window)
         entropy = _entropies(pattern) / mass + mass.log()
-        sink_column = sink - first_key
-        if 0 <= sink_column < pattern.shape[-1]:
-            to_sink = pattern[..., sink_column]
-        else:
-            to_sink = torch.zeros_like(mass)
+        columns = [sink - first_key for sink in self.sinks]
+        parts = [pattern[..., column] for column in columns if 0 <= column < keys]
+        to_sink = sum(parts[1:], parts[0]) if parts else torch.zeros_like(mass)
         not_first = real & (position >= 1)
-        sees_sink = (position > sink) & (position - sink < self.window)
+        is_sink, sees_sink, after_sink = (torch.zeros_like(position, dtype=torch.bool) for _ in range(3))
+        for sink in self.sinks:
+            is_sink = is_sink | (position == sink)
+            after_sink = after_sink | (position - 1 == sink)
+            sees_sink = sees_sink | ((position > sink) & (position - sink < self.window))
         itself = _shifted_diagonal(pattern, offset - first_key)
         previous = _shifted_diagonal(pattern, offset - first_key - 1)
-        not_about_sink = (position != sink) & (position - 1 != sink)
         return [
             ("mass", mass, real),
-            ("sink attention", to_sink, real & sees_sink),
-            ("row entropy", entropy, not_first),
+            ("sink attention", to_sink, real & sees_sink & ~is_sink),
+            ("row entropy", entropy, real),
             ("mixing", entropy / visible.float().log(), not_first),
-            ("identity", itself, not_first & (position != sink)),
-            ("previous token", previous, not_first & not_about_sink),
+            ("identity", itself, not_first & ~is_sink),
+            ("previous token", previous, not_first & ~is_sink & ~after_sink),
         ]
 
     def _add(self, name: str, total: Tensor) -> None:

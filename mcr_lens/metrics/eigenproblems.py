@@ -2,7 +2,9 @@
 
 They are taken from the smaller of the two Grams in float64. One Householder tridiagonalisation of the Gram
 with the sink first gives two spectra at once: that of ``X`` and, as its trailing sub-matrix, that of ``X``
-without the sink token. Nothing is subtracted, so both stay exact when the sink is 10^6 times the rest.
+without the sink token. Nothing is subtracted, so both stay exact when the sink is 10^6 times the rest. That
+serves one row only, since the first reflection mixes the second axis with the rest: of several sinks the Gram
+of the others is a problem of its own.
 """
 
 from collections.abc import Callable
@@ -14,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.metrics.rows import full_lengths
-from mcr_lens.metrics.tridiagonal import rounding, spectra_of_rest, spectra_of_tokens
+from mcr_lens.metrics.rows import SinkPositions, full_lengths, sink_set
+from mcr_lens.metrics.tridiagonal import rounding, spectra_of_rest, spectra_of_tokens, spectrum_of
 
 __all__ = [
     "Eigenproblem",
@@ -26,7 +28,7 @@ __all__ = [
     "unit_rows",
 ]
 
-# Of one prompt: squared singular values in descending order, with and without the sink token's row.
+# Of one prompt: squared singular values in descending order, with and without the rows of the sinks.
 Eigenvalues = tuple[np.ndarray, np.ndarray]
 Eigenproblem = Callable[[], Eigenvalues]
 
@@ -34,7 +36,7 @@ Eigenproblem = Callable[[], Eigenvalues]
 def eigenproblems(
     residual: Float[Tensor, "batch pos d_model"],
     lengths: Int[Tensor, "batch"] | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
 ) -> list[Eigenproblem]:
     """The work that ``spectra`` would do, a call a prompt, for ``on_every_core``."""
@@ -42,7 +44,7 @@ def eigenproblems(
     lengths = full_lengths(batch, pos, lengths, sink_position)
     residual = residual.detach().cpu()
     return [
-        partial(_spectra_of_prompt, rows[:length], sink_position, estimator)
+        partial(_spectra_of_prompt, rows[:length], sink_set(sink_position), estimator)
         for rows, length in zip(residual, lengths.tolist(), strict=True)
     ]
 
@@ -50,16 +52,21 @@ def eigenproblems(
 def eigenproblems_of_gram(
     sink: Float[Tensor, "batch d_model"],
     rest_gram: Float[Tensor, "batch d_model d_model"],
+    more_sinks: Float[Tensor, "batch sinks d_model"] | None = None,
 ) -> list[Eigenproblem]:
     """The same for prompts longer than ``d_model``, whose rows are no longer at hand.
 
     Args:
-        sink: the sink token's row.
-        rest_gram: float64 Gram of the other rows, in a basis whose first axis is the sink's direction.
+        sink: the primary sink's row.
+        rest_gram: float64 Gram of the rows of no sink, in a basis whose first axis is that sink's direction.
+        more_sinks: rows of further sinks, in that basis.
     """
     masses = sink.double().square().sum(-1).tolist()
     grams = rest_gram.cpu().numpy()
-    return [partial(spectra_of_rest, gram, mass) for gram, mass in zip(grams, masses, strict=True)]
+    if more_sinks is None:
+        return [partial(spectra_of_rest, gram, mass) for gram, mass in zip(grams, masses, strict=True)]
+    rows = more_sinks.cpu().numpy()
+    return [partial(_spectra_of_sinks, *each) for each in zip(grams, masses, rows, strict=True)]
 
 
 def rotate_to_first_axis(
@@ -86,20 +93,32 @@ def unit_rows(x: Float[Tensor, "*batch rows d_model"]) -> Float[Tensor, "*batch 
 
 
 def _spectra_of_prompt(
-    rows: Float[Tensor, "pos d_model"], sink_position: int, estimator: Estimator
+    rows: Float[Tensor, "pos d_model"], sinks: tuple[int, ...], estimator: Estimator
 ) -> Eigenvalues:
     """Both spectra of one prompt."""
-    x = rows.double().numpy()
-    if sink_position != 0:
-        x = np.concatenate([x[sink_position : sink_position + 1], np.delete(x, sink_position, 0)])
+    x, n = rows.double().numpy(), len(sinks)
+    if sinks != (0,):
+        x = np.concatenate([x[list(sinks)], np.delete(x, sinks, 0)])
     if estimator.needs_whole_prompt:
-        return _transformed_spectrum(x, estimator), _transformed_spectrum(x[1:], estimator)
+        return _transformed_spectrum(x, estimator), _transformed_spectrum(x[n:], estimator)
     if estimator.unit_rows:
         x = unit_rows(torch.from_numpy(x)).numpy()
     if len(x) > x.shape[1]:
         rest = rotate_to_first_axis(torch.from_numpy(x[1:]), torch.from_numpy(x[0])).numpy()
-        return spectra_of_rest(rest.T @ rest, float(x[0] @ x[0]))
-    return spectra_of_tokens(x @ x.T)
+        gram, mass = rest[n - 1 :].T @ rest[n - 1 :], float(x[0] @ x[0])
+        return spectra_of_rest(gram, mass) if n == 1 else _spectra_of_sinks(gram, mass, rest[: n - 1])
+    full, without_sink = spectra_of_tokens(x @ x.T)
+    return full, without_sink if n == 1 else spectrum_of(x[n:] @ x[n:].T)
+
+
+def _spectra_of_sinks(
+    rest_gram: Float[np.ndarray, "d_model d_model"],
+    mass: float,
+    more_sinks: Float[np.ndarray, "sinks d_model"],
+) -> Eigenvalues:
+    """Both spectra of a long prompt with several sinks."""
+    full, _ = spectra_of_rest(rest_gram + more_sinks.T @ more_sinks, mass)
+    return full, spectrum_of(rest_gram)
 
 
 def _transformed_spectrum(x: Float[np.ndarray, "pos d_model"], estimator: Estimator) -> np.ndarray:

@@ -13,7 +13,7 @@ from mcr_lens.metrics import bounds, eigenproblems, residual, spectrum
 from mcr_lens.metrics.bounds import Masses
 from mcr_lens.metrics.eigenproblems import Eigenproblem, Eigenvalues
 from mcr_lens.metrics.estimator import Estimator
-from mcr_lens.metrics.rows import full_lengths, real_rows, rest_rows
+from mcr_lens.metrics.rows import SinkPositions, full_lengths, real_rows, rest_rows, sink_set
 from mcr_lens.metrics.threads import on_every_core
 
 __all__ = ["ResidualState"]
@@ -28,19 +28,21 @@ class ResidualState:
 
     Args:
         lengths: real tokens of each prompt, all blocks together.
-        sink_position: position in the prompt of the sink token.
+        sink_position: position in the prompt of the sink token, or of several, the primary first: then
+            entropies without the sink are those without them all; norms and bounds speak of the primary.
         estimator: how the entropy is estimated; the bounds always speak of the raw matrix.
     """
 
     def __init__(
         self,
         lengths: Int[Tensor, "batch"],
-        sink_position: int = 0,
+        sink_position: SinkPositions = 0,
         estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     ) -> None:
         longest = int(lengths.max())
         self.lengths = full_lengths(len(lengths), longest, lengths, sink_position)
-        self.sink_position = sink_position
+        self.sinks = sink_set(sink_position)
+        self.sink_position = self.sinks[0]
         self.estimator = estimator
         self._sink: Float[Tensor, "batch d_model"] | None = None
         self._pending: list[tuple[int, Tensor]] = []
@@ -49,6 +51,9 @@ class ResidualState:
         self._medians: list[tuple[int, Float[Tensor, "batch rows"]]] = []
         self._rest_norms: Tensor | float = 0.0
         self._rest_masses: list[Tensor | float] = [0.0, 0.0, 0.0]
+        # Squared mass of the rows of no sink, and, of long prompts, the rows of further sinks.
+        self._mass_of_others: Tensor | float = 0.0
+        self._more_sinks: dict[int, Float[Tensor, "batch d_model"]] = {}
         self._top: residual.TopActivation | None = None
         self._largest_rest: tuple[Tensor, Tensor] | None = None
         self._d_model = 0
@@ -95,9 +100,13 @@ class ResidualState:
         """What is left to solve, a call a prompt, for ``on_every_core``; for once, since it overwrites."""
         sink = self._known_sink()
         if self._gram is not None:
-            return eigenproblems.eigenproblems_of_gram(self._scaled(sink), self._gram)
+            more = None
+            if self._more_sinks:
+                more = torch.stack([self._more_sinks[position] for position in self.sinks[1:]], 1)
+                more = eigenproblems.rotate_to_first_axis(self._scaled(more), sink)
+            return eigenproblems.eigenproblems_of_gram(self._scaled(sink), self._gram, more)
         rows = torch.cat([block for _, block in sorted(self._blocks, key=_offset)], dim=1)
-        return eigenproblems.eigenproblems(rows, self.lengths, self.sink_position, self.estimator)
+        return eigenproblems.eigenproblems(rows, self.lengths, self.sinks, self.estimator)
 
     def result(self, solved: Sequence[Eigenvalues] | None = None) -> dict[str, Tensor]:
         """Every variable of the (prompt, depth) kind, each a tensor ``(batch,)``.
@@ -124,9 +133,12 @@ class ResidualState:
         }
         largest, position = self._largest_rest or (torch.zeros_like(sink_norm), torch.full_like(tokens, -1))
         mass = Masses(sink.square().sum(-1), *map(torch.as_tensor, self._rest_masses))
+        others = torch.as_tensor(self._mass_of_others)
+        mass_of_sinks = sum((row.square().sum(-1) for row in self._more_sinks.values()), mass.sink)
         return values | {
-            "largest_rest_share": largest.square() / mass.rest,
+            "largest_rest_share": largest.square() / others,
             "largest_rest_position": torch.where(largest > 0, position, -1),
+            "sink_mass_ratio": mass_of_sinks / others,
             "norm_mass_ratio": bounds.norm_mass_ratio(mass),
             "alignment": bounds.alignment(mass),
             "anisotropy_bound": bounds.anisotropy_bound(mass),
@@ -147,19 +159,25 @@ class ResidualState:
             is_real = real_rows(self.lengths, rows, offset, device)
             block = torch.where(is_real[..., None], block, 0.0)
         is_rest = rest_rows(self.lengths, rows, offset, self.sink_position, device)
+        is_other = rest_rows(self.lengths, rows, offset, self.sinks, device) if self.sinks[1:] else is_rest
         x = block.double()
         norms, along, across = (torch.where(is_rest, part, 0.0) for part in bounds.split_norms(x, self._sink))
         self._rest_norms += norms.sum(-1)
         parts = (part.square().sum(-1) for part in (norms, along, across))
         self._rest_masses = [old + new for old, new in zip(self._rest_masses, parts, strict=True)]
-        self._take_largest_rest(norms, offset)
+        of_others = torch.where(is_other, norms, 0.0)
+        self._mass_of_others = self._mass_of_others + of_others.square().sum(-1)
+        self._take_largest_rest(of_others, offset)
+        for position in self.sinks[1:]:
+            if offset <= position < offset + rows:
+                self._more_sinks[position] = x[:, position - offset]
         magnitude = _as_reduced(block).abs()
         self._medians.append((offset, residual.median_of_last(magnitude)))
         self._take_top(magnitude, offset)
         if self._keeps_rows:
             self._blocks.append((offset, x))
         else:
-            rest = torch.where(is_rest[..., None], self._scaled(x), 0.0)
+            rest = torch.where(is_other[..., None], self._scaled(x), 0.0)
             rest = eigenproblems.rotate_to_first_axis(rest, self._sink)
             gram = rest.mT @ rest
             self._gram = gram if self._gram is None else self._gram + gram
@@ -198,7 +216,7 @@ class ResidualState:
         entropy = spectrum.matrix_entropy(full, self.estimator.alpha)
         rest_entropy = spectrum.matrix_entropy(without_sink, self.estimator.alpha)
         d_model = self._d_model
-        normalized_rest = spectrum.normalized_entropy(rest_entropy, self.lengths - 1, d_model)
+        normalized_rest = spectrum.normalized_entropy(rest_entropy, self.lengths - len(self.sinks), d_model)
         return {
             "matrix_entropy": entropy,
             "normalized_entropy": spectrum.normalized_entropy(entropy, self.lengths, d_model),

@@ -25,8 +25,8 @@ def head_roles(
     """The role of each head, as an index into ``ROLES``.
 
     The largest of the sink, identity and previous-token scores, all shares of attention, names the head if
-    it is above ``threshold``. A head without such a target is *mixing* if its mixing score is above
-    ``mixing_threshold``, and *other* if not. NaN is above nothing. The definition is ours: the paper names
+    it is at least ``threshold``. A head without such a target is *mixing* if its mixing score is above
+    ``mixing_threshold``, and *other* if not. NaN reaches nothing. The definition is ours: the paper names
     the kinds of heads and gives no rule.
 
     Example:
@@ -38,4 +38,4 @@ def head_roles(
     targets = torch.stack([sink_score, identity_score, previous_token_score]).double()
     share, largest = targets.nan_to_num(nan=-torch.inf).max(0)
     without = torch.where(mixing_score > mixing_threshold, ROLES.index("mixing"), ROLES.index("other"))
-    return torch.where(share > threshold, largest, without)
+    return torch.where(share >= threshold, largest, without)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mcr_lens.metrics.eigenproblems import Eigenvalues, eigenproblems
 from mcr_lens.metrics.estimator import Estimator
+from mcr_lens.metrics.rows import SinkPositions
 from mcr_lens.metrics.threads import on_every_core
 
 __all__ = [
@@ -37,10 +38,10 @@ class Spectra(NamedTuple):
 def spectra(
     residual: Float[Tensor, "batch pos d_model"],
     lengths: Int[Tensor, "batch"] | None = None,
-    sink_position: int = 0,
+    sink_position: SinkPositions = 0,
     estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
 ) -> Spectra:
-    """Spectrum of each prompt's residual stream, with and without the sink token's row.
+    """Spectrum of each prompt's residual stream, with and without the rows of the sinks.
 
     Returns:
         ``Spectra`` of float64 tensors ``(batch, min(pos, d_model))``; NaN where the residual stream

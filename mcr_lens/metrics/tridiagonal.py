@@ -9,7 +9,7 @@ import numpy as np
 
 from mcr_lens.metrics.lapack import tridiagonal_eigenvalues, tridiagonalise
 
-__all__ = ["rounding", "spectra_of_rest", "spectra_of_tokens"]
+__all__ = ["rounding", "spectra_of_rest", "spectra_of_tokens", "spectrum_of"]
 
 
 def spectra_of_tokens(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +32,14 @@ def spectra_of_rest(rest_gram: np.ndarray, sink_mass: float) -> tuple[np.ndarray
     without_sink = _eigenvalues(diagonal, off_diagonal, noise)
     diagonal[0] += sink_mass
     return _eigenvalues(diagonal, off_diagonal, noise), without_sink
+
+
+def spectrum_of(gram: np.ndarray) -> np.ndarray:
+    """The spectrum of one Gram, descending."""
+    if not len(gram):
+        return np.zeros(0)
+    diagonal, off_diagonal = _tridiagonal(gram)
+    return _eigenvalues(diagonal, off_diagonal, rounding(diagonal, len(gram)))
 
 
 def rounding(rest_diagonal: np.ndarray, n: int) -> float:

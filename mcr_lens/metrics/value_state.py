@@ -6,17 +6,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcr_lens.metrics.rows import full_lengths, real_rows
+from mcr_lens.metrics.rows import SinkPositions, full_lengths, real_rows, sink_set
 
 __all__ = ["ValueState"]
 
 
 class ValueState:
-    """Running sums behind ``sink_value_ratio``; the arguments are those of ``AttentionState``."""
+    """Running sums behind ``sink_value_ratio``; the arguments are those of ``AttentionState``.
 
-    def __init__(self, lengths: Int[Tensor, "batch"], sink_position: int = 0) -> None:
+    Of several sinks it is the primary one's.
+    """
+
+    def __init__(self, lengths: Int[Tensor, "batch"], sink_position: SinkPositions = 0) -> None:
         self.lengths = full_lengths(len(lengths), int(lengths.max()), lengths, sink_position)
-        self.sink_position = sink_position
+        self.sink_position = sink_set(sink_position)[0]
         self._sink: Tensor | float = 0.0
         self._total: Tensor | float = 0.0
 

@@ -96,6 +96,7 @@ class ModelFacts:
             **{name: getattr(self, name) for name in names},
             **({"load_options": dict(self.load_options)} if self.load_options else {}),
             "learned_sink": self.learned_sink,
+            "windows": list(self.windows),
             "failed_checks": dict(self.failed_checks),
             "versions": {package: version(package) for package in _PACKAGES},
         }

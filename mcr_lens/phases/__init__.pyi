@@ -22,7 +22,7 @@ from .per_prompt import constancy
 from .phases import Phases, find_phases, phase_thresholds
 from .segmentation import ChangePoints, change_points
 from .singular_value import first_singular_value
-from .sink_location import locate_sink
+from .sink_location import even_sink_score, locate_sink
 
 __all__ = [
     "MIN_COMPRESSION",
@@ -39,6 +39,7 @@ __all__ = [
     "dissipation_stages",
     "emergence_layers",
     "emergence_stages",
+    "even_sink_score",
     "find_phases",
     "first_singular_value",
     "half_length",

@@ -6,7 +6,8 @@ from jaxtyping import Float
 from scipy.special import entr, xlog1py
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import ProfileLike, dataset_of, require_raw_estimator
+from mcr_lens.phases.curves import ProfileLike, dataset_of, require_raw_estimator, sink_positions
+from mcr_lens.thresholds import MIN_COMPRESSION, MIN_REST_ENTROPY
 
 __all__ = [
     "MIN_COMPRESSION",
@@ -20,10 +21,6 @@ __all__ = [
     "typical_compression",
 ]
 
-# Share of the other tokens' entropy that the sink must destroy for a depth to count as compressed by it.
-MIN_COMPRESSION = 0.1
-# Below this entropy of the other tokens, in nats, there is nothing left to destroy.
-_MIN_REST_ENTROPY = 0.05
 # Depths whose compression differs by less are as deep: the earliest stands for them.
 _TIE = 0.02
 
@@ -34,10 +31,13 @@ def sink_compression(profile: ProfileLike) -> xr.DataArray:
     ``H`` is the matrix entropy of all tokens, ``H_rest`` that of all but the sink. For a sink orthogonal to
     the others kappa is ``w - h(w) / H_rest`` exactly, where ``w = c / (1 + c)`` is the sink's share of the
     squared mass and ``h`` the binary entropy: the spectrum is then that of the others times ``1 - w``, and
-    ``w``. The measured entropies are used, never that formula. So kappa is above 0 roughly where ``w > e
-    exp(-H_rest)``, where the token outweighs e average directions of the others. It is at most 1 and has no
-    lower bound: a second massive token among the others makes it negative. NaN where ``H_rest`` is below
-    0.05 nats.
+    ``w``. Of a set S of sinks orthogonal to the others, with the entropy ``H_S`` of their own, it is that of
+    the others times ``1 - w`` and theirs times ``w``: ``H = h(w) + w H_S + (1 - w) H_rest``, and kappa is
+    ``w - (h(w) + w H_S) / H_rest``. The measured entropies are used, never that formula.
+
+    So kappa is above 0 roughly where ``w > e exp(-H_rest)``, where the token outweighs e average directions
+    of the others. It is at most 1 and has no lower bound: a second massive token among the others makes it
+    negative. NaN where ``H_rest`` is below 0.05 nats.
 
     Raises:
         InputError: for a profile of another estimator than the raw one, of which kappa has no such meaning.
@@ -48,7 +48,7 @@ def sink_compression(profile: ProfileLike) -> xr.DataArray:
     if missing:
         raise InputError(f"this profile has no {missing[0]}, which compression is measured by: profile anew")
     rest = data.entropy_without_sink
-    kappa = 1 - data.matrix_entropy / rest.where(rest >= _MIN_REST_ENTROPY)
+    kappa = 1 - data.matrix_entropy / rest.where(rest >= MIN_REST_ENTROPY)
     return kappa.rename("sink_compression")
 
 
@@ -58,42 +58,57 @@ def typical_compression(kappa: xr.DataArray) -> xr.DataArray:
 
 
 def mass_share(profile: ProfileLike) -> xr.DataArray:
-    """W = c / (1 + c): the sink's share of the squared mass of all tokens, (prompt, depth)."""
-    ratio = dataset_of(profile).norm_mass_ratio
+    """W = c / (1 + c): the sinks' share of the squared mass of all tokens, (prompt, depth)."""
+    ratio = _mass_ratio(dataset_of(profile))
     return (1 / (1 + 1 / ratio)).rename("mass_share")
 
 
 def half_length(profile: ProfileLike) -> xr.DataArray:
     """The number of tokens at which the sink still holds half of the squared mass, (prompt, depth).
 
-    ``1 + rho`` with ``rho = (T - 1) M / R``, the sink's mass over the mean mass of another token. It drifts
-    little with the length of the prompt, where kappa and the mass share must fall.
+    ``|S| + rho`` with ``rho = (T - |S|) M / R``, the mass of the |S| sinks over the mean mass of another
+    token. It drifts little with the length of the prompt, where kappa and the mass share must fall. 0
+    without a sink.
     """
     data = dataset_of(profile)
-    return (1 + (data.n_tokens - 1) * data.norm_mass_ratio).rename("half_length")
+    n_sinks = _n_sinks(data)
+    return (n_sinks + (data.n_tokens - n_sinks) * _mass_ratio(data)).rename("half_length")
+
+
+def _mass_ratio(data: xr.Dataset) -> xr.DataArray:
+    """Squared mass of the sinks over that of the others; earlier files have one sink."""
+    return data.sink_mass_ratio if "sink_mass_ratio" in data else data.norm_mass_ratio
+
+
+def _n_sinks(data: xr.Dataset) -> xr.DataArray:
+    return (sink_positions(data) >= 0).sum("rank")
 
 
 def reach(profile: ProfileLike) -> xr.DataArray:
     """The longest prompt that the sink would compress (kappa of 0.1), in tokens, (prompt, depth).
 
-    The largest T with ``w(T) - h(w(T)) / (Hn_rest ln min(T - 1, d_model)) >= 0.1`` and
-    ``w(T) = rho / (rho + T - 1)``; ``Hn_rest`` is the others' normalized entropy. It takes the sink to be
-    orthogonal to the others: where the alignment is large it is too short. 0 where no T qualifies, infinite
-    where every T does; NaN where ``H_rest`` is not known, and in files that do not say ``d_model``.
+    The largest T with ``w(T) - h(w(T)) / (Hn_rest ln min(T - |S|, d_model)) >= 0.1`` and
+    ``w(T) = rho / (rho + T - |S|)``; ``Hn_rest`` is the others' normalized entropy, |S| the number of
+    sinks. It takes the sinks to be orthogonal to the others: where the alignment is large it is too short. 0
+    where no T qualifies, infinite where every T does; NaN where ``H_rest`` is not known, and in files that do
+    not say ``d_model``.
     """
     data = dataset_of(profile)
-    rho = half_length(profile) - 1
+    n_sinks = _n_sinks(data)
+    rho = half_length(profile) - n_sinks
+    more = n_sinks.broadcast_like(rho).transpose(*rho.dims).values - 1
     values = xr.full_like(rho, np.nan)
     if (width := data.attrs.get("d_model")) is not None:
         rest = data.normalized_entropy_without_sink.transpose(*rho.dims).values
-        values.values = _reach(rho.values, np.where(rest > 0, rest, np.nan), int(width))
+        longest = _reach(rho.values, np.where(rest > 0, rest, np.nan), int(width))
+        values.values = np.where(longest > 0, longest + more, longest)
     return values.rename("reach")
 
 
 def _reach(
     rho: Float[np.ndarray, "*n"], rest: Float[np.ndarray, "*n"], width: int
 ) -> Float[np.ndarray, "*n"]:
-    """See ``reach``."""
+    """See ``reach``: the number of other tokens, and one sink."""
     # Beyond width + 1 tokens the entropy's scale is fixed: there a smallest share is enough, found by
     # halving.
     low, high = np.zeros_like(rho), np.ones_like(rho)
@@ -125,8 +140,8 @@ def outweighs_others(profile: ProfileLike) -> xr.DataArray | None:
     data = dataset_of(profile)
     if "anisotropy_without_sink" not in data:
         return None
-    known = data.norm_mass_ratio.notnull() & data.anisotropy_without_sink.notnull()
-    return (data.norm_mass_ratio > data.anisotropy_without_sink).where(known)
+    ratio, strongest = _mass_ratio(data), data.anisotropy_without_sink
+    return (ratio > strongest).where(ratio.notnull() & strongest.notnull())
 
 
 def outweighing_token(profile: ProfileLike) -> int | None:

@@ -19,7 +19,9 @@ __all__ = [
     "is_raw",
     "joint_curves",
     "over_prompts",
+    "primary_sink",
     "require_raw_estimator",
+    "sink_positions",
 ]
 
 CURVES = ("log_norm_ratio", "normalized_entropy", "sink_rate", "mixing_score", "identity_score")
@@ -51,10 +53,24 @@ def require_raw_estimator(data: xr.Dataset) -> None:
         )
 
 
+def sink_positions(data: xr.Dataset) -> xr.DataArray:
+    """The positions of each prompt's sinks, the primary first, (prompt, rank); -1 where there are fewer."""
+    if "sink_positions" in data.coords:
+        return data.coords["sink_positions"]
+    position = data.attrs.get("sink_position", 0)
+    return xr.zeros_like(data.n_tokens).expand_dims(rank=1, axis=-1).reset_coords(drop=True) + position
+
+
+def primary_sink(data: xr.Dataset) -> int:
+    """The position of the primary sink in most prompts; 0, the token that is watched, where there is none."""
+    values, counts = np.unique(sink_positions(data).isel(rank=0).clip(min=0), return_counts=True)
+    return int(values[counts.argmax()])
+
+
 def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:
     """A variable along depth or layer, a row a prompt; of head variables the mean over heads.
 
-    ``"sink_rate"`` is the fraction of heads with a sink score above 0.3; names that begin with
+    ``"sink_rate"`` is the fraction of heads with a sink score of at least 0.3; names that begin with
     ``"log_"`` are natural logarithms, NaN where the value is not above 0.
 
     Raises:
@@ -71,7 +87,7 @@ def by_prompt(data: xr.Dataset, name: str) -> Float[np.ndarray, "prompt place"]:
     if extra:
         raise InputError(f"phases are those of one profile: select one {extra[0]} first")
     if name == "sink_rate":
-        array = (array > SINK_THRESHOLD).where(array.notnull())
+        array = (array >= SINK_THRESHOLD).where(array.notnull())
     if "head" in array.dims:
         array = array.mean("head")
     return array.transpose("prompt", ...).values.astype(np.float64)

@@ -7,10 +7,10 @@ import pandas as pd
 import xarray as xr
 
 from mcr_lens.errors import InputError
-from mcr_lens.phases.curves import ProfileLike, dataset_of
+from mcr_lens.phases.curves import ProfileLike, dataset_of, sink_positions
 from mcr_lens.thresholds import MIN_QUERIES, SINK_THRESHOLD
 
-__all__ = ["locate_sink"]
+__all__ = ["even_sink_score", "locate_sink"]
 
 _WHERE = ("position", "token")
 _COLUMNS = ["layer", "sink", *_WHERE, "heads", "attention", "prompts", "judged"]
@@ -28,7 +28,7 @@ def locate_sink(
     """The positions that act as sinks in each layer, secondary ones included, and the learned sink.
 
     A head has a sink at position k when its mean attention to k, over the queries after k that may see k, is
-    above the threshold (``metrics.later_attention``; at the sink position of the profile this is
+    at least the threshold (``metrics.later_attention``; at the sink position of the profile this is
     ``sink_attention``). Dividing by the queries that see a position, not by all, is fair to late ones; a
     token's attention to itself does not count, so that identity heads have no sinks. A position that fewer
     than 8 later queries may see is never named, since a head that looks at the token before would pass for
@@ -39,7 +39,7 @@ def locate_sink(
 
     Args:
         profile: of one model, measured by this version.
-        threshold: mean attention above which a head has a sink there.
+        threshold: mean attention from which on a head has a sink there.
         by: ``"position"``; or ``"token"`` for sinks that stand elsewhere in each prompt, such as the first
             full stop: then a prompt counts when any of its positions with that token is a sink.
         min_heads: a position is a sink in a prompt where more than this share of the heads have one there;
@@ -98,6 +98,48 @@ def locate_sink(
     return pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys((*_WHERE, "judged"), "Int64"))
 
 
+def even_sink_score(profile: ProfileLike) -> xr.DataArray:
+    """The sink score that a head would have by attending evenly, (prompt, layer).
+
+    ``(1/T)`` times the sum, over the queries that may see the sink, of ``1 / (keys that the query may see)``;
+    of several sinks the sum. For the first token and no window it is ``H_T / T`` with the harmonic number:
+    above 0.3 for prompts of up to 9 tokens, where every idle head passes for a sink.
+
+    Raises:
+        InputError: for files of an earlier version and profiles of several models, which do not say which
+            keys a query may see, unless the sink is the first token.
+    """
+    data = dataset_of(profile)
+    if "visible_queries" not in data:
+        raise InputError("this profile has no attention: profile a model whose patterns can be read")
+    positions = sink_positions(data)
+    # Where no token is massive the first one is watched.
+    positions = positions.where((positions >= 0).any("rank") | (positions["rank"] > 0), 0)
+    n_tokens = data.n_tokens
+    if (windows := data.attrs.get("windows")) is not None and "model" not in data.dims:
+        keys = [longest if window is None else window for window in windows for longest in [n_tokens.max()]]
+        window = xr.DataArray(np.array(keys, dtype=int), {"layer": range(len(keys))}, ["layer"])
+        window = window.sel(layer=data.layer)
+    elif bool((positions == 0).all()) and positions.sizes["rank"] == 1:
+        # The first token is seen by as many queries after it as a window has keys before the query.
+        window = (data.visible_queries + 1).fillna(1).astype(int)
+    else:
+        raise InputError("this profile does not say which keys a query may see: profile each model anew")
+    last = positions + window
+    end = last.where(last < n_tokens, n_tokens)
+    begin = positions.where(positions < end, end)
+    total = _even_attention(end, window) - _even_attention(begin, window)
+    score = total.where(positions >= 0, 0.0).sum("rank") / n_tokens
+    return score.where(data.visible_queries.notnull()).rename("even_sink_score")
+
+
+def _even_attention(end: xr.DataArray, window: xr.DataArray) -> xr.DataArray:
+    """Sum over the queries ``q < end`` of ``1 / min(q + 1, window)``."""
+    inverse = np.concatenate([[0.0], 1 / np.arange(1, max(int(end.max()), 1) + 1)])
+    harmonic = xr.apply_ufunc(lambda n: inverse.cumsum()[n], np.minimum(end, window).clip(min=0))
+    return harmonic + (end - window).clip(min=0) / window
+
+
 def _checked(data: xr.Dataset) -> xr.Dataset:
     """The dataset of one model with what this needs, or an error."""
     if stacked := sorted({"model", "step", "arm"} & {str(dim) for dim in data.dims}):
@@ -129,7 +171,7 @@ def _learned(data: xr.Dataset, judged: xr.DataArray, threshold: float) -> pd.Dat
 
 
 def _rows(attention: xr.DataArray, threshold: float, **where: xr.DataArray) -> pd.DataFrame:
-    heads = (attention > threshold).where(attention.notnull()).mean("head")
+    heads = (attention >= threshold).where(attention.notnull()).mean("head")
     table = xr.Dataset({**where, "heads": heads, "attention": attention.mean("head")})
     return table.to_dataframe().reset_index()
 

@@ -12,6 +12,7 @@ import xarray as xr
 import mcr_lens as mcr
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
+from mcr_lens.phases.curves import primary_sink
 from mcr_lens.results.tables import count, number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
 
@@ -23,6 +24,8 @@ _FEW_PROMPTS = 8
 _OWN_FALL = 0.1
 # Below this many tokens the first row alone lifts every head's sink score by more than 0.06.
 _FEW_TOKENS = 16
+# Up to this many tokens H_T / T, the sink score of a head that attends evenly, is above 0.3.
+_EVEN_TOKENS = 9
 
 
 def findings(profile: mcr.Profile) -> list[str]:
@@ -39,7 +42,7 @@ def _norm(profile: mcr.Profile) -> list[str]:
     if ratio.isnull().all():
         return ["The sink token's norm against the others' is not known at any depth."]
     peak = int(ratio.fillna(-float("inf")).values.argmax())
-    position = int(profile.data.attrs.get("sink_position", 0))
+    position = primary_sink(profile.data)
     token = f"token at position {position}" if position else "first token"
     top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
     both = top.notnull() & median.notnull()
@@ -104,9 +107,9 @@ def _sinks(profile: mcr.Profile) -> list[str]:
     half = [int(i) for i in rate.layer[rate >= 0.5]]
     where = f"layer{'s' * (len(half) > 1)} {', '.join(map(str, half))}" if half else "no layer"
     return [
-        f"Sink rate (heads with a sink score above {SINK_THRESHOLD}): at most {float(rate.max()):.2f} (layer "
-        f"{int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest sink: "
-        f"layer {layer}, head {head}, score {float(strongest.max()):.2f}."
+        f"Sink rate (heads with a sink score of at least {SINK_THRESHOLD}): at most {float(rate.max()):.2f} "
+        f"(layer {int(rate.fillna(-1.0).values.argmax())}); at least half of the heads in {where}. Strongest "
+        f"sink: layer {layer}, head {head}, score {float(strongest.max()):.2f}."
     ]
 
 
@@ -171,7 +174,12 @@ def _caveats(data: xr.Dataset, attributes: dict[str, Any]) -> Iterator[str]:
     n, shortest = data.sizes["prompt"], int(data.n_tokens.min())
     if n < _FEW_PROMPTS:
         yield f"{count(n, 'prompt')}: intervals over fewer than {_FEW_PROMPTS} cover too seldom."
-    if shortest < _FEW_TOKENS:
+    if shortest <= _EVEN_TOKENS:
+        yield (
+            f"The shortest prompt has {shortest} tokens: a head that attends evenly has a sink score above "
+            f"{SINK_THRESHOLD} there; sink_rate(excess=True) subtracts what such a head has."
+        )
+    elif shortest < _FEW_TOKENS:
         yield (
             f"The shortest prompt has {shortest} tokens: its first row alone gives every head a sink score "
             f"of {1 / shortest:.2f}; sink_attention leaves that row out."

@@ -83,9 +83,16 @@ class Profile(Result):
         """The longest prompt that the sink would compress; see ``mcr_lens.phases.reach``."""
         return phases.reach(self.data)
 
-    def sink_rate(self, threshold: float = SINK_THRESHOLD) -> xr.DataArray:
-        """Fraction of heads whose sink score is above the threshold, (prompt, layer)."""
-        return self._rate("sink_score", threshold).rename("sink_rate")
+    def sink_rate(self, threshold: float = SINK_THRESHOLD, *, excess: bool = False) -> xr.DataArray:
+        """Fraction of heads whose sink score is at least the threshold, (prompt, layer).
+
+        With ``excess`` the score of a head that attends evenly (``phases.even_sink_score``) is subtracted
+        first: in a prompt of 9 tokens or fewer such a head alone has more than 0.3.
+        """
+        scores = self["sink_score"]
+        if excess:
+            scores = (scores - phases.even_sink_score(self.data)).transpose(*scores.dims)
+        return _rate(scores, threshold).rename("sink_rate")
 
     def col_sum_rate(
         self, threshold: float = SINK_THRESHOLD, statistic: Literal["max", "concentration"] = "max"
@@ -96,12 +103,15 @@ class Profile(Result):
         """
         if statistic not in ("max", "concentration"):
             raise InputError(f"statistic {statistic!r}: use 'max' or 'concentration'")
-        return self._rate(f"col_sum_{statistic}", threshold).rename("col_sum_rate")
+        return _rate(self[f"col_sum_{statistic}"], threshold).rename("col_sum_rate")
 
-    def sink_versus_identity(self) -> xr.DataArray:
-        """``(sink_attention - identity_score) / (their sum)``, in [-1, 1], (prompt, layer, head)."""
+    def sink_versus_identity(self, *, as_share: bool = False) -> xr.DataArray:
+        """``(sink_attention - identity_score) / (their sum)``, in [-1, 1], (prompt, layer, head).
+
+        With ``as_share``, ``x = sink_attention / (their sum)``, in [0, 1]; the other is ``2 x - 1``.
+        """
         sink, identity = self["sink_attention"], self["identity_score"]
-        return ((sink - identity) / (sink + identity)).rename("sink_versus_identity")
+        return ((sink if as_share else sink - identity) / (sink + identity)).rename("sink_versus_identity")
 
     def slack(self, bound: Literal["entropy", "anisotropy", "dominance"]) -> xr.DataArray:
         """How far a measured value is from the theorem's bound, (prompt, depth); never negative.
@@ -260,16 +270,17 @@ class Profile(Result):
         """Whether there are several profiles, along ``model``, ``step`` or ``arm``."""
         return bool(set(STACKED) & set(self.data.norm_ratio.dims))
 
-    def _rate(self, name: str, threshold: float) -> xr.DataArray:
-        scores = self[name]
-        return (scores > threshold).where(scores.notnull()).mean("head")
-
     def _bound_pair(self, bound: str) -> tuple[xr.DataArray, xr.DataArray]:
         if bound not in _SLACK:
             raise InputError(f"bound {bound!r}: use one of {', '.join(_SLACK)}")
         phases.require_raw_estimator(self.data)
         upper, lower = _SLACK[bound]
         return self[upper], self[lower]
+
+
+def _rate(scores: xr.DataArray, threshold: float) -> xr.DataArray:
+    """Fraction of heads with at least that score, of those that have one."""
+    return (scores >= threshold).where(scores.notnull()).mean("head")
 
 
 def _met(upper: xr.DataArray, lower: xr.DataArray) -> xr.DataArray:

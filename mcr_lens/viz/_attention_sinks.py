@@ -108,10 +108,10 @@ def attention_sinks(
 
 
 def _summary(data: xr.Dataset, texts: list[str], sink: int) -> str:
-    above = int((data.sink_score > SINK_THRESHOLD).sum())
+    above = int((data.sink_score >= SINK_THRESHOLD).sum())
     text = (
-        f"{above} of {data.sizes['head']} heads have a sink score above {SINK_THRESHOLD} at position {sink}, "
-        f"{_quoted(texts[sink])}."
+        f"{above} of {data.sizes['head']} heads have a sink score of {SINK_THRESHOLD} or more at position "
+        f"{sink}, {_quoted(texts[sink])}."
     )
     learned = float(data.learned_sink_mass.max())
     if learned > 0.01:

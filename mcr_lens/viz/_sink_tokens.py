@@ -29,8 +29,8 @@ def sink_tokens(
 
     The shade is the mean over heads of the column mean ``C_k = (1/T) sum_q A_qk``, with T the whole prompt:
     the first token of most models, and secondary sinks such as a full stop or a newline. A token is framed
-    where at least one head has ``C_k`` above 0.3. Pointing at a token names the strongest head. One forward
-    pass; a note says what was cropped.
+    where at least one head has ``C_k`` of 0.3 or more. Pointing at a token names the strongest head. One
+    forward pass; a note says what was cropped.
 
     Args:
         model: from ``load_model``.
@@ -77,8 +77,8 @@ def _strip(data: xr.Dataset, texts: list[str]) -> dict[str, Any]:
         "mean": columns.mean("head").values,
         "most": columns.max("head").values,
         "head": columns.fillna(-1.0).argmax("head").values,
-        "above": (columns > SINK_THRESHOLD).sum("head").values,
+        "above": (columns >= SINK_THRESHOLD).sum("head").values,
     }
     tokens = [dict(zip(by_token, token, strict=True)) for token in zip(*by_token.values(), strict=True)]
-    rate = float((data.col_sum_max > SINK_THRESHOLD).mean())
+    rate = float((data.col_sum_max >= SINK_THRESHOLD).mean())
     return {"number": int(data.layer), "rate": rate, "tokens": tokens}

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import inverse, patterns, residual_streams
-from oracle import attention_oracle, residual_oracle
+from oracle import attention_oracle, members, residual_oracle
 
 from mcr_lens import metrics
 from mcr_lens.errors import InputError
 from mcr_lens.metrics import AttentionState, Estimator, ResidualState, ValueState
 
 
-def _residual(x: np.ndarray, sink: int, cuts: list[int]) -> dict[str, float]:
+def _residual(x: np.ndarray, sink: int | tuple[int, ...], cuts: list[int]) -> dict[str, float]:
     state = ResidualState(torch.tensor([len(x)]), sink)
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(x)}), len(x)]
     for start, stop in pairwise(edges):
@@ -36,15 +36,42 @@ def test_residual_blocks_equal_the_whole(stream: tuple[np.ndarray, int], cuts: l
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(12, 16), (24, 8)])
-@pytest.mark.parametrize("sink", [0, 5])
-def test_residual_state_equals_the_oracle(tokens: int, width: int, sink: int) -> None:
+@pytest.mark.parametrize("sink", [0, 5, (0, 5), (5, 1), (2, 11, 0)])
+def test_residual_state_equals_the_oracle(tokens: int, width: int, sink: int | tuple[int, ...]) -> None:
     x = np.random.default_rng(1).standard_normal((tokens, width)).astype(np.float32)
-    x[sink] *= 50
+    x[[*members(sink)]] *= 50
     found = _residual(x, sink, [3, 7])
     expected = residual_oracle(x.astype(np.float64), sink)
     assert set(found) <= set(expected)
     for name, value in found.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize(("tokens", "width"), [(20, 64), (64, 20)])
+@pytest.mark.parametrize("sinks", [(0, 1), (0, 7), (9, 3, 0)])
+def test_several_sinks_of_any_size_leave_the_others_exact(
+    tokens: int, width: int, factor: float, sinks: tuple[int, ...]
+) -> None:
+    x = np.random.default_rng(tokens).standard_normal((tokens, width))
+    rest = residual_oracle(np.delete(x, sinks, axis=0))
+    x[[*sinks]] *= factor * np.linspace(1, 0.9, len(sinks))[:, None]
+    expected = residual_oracle(x, sinks)
+    for cuts in ([], [2, 5, 8]):
+        found = _residual(x, sinks, cuts)
+        for name in ("matrix_entropy", "entropy_without_sink", "anisotropy_without_sink", "entropy_bound"):
+            assert found[name] == pytest.approx(expected[name], abs=1e-12 * max(1, factor)), name
+        # Whatever the sinks are, the others' spectrum is theirs.
+        assert found["entropy_without_sink"] == pytest.approx(rest["matrix_entropy"], abs=1e-12)
+        assert found["anisotropy_without_sink"] == pytest.approx(rest["anisotropy"], abs=1e-12)
+
+
+def test_positions_of_sinks_are_checked() -> None:
+    for wrong in ((), (0, 0), (0, 1, 2, 3, 4), -1, (0, 1.5), "auto"):
+        with pytest.raises(InputError, match="use one position from 0, or a list of up to 4 different ones"):
+            ResidualState(torch.tensor([10]), wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"sink position 10 must lie in 0\.\.9"):
+        AttentionState(torch.tensor([10]), (0, 10))
 
 
 def test_merged_residual_states_equal_one() -> None:
@@ -69,12 +96,13 @@ def test_a_centring_estimator_refuses_blocks() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(patterns(), st.lists(st.integers(1, 11), max_size=3), st.booleans())
+@given(patterns(), st.lists(st.integers(1, 11), max_size=3), st.booleans(), st.integers(0, 11))
 def test_attention_blocks_equal_the_oracle(
-    drawn: tuple[np.ndarray, int, int | None], cuts: list[int], drop_old_keys: bool
+    drawn: tuple[np.ndarray, int, int | None], cuts: list[int], drop_old_keys: bool, second: int
 ) -> None:
-    pattern, sink, window = drawn
+    pattern, first, window = drawn
     tokens = pattern.shape[-1]
+    sink = (first, second) if second < tokens and second != first else (first,)
     states = []
     edges = [0, *sorted({cut for cut in cuts if cut < tokens}), tokens]
     for start, stop in pairwise(edges):
@@ -113,6 +141,7 @@ def test_functions_are_the_states() -> None:
     assert torch.equal(metrics.col_sum_argmax(pattern, lengths), result["col_sum_argmax"])
     assert torch.equal(metrics.col_sum_concentration(pattern, lengths), result["col_sum_concentration"])
     assert torch.equal(metrics.mixing_score(pattern, lengths), result["mixing_score"])
+    assert torch.equal(metrics.mixing_entropy(pattern, lengths), result["mixing_entropy"])
     assert torch.equal(metrics.identity_score(pattern, lengths, 1), result["identity_score"])
     assert torch.equal(metrics.previous_token_score(pattern, lengths, 1), result["previous_token_score"])
     assert torch.equal(metrics.learned_sink_mass(pattern, lengths), result["learned_sink_mass"])
@@ -142,6 +171,14 @@ def test_sink_anywhere_is_never_below_a_sink_at_one_place() -> None:
     for threshold in (0.05, 0.1, 0.3):
         anywhere = metrics.col_sum_rate(metrics.col_sum_max(pattern), threshold)
         assert (anywhere >= metrics.sink_rate(metrics.sink_score(pattern), threshold)).all()
+
+
+def test_the_threshold_itself_counts() -> None:
+    scores = torch.tensor([[0.3, 0.29, 0.31, 0.0]], dtype=torch.float64)
+    assert metrics.sink_rate(scores, 0.3).tolist() == [0.5]
+    assert metrics.col_sum_rate(scores, 0.3).tolist() == [0.5]
+    share = metrics.sink_versus_identity(torch.tensor([[0.6]]), torch.tensor([[0.2]]), as_share=True)
+    assert share.item() == pytest.approx(0.75)
 
 
 def test_values_by_blocks() -> None:

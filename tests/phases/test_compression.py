@@ -15,19 +15,21 @@ from profiles import made_profile
 import mcr_lens as mcr
 from mcr_lens import phases
 from mcr_lens.metrics.residual_state import ResidualState
+from mcr_lens.phases.compression import outweighing_token
 
 
-def measured(*prompts: np.ndarray, **attributes: object) -> xr.Dataset:
+def measured(*prompts: np.ndarray, sinks: tuple[int, ...] = (0,), **attributes: object) -> xr.Dataset:
     """The residual stream of some prompts at one depth, as a profile's dataset."""
     lengths = [len(rows) for rows in prompts]
     batch = np.zeros((len(prompts), max(lengths), prompts[0].shape[1]))
     for block, rows in zip(batch, prompts, strict=True):
         block[: len(rows)] = rows
-    state = ResidualState(torch.tensor(lengths))
+    state = ResidualState(torch.tensor(lengths), sinks)
     state.update(torch.from_numpy(batch))
     values = state.result()
     data = {name: (("prompt", "depth"), value.numpy()[:, None]) for name, value in values.items()}
-    return xr.Dataset(data, coords={"n_tokens": ("prompt", lengths)}, attrs=attributes)
+    coords = {"n_tokens": ("prompt", lengths), "sink_positions": (("prompt", "rank"), [sinks] * len(lengths))}
+    return xr.Dataset(data, coords=coords, attrs=attributes)
 
 
 def orthogonal(share: float, rest: np.ndarray) -> np.ndarray:
@@ -53,6 +55,45 @@ def test_kappa_of_an_orthogonal_sink_is_the_formula(seed: int, share: float, n: 
     expected = share - h(share) / float(data.entropy_without_sink[0, 0])
     assert phases.sink_compression(data).item() == pytest.approx(expected, abs=1e-10)
     assert phases.mass_share(data).item() == pytest.approx(share, abs=1e-10)
+
+
+def entropy(shares: np.ndarray) -> float:
+    return float(-(shares * np.log(shares)).sum())
+
+
+@pytest.mark.parametrize("width", [12, 60])
+@pytest.mark.parametrize("factor", [1.0, 30.0, 1e6])
+def test_kappa_of_three_orthogonal_sinks_is_the_formula(width: int, factor: float) -> None:
+    rest = np.random.default_rng(0).normal(size=(20, width))
+    sizes = factor * np.array([4.0, 9.0, 5.0])
+    x = np.zeros((23, width + 3))
+    x[:20, :width] = rest
+    x[[20, 21, 22], [width, width + 1, width + 2]] = sizes
+    data = measured(x, sinks=(21, 20, 22), d_model=width + 3)
+    mass, others = (sizes**2).sum(), (rest**2).sum()
+    w, own = mass / (mass + others), entropy(sizes**2 / mass)
+    h_of_w = -w * math.log(w) + others / (mass + others) * math.log1p(mass / others)
+    expected = w - (h_of_w + w * own) / float(data.entropy_without_sink[0, 0])
+    assert phases.sink_compression(data).item() == pytest.approx(expected, abs=1e-10)
+    assert phases.mass_share(data).item() == pytest.approx(w, rel=1e-12)
+    rho = 20 * mass / others
+    assert phases.half_length(data).item() == pytest.approx(3 + rho)
+    if factor < 100:
+        normalized = float(data.normalized_entropy_without_sink[0, 0])
+        assert phases.reach(data).item() == plain_reach(rho, normalized, width + 3, n_sinks=3)
+
+
+@pytest.mark.parametrize("width", [64, 400])
+@pytest.mark.parametrize("factor", [100.0, 1e6])
+def test_leaving_out_one_of_two_fails_where_leaving_out_both_tells(width: int, factor: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(128, width))
+    rows[[0, 9]] *= factor / np.linalg.norm(rows[[0, 9]], axis=1, keepdims=True) * width**0.5
+    one, two = measured(rows), measured(rows, sinks=(0, 9))
+    if factor < 1e3:  # else nothing is left beside the second
+        assert phases.sink_compression(one).item() < 0
+    assert phases.sink_compression(two).item() > 0.8
+    assert outweighing_token(one) == 9
+    assert outweighing_token(two) is None
 
 
 def test_the_null_is_near_zero_and_gets_smaller_with_length() -> None:
@@ -89,12 +130,12 @@ def test_half_length_and_reach_do_not_depend_on_the_prompt(tokens: int) -> None:
     assert phases.reach(data).item() == plain_reach(81, 1.0, width)
 
 
-def plain_reach(rho: float, rest: float, width: int, most: int = 200_000) -> float:
+def plain_reach(rho: float, rest: float, width: int, most: int = 200_000, n_sinks: int = 1) -> float:
     """The definition, one length at a time."""
     longest = 0
-    for tokens in range(3, most):
-        w = rho / (rho + tokens - 1)
-        if w - h(w) / (rest * math.log(min(tokens - 1, width))) >= 0.1:
+    for tokens in range(2 + n_sinks, most):
+        w = rho / (rho + tokens - n_sinks)
+        if w - h(w) / (rest * math.log(min(tokens - n_sinks, width))) >= 0.1:
             longest = tokens
     return longest
 

@@ -43,7 +43,8 @@ def test_what_is_not_there_breaks_the_line() -> None:
     ("change", "said"),
     [
         (lambda data: data, "2 prompts: intervals"),
-        (lambda data: data.assign(n_tokens=("prompt", [4, 40])), "sink score of 0.25"),
+        (lambda data: data.assign(n_tokens=("prompt", [10, 40])), "sink score of 0.10"),
+        (lambda data: data.assign(n_tokens=("prompt", [4, 40])), "attends evenly has a sink score above 0.3"),
         (lambda data: data.assign_coords(first_token=("prompt", [0, 1])), "different tokens"),
         (lambda data: data.assign_attrs(failed_checks={"pattern": "no <rows>"}), "pattern): no &lt;rows&gt;"),
         (lambda data: data.assign_attrs(interventions=["a", "b"]), "by 2 hooks"),

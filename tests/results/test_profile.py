@@ -27,12 +27,12 @@ def test_sink_rate_is_a_plain_fraction(threshold: float) -> None:
     rate = scored().sink_rate(threshold)
     assert rate.dims == ("prompt", "layer")
     assert rate.name == "sink_rate"
-    np.testing.assert_allclose(rate, (SCORES > threshold).mean(axis=2))
+    np.testing.assert_allclose(rate, (SCORES >= threshold).mean(axis=2))
 
 
-def test_the_threshold_itself_is_no_sink() -> None:
+def test_the_threshold_itself_is_a_sink() -> None:
     profile = made_profile([1, 1], sink_score=np.full((2, 1, 4), 0.3))
-    assert (profile.sink_rate(0.3) == 0).all()
+    assert (profile.sink_rate(0.3) == 1).all()
 
 
 def test_heads_that_are_undefined_do_not_count() -> None:
@@ -54,6 +54,13 @@ def test_column_sums_anywhere(llama_profile: mcr.Profile) -> None:
         profile.col_sum_rate(statistic="mean")  # type: ignore[arg-type]
     for threshold in (0.05, 0.1, 0.2, 0.3):
         assert (llama_profile.col_sum_rate(threshold) >= llama_profile.sink_rate(threshold)).all()
+
+
+def test_the_share_of_sinks_against_identity_is_between_0_and_1() -> None:
+    profile = scored()
+    share = profile.sink_versus_identity(as_share=True)
+    np.testing.assert_allclose(share, SCORES / (SCORES + 0.1))
+    np.testing.assert_allclose(2 * share - 1, profile.sink_versus_identity())
 
 
 def test_sink_versus_identity() -> None:

@@ -11,6 +11,7 @@ from mcr_lens.hooks.observers.base import BlockObserver, PromptTable
 from mcr_lens.hooks.observers.nonfinite import visible_nan
 from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.attention_state import AttentionState
+from mcr_lens.metrics.rows import SinkPositions
 from mcr_lens.metrics.value_state import ValueState
 from mcr_lens.models import Hook, Model, ModelFacts, model_facts
 
@@ -21,7 +22,11 @@ class PatternReader(BlockObserver[AttentionState]):
     """What observers of patterns share: an ``AttentionState`` of each layer that is read."""
 
     def __init__(
-        self, model: Model, sink_position: int, layers: Iterable[int], dims: Mapping[str, Sequence[str]]
+        self,
+        model: Model,
+        sink_position: SinkPositions,
+        layers: Iterable[int],
+        dims: Mapping[str, Sequence[str]],
     ) -> None:
         self._facts = model_facts(model)
         self._facts.require("pattern_rows", "reading attention patterns")
@@ -57,7 +62,7 @@ class AttentionObserver(PatternReader):
     in a row of its pattern has no number.
     """
 
-    def __init__(self, model: Model, sink_position: int = 0) -> None:
+    def __init__(self, model: Model, sink_position: SinkPositions = 0) -> None:
         rank = {"top_column_position": ("rank",), "top_column_token": ("rank",)}
         dims = {"top_column_attention": ("rank", "head"), **rank}
         super().__init__(model, sink_position, range(model_facts(model).n_layers), dims)
@@ -95,7 +100,7 @@ class AttentionObserver(PatternReader):
 class _ValueReader(BlockObserver[ValueState]):
     """``sink_value_ratio`` of every head."""
 
-    def __init__(self, facts: ModelFacts, sink_position: int) -> None:
+    def __init__(self, facts: ModelFacts, sink_position: SinkPositions) -> None:
         points = {layer: f"blocks.{layer}.attn.hook_v" for layer in range(facts.n_layers)}
         super().__init__(points, PromptTable("layer", points, ("head",)))
         self._n_heads, self._sink_position = facts.n_heads, sink_position

@@ -20,6 +20,7 @@ from mcr_lens.metrics.eigenproblems import Eigenvalues
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.metrics.residual import write_along
 from mcr_lens.metrics.residual_state import ResidualState
+from mcr_lens.metrics.rows import SinkPositions
 from mcr_lens.metrics.threads import on_every_core
 from mcr_lens.models import Hook, Model, model_facts
 
@@ -39,7 +40,7 @@ class ResidualObserver(BlockObserver[_StateAndBroken]):
     def __init__(
         self,
         model: Model,
-        sink_position: int = 0,
+        sink_position: SinkPositions = 0,
         estimator: Estimator = Estimator(),  # noqa: B008  (frozen)
     ) -> None:
         points = depth_points(model_facts(model).n_layers)

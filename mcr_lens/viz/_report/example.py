@@ -9,6 +9,7 @@ from typing import Any
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
+from mcr_lens.phases.curves import primary_sink
 from mcr_lens.results import Profile
 from mcr_lens.viz._attention_sinks import attention_sinks
 from mcr_lens.viz._lens_tokens import lens_tokens
@@ -84,7 +85,7 @@ def _views(
     (length,) = prompts.lengths
     sink, layer, has_most = 0, facts.n_layers // 2, False
     if profile is not None:
-        position = int(profile.data.attrs.get("sink_position", 0))
+        position = primary_sink(profile.data)
         sink = position if 0 <= position < length else 0
         has_most = "sink_score" in profile and profile.data.sizes["layer"] == facts.n_layers
     if profile is not None and has_most:

@@ -148,8 +148,8 @@ def _strongest(profile: Profile) -> pd.DataFrame:
     from mcr_lens.metrics import ROLES, head_roles
 
     scores = profile.data[[name for name in _SCORES if name in profile.data]]
-    above = f"prompts above {SINK_THRESHOLD}"
-    means = scores.assign({above: scores["sink_score"] > SINK_THRESHOLD}).mean("prompt")
+    above = f"prompts from {SINK_THRESHOLD}"
+    means = scores.assign({above: scores["sink_score"] >= SINK_THRESHOLD}).mean("prompt")
     table = means.to_dataframe(dim_order=["layer", "head"]).reset_index().nlargest(_STRONGEST, "sink_score")
     table[above] = table[above].map("{:.0%}".format)
     # A score that could not be measured is NaN.
