@@ -76,7 +76,9 @@ def load_model(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
         refuse_unsuited(source, type(source).__name__)  # its weights may have gone since it was checked
-        follow(source, model_facts(source).failed_checks)
+        facts = model_facts(source)
+        facts.require("batch_mates", "anything measured")
+        follow(source, facts.failed_checks)
         return source
     check_device(device)
     options = {"dtype": _dtype(dtype), "device": device, **kwargs}
@@ -90,8 +92,11 @@ def load_model(
     model = _load(name, backend, revision, options)
     if str(model.cfg.device) == "meta":  # offloaded to disk as a whole: it computes on the CPU
         model.cfg.device = "cpu"
+    if name == "tiny":  # it is a Qwen2 by its configuration, but every text that it was trained on has a BOS
+        model.cfg.default_prepend_bos = True
     facts = record_origin(model, name, revision, kwargs)
-    facts.require("own_attention", "anything measured")
+    for check in ("own_attention", "batch_mates"):
+        facts.require(check, "anything measured")
     follow(model, facts.failed_checks)
     return model
 

@@ -9,8 +9,9 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model
+from mcr_lens.models.boundaries import layer_windows
 from mcr_lens.models.hub import hub_or_cache
-from mcr_lens.models.info import layer_windows, model_facts
+from mcr_lens.models.info import model_facts
 from mcr_lens.models.load_checks import empty_model, model_folder, refuse_encoder
 
 __all__ = ["ModelSizes", "configured_sizes", "loaded_sizes", "read_sizes"]

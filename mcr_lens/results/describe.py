@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 import mcr_lens as mcr
+from mcr_lens.doubts import doubts
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
 from mcr_lens.results.tables import count, number
@@ -185,8 +186,7 @@ def _caveats(data: xr.Dataset, attributes: dict[str, Any]) -> Iterator[str]:
             f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
             f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
         )
-    for check, why in (attributes.get("failed_checks") or {}).items():
-        yield f"The model failed a check ({check}): {why}"
+    yield from doubts(attributes, int(data.n_tokens.max()))
     if attributes.get("interventions"):
         yield f"The model was edited while it was measured, by {len(attributes['interventions'])} hooks."
     if hooks := attributes.get("attached_hooks"):

@@ -10,7 +10,6 @@ import xarray as xr
 
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.ablation.claims import Claim, claims_of
-from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import Result
 from mcr_lens.results.tables import count
 from mcr_lens.stats import PairedEffect, adjusted, bootstrap_interval, paired_effect
@@ -138,11 +137,6 @@ class AblationStudy(Result):
     def sentences(self) -> list[str]:
         """The claims, and what speaks for or against each."""
         return [str(claim) for claim in self.claims()]
-
-    def caveats(self) -> list[str]:
-        """Which prompts hold Inf or NaN and are left out, in which arm and at which dose first."""
-        note = not_finite_note(self.data, self.data.attrs.get("dtype"))
-        return [note] if note else []
 
     @property
     def headline(self) -> str:
