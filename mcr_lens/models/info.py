@@ -1,6 +1,7 @@
 """What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _NOT_RECORDED = (
     "move_to_device", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
 _PACKAGES = ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
+# Recorded where they are loaded: they place, adapt or quantise weights.
+_IN_USE = ("accelerate", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ class ModelFacts:
             "learned_sink": self.learned_sink,
             "failed_checks": dict(self.failed_checks),
             **({"unchecked_lengths": list(self.unchecked_lengths)} if self.unchecked_lengths else {}),
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": {
+                package: version(package)
+                for package in (*_PACKAGES, *(name for name in _IN_USE if name in sys.modules))
+            },
         }
 
 

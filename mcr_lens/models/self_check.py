@@ -45,7 +45,7 @@ def self_check(model: Model) -> SelfCheck:
     the module cannot be asked). Hooks at the model's hook points are set aside: the outcome is the model's.
 
     Raises:
-        InputError: for a model that cannot be run at all.
+        InputError: for a model that cannot be run at all, or whose residual stream cannot be read.
     """
     lengths = checked_lengths(model).lengths
     tokens = _tokens(model, lengths[-1])
@@ -68,8 +68,9 @@ def self_check(model: Model) -> SelfCheck:
         except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
             raise InputError(
                 f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
-                f"{one_line(error, 200)}); another version of it, or its other model class, may"
+                f"{one_line(error, 200)}); another version of it may"
             ) from error
+        _refuse_unseen_depths(model, blocks)
         tolerance = tolerance_of(logits)
         sums = [block[_PATTERN].float().sum(-1) for block in blocks if _PATTERN in block]
         # A logit a head that takes part in the softmax and is dropped: both model classes call them sinks.
@@ -85,6 +86,16 @@ def self_check(model: Model) -> SelfCheck:
         }
     failed = {name: fault for name, fault in faults.items() if fault is not None}
     return SelfCheck(failed | failed_attention, learned_sink)
+
+
+def _refuse_unseen_depths(model: Model, blocks: Blocks) -> None:
+    """Some blocks give what they leave in another form than a tensor, and their hook point stays silent."""
+    points = [*((layer, "hook_resid_pre") for layer in range(len(blocks))), (-1, "hook_resid_post")]
+    if silent := [(layer % len(blocks), name) for layer, name in points if name not in blocks[layer]]:
+        raise InputError(
+            f"{model.cfg.model_name}: TransformerLens does not show the residual stream of this model "
+            f"(blocks.{silent[0][0]}.{silent[0][1]} does not fire); another version of it may"
+        )
 
 
 def cache_check(model: Model) -> str | None:
@@ -130,8 +141,7 @@ def _batch_mates(model: Model, tokens: Int[Tensor, "1 pos"], lengths: Sequence[i
         for row, length in enumerate(side):
             alone = run(model, tokens[:, :length], [])
             error = logit_error(together[row : row + 1, :length], alone)
-            # Experts may be chosen anew where rounding to few bits decides it.
-            if error > (1 if _is_precise(alone) else 4) * tolerance_of(alone):
+            if error > _batch_tolerance(model, alone):
                 return (
                     f"beside one of {side[-1]} tokens a prompt of {length} has other logits than alone, by "
                     f"{error:.2g}, as if its tokens saw what comes after them{_eager(model)}"
@@ -148,8 +158,11 @@ def _eager(model: Model) -> str:
     return f"; it runs with {kind!r}: load the Hugging Face model with attn_implementation='eager'"
 
 
-def _is_precise(logits: Tensor) -> bool:
-    return logits.dtype in (torch.float32, torch.float64)
+def _batch_tolerance(model: Model, logits: Tensor) -> float:
+    """Few bits, in quantised modules too, are rounded anew in other company, which may pick other experts."""
+    kinds = {type(part).__module__ for part in as_module(model).modules()}
+    is_quantised = any("quant" in kind or "bitsandbytes" in kind for kind in kinds)
+    return max(tolerance_of(logits), 0.2 if is_quantised or logits.dtype.itemsize < 4 else 0.0)
 
 
 def _leave_room(sums: list[Tensor], tolerance: float) -> bool:

@@ -44,11 +44,11 @@ def _norm(profile: mcr.Profile) -> list[str]:
     token = f"token at position {position}" if position else "first token"
     top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
     both = top.notnull() & median.notnull()
+    last = "not known" if np.isnan(ratio[-1]) else f"{float(ratio[-1]):.1f} times"
     massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(both).mean())
     return [
         f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
-        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
-        f"{float(ratio[-1]):.1f} times.",
+        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is {last}.",
         f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times "
         f"the median; massive (above {MASSIVE:g} and {MASSIVE_RATIO:,g} times the median) in {massive:.0%} "
         "of the prompts.",
