@@ -136,7 +136,9 @@ def unmasked(tmp_path: Path) -> Any:
     of_layers._attn_implementation = "eager"
     for layer in source.model.decoder.layers:
         layer.self_attn.config = of_layers
-    return TransformerBridge.boot_transformers(str(folder), hf_model=source, device="cpu")
+    bridge = TransformerBridge.boot_transformers(str(folder), hf_model=source, device="cpu")
+    source.config._attn_implementation = "sdpa"  # TransformerLens 4 sets it to eager
+    return bridge
 
 
 def test_row_2_a_model_without_causal_mask_is_refused(unmasked: Any) -> None:
