@@ -7,6 +7,7 @@ from typing import Any, Literal
 import xarray as xr
 from tqdm.auto import tqdm
 
+from mcr_lens.doubts import doubts, warn_of_doubts
 from mcr_lens.errors import InputError
 from mcr_lens.hooks.context import BatchContext, running
 from mcr_lens.hooks.interventions import check_hooks, described, keep_shapes, warn_of_chunks
@@ -148,6 +149,8 @@ def measure(
     with one_measurement(model) as facts:
         data = _measured(model, prompts, observers, interventions, batch_size, chunk, progress)
     warn_not_finite(data, facts.dtype)
+    if facts.unchecked_lengths:
+        warn_of_doubts(doubts({"unchecked_lengths": facts.unchecked_lengths}, max(prompts.lengths)))
     data.attrs = facts.attributes() | {
         "prompts": prompts.attributes(),
         "attached_hooks": attached_hooks(model),
@@ -279,13 +282,14 @@ def check_prompts(
 ) -> None:
     """Raise ``InputError`` unless the model can take these prompts in such batches and chunks."""
     facts = model_facts(model)
+    facts.require("batch_mates", "anything measured")
     if batch_size != "auto" and not is_whole(batch_size, 1):
         raise InputError(f"batch_size {batch_size!r}: use 'auto' or a number of prompts from 1")
+    longest = max(prompts.lengths)
     if chunk not in (None, "auto") and not is_whole(chunk, 1):
         raise InputError(f"chunk {chunk!r}: use 'auto', a number of tokens from 1, or None for whole prompts")
-    if chunk not in (None, "auto"):
-        require_cache(model, f"chunk={chunk}")
-    longest = max(prompts.lengths)
+    if isinstance(chunk, int):
+        require_cache(model, f"chunk={chunk}", chunk=chunk, longest=longest if chunk < longest else 0)
     if longest > facts.n_ctx:
         raise InputError(
             f"a prompt has {longest} tokens, the context of {facts.name} is {facts.n_ctx}: "

@@ -20,8 +20,17 @@ class InputError(ValueError):
 
 
 def one_line(error: Exception, limit: int | None = None) -> str:
-    """What an exception says, in one line of at most ``limit`` characters."""
-    return " ".join(str(error).split())[:limit]
+    """What an exception says, in one line of at most ``limit`` characters, cut between words.
+
+    Example:
+        >>> one_line(ValueError("no such file or folder"), 16)
+        'no such file ...'
+    """
+    words = " ".join(str(error).split())
+    if limit is None or len(words) <= limit:
+        return words
+    end = words.rfind(" ", 0, limit - 3)
+    return f"{words[: end if end > 0 else limit - 4]} ..."
 
 
 def require_extra(module: str, what: str, extra: str) -> None:

@@ -62,5 +62,6 @@ def _save_and_show(profile: "mcr.Profile", out: Path, *closing: str) -> Path:
     with showing(path):
         show_table(profile.headline, profile.summary())
         show_list([*findings(profile), *closing])
+        show_list(f"Beware: {caveat}" for caveat in profile.caveats())
         typer.echo(f"saved {path} (read it back with mcr_lens.load)")
     return path

@@ -46,11 +46,6 @@ class LensResult(Result):
         """Where the loss on the next token falls most."""
         return [f"Depth by depth, {each}" for each in describe.lens(self.summary())]
 
-    def caveats(self) -> list[str]:
-        """Which prompts are left out, if any."""
-        note = not_finite_note(self.data, self.data.attrs.get("dtype"))
-        return [note] if note else []
-
 
 def lens_summary(data: xr.Dataset) -> pd.DataFrame:
     """The lens over the whole corpus, a row a depth: every token counts the same.

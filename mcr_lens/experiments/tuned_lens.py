@@ -21,11 +21,11 @@ from mcr_lens.hooks.lenses.tuned import TunedLens
 from mcr_lens.hooks.observers.nonfinite import NonFinite
 from mcr_lens.hooks.observers.rows import Rows
 from mcr_lens.metrics.prediction import all_finite, kl_divergence, log_distribution
-from mcr_lens.models import Model, model_facts, require
+from mcr_lens.models import Model, batch_cost, model_facts, require
 from mcr_lens.models.backend import evaluation_mode, run
 from mcr_lens.models.unembed import read_out, rows_at_a_time
 from mcr_lens.not_finite import remedy
-from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
+from mcr_lens.prompts import Batch, BatchCost, Prompts, PromptsLike, as_prompts
 from mcr_lens.validate import check_count, check_fraction, check_positive
 
 __all__ = ["fit_tuned_lens"]
@@ -84,7 +84,7 @@ def fit_tuned_lens(
     n_held = min(max(1, round(held_out * len(prompts))), len(prompts) - 1)
     held_indices, training = sorted(order[:n_held]), sorted(order[n_held:])
     held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held_indices])
-    batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed)
+    batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed, batch_cost(model))
     # Leaves of their own, one pair a depth: a gradient step holds no more than one of them.
     pairs = [
         [
@@ -190,7 +190,7 @@ def _held_out_kl(model: Model, prompts: Prompts, translators: Translators) -> Fl
     return torch.tensor(lens_summary(data).kl_to_final.to_numpy()[:-1].copy())
 
 
-def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator[Batch]:
+def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int, cost: BatchCost) -> Iterator[Batch]:
     """For ever: whole prompts in a new order each time round, until there are enough tokens."""
     rng = random.Random(seed)
     order: list[int] = []
@@ -199,4 +199,4 @@ def _batches(prompts: list[tuple[int, ...]], tokens: int, seed: int) -> Iterator
         while len(rows) < len(prompts) and sum(map(len, rows)) < tokens:
             order = order or rng.sample(range(len(prompts)), len(prompts))
             rows.append(prompts[order.pop()])
-        yield next(Prompts.from_tokens(rows).batches(len(rows)))
+        yield from Prompts.from_tokens(rows).batches(len(rows), cost)

@@ -3,6 +3,7 @@
 import torch
 
 from mcr_lens.models.backend import Model, as_module
+from mcr_lens.models.boundaries import rotary_limit
 from mcr_lens.prompts.batches import BatchCost
 
 __all__ = ["batch_cost"]
@@ -23,7 +24,8 @@ def batch_cost(model: Model) -> BatchCost:
 
     Returns:
         ``per_batch`` = (seconds of a layer for a batch, its weights read once) / (seconds of a layer for a
-        token); ``max_tokens``: on a host as many as keep the MLP's activations in the caches.
+        token); ``max_tokens``: on a host as many as keep the MLP's activations in the caches;
+        ``boundary``: where the model's rotary factors depend on the length of the call.
 
     Example:
         >>> import mcr_lens as mcr
@@ -40,4 +42,4 @@ def batch_cost(model: Model) -> BatchCost:
     per_batch = (for_batch + width * weights / read) / (for_token + 2 * weights / products)
     widest = cfg.d_mlp or 4 * cfg.d_model
     most = _CACHE_BYTES // (4 * widest) if on_host else _MOST
-    return BatchCost(round(per_batch), min(max(most, _FEWEST), _MOST))
+    return BatchCost(round(per_batch), min(max(most, _FEWEST), _MOST), rotary_limit(model))

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Backend, HookedTransformer, Model, has_hooked_transformer, run
+from mcr_lens.models.load_checks import has_tokenizer, refuse_unknown
 from mcr_lens.models.unembed import logit_error
 
 __all__ = ["default_backend", "from_folder", "supports_name"]
@@ -52,15 +53,15 @@ def from_folder(folder: Path, options: dict[str, Any]) -> Model:
             makes of it is another function.
     """
     assert HookedTransformer is not None
-    if unknown := sorted(set(options) - {"dtype", "device"}):
+    if unknown := sorted(set(options) - {"dtype", "device", "tokenizer"}):
         raise InputError(f"{', '.join(unknown)}: no option of this loader; use backend='bridge'")
     dtype = options.get("dtype", torch.float32)
     source = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     kind = (getattr(source.config, "rope_parameters", None) or {}).get("rope_type", "default")
     if kind not in _CHECKED_ROTARY:
         raise InputError(f"rotary scaling {kind!r} has no conversion; use backend='bridge'")
-    tokenizer = None
-    if (folder / "tokenizer_config.json").is_file():
+    tokenizer = options.get("tokenizer")
+    if tokenizer is None and has_tokenizer(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     try:
         config, weights = _converted(source, folder, dtype, options.get("device"))
@@ -101,6 +102,7 @@ def _converted(
                 neutral, device=None if device is None else str(device), dtype=dtype
             )
         except NotImplementedError as error:
+            refuse_unknown(source.config, str(folder))  # the bridge would be no way out
             raise InputError(
                 f"{folder}: TransformerLens builds no HookedTransformer of {source.config.architectures[0]} "
                 "from a folder; use backend='bridge'"

@@ -1,6 +1,7 @@
 """What the rest of the package needs to know of a model: looked up once a model and state of its weights."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from mcr_lens.doubts import doubts, warn_of_doubts
 from mcr_lens.errors import InputError
 from mcr_lens.models.backend import Backend, Model, as_module, backend_of
+from mcr_lens.models.boundaries import attention_spans, checked_lengths, rotary_limit
 from mcr_lens.models.load_checks import refuse_unsuited
 from mcr_lens.models.self_check import cache_check, self_check
 from mcr_lens.models.user_hooks import torch_hooks
@@ -17,7 +20,6 @@ from mcr_lens.models.user_hooks import torch_hooks
 __all__ = [
     "ModelFacts",
     "cache_fault",
-    "layer_windows",
     "model_facts",
     "one_measurement",
     "record_origin",
@@ -31,6 +33,8 @@ _NOT_RECORDED = (
     "move_to_device", "n_devices", "max_memory", "offload_folder",
 )  # fmt: skip
 _PACKAGES = ("mcr-lens", "transformer-lens", "torch", "transformers", "numpy")
+# Recorded where they are loaded: they place, adapt or quantise weights.
+_IN_USE = ("accelerate", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class ModelFacts:
         attention_chunk: tokens of the chunks that attention stays within in some layers (Llama 4).
         max_positions: longest prompt by the model's own configuration (TransformerLens may allow fewer:
             ``n_ctx``); ``None`` where it is not known.
+        rotary_limit: longest call with the rotary factors of short ones; ``None`` where all have the same.
+        unchecked_lengths: windows and the like that the self-check was too short to reach.
         failed_checks: what the self-check found wrong, by the name of the check; empty when all is well.
         learned_sink: True when patterns sum to less than one because a learned sink logit was dropped.
         processing: ``"raw"``, or what has been done to the weights.
@@ -65,6 +71,8 @@ class ModelFacts:
     load_options: Mapping[str, str] = field(default_factory=dict)
     attention_chunk: int | None = None
     max_positions: int | None = None
+    rotary_limit: int | None = None
+    unchecked_lengths: tuple[int, ...] = ()
 
     def require(self, check: str, call: str) -> None:
         """Refuse a call whose assumption the self-check found broken on this model.
@@ -74,6 +82,10 @@ class ModelFacts:
         """
         if check in self.failed_checks:
             self.distrust(call, self.failed_checks[check])
+
+    def mixes_rotary(self, chunk: int, longest: int) -> bool:
+        """Would the KV cache hold keys with rotary factors that a whole prompt does not have?"""
+        return self.rotary_limit is not None and chunk <= self.rotary_limit < longest
 
     def distrust(self, call: str, reason: str) -> NoReturn:
         """Refuse a call that this model makes meaningless."""
@@ -98,7 +110,11 @@ class ModelFacts:
             "learned_sink": self.learned_sink,
             "windows": list(self.windows),
             "failed_checks": dict(self.failed_checks),
-            "versions": {package: version(package) for package in _PACKAGES},
+            **({"unchecked_lengths": list(self.unchecked_lengths)} if self.unchecked_lengths else {}),
+            "versions": {
+                package: version(package)
+                for package in (*_PACKAGES, *(name for name in _IN_USE if name in sys.modules))
+            },
         }
 
 
@@ -170,12 +186,22 @@ def cache_fault(model: Model) -> str | None:
     return faults[0]
 
 
-def require_cache(model: Model, call: str) -> None:
-    """Refuse a call that feeds a model in chunks where that makes another function of it."""
-    if (fault := cache_fault(model)) is not None:
-        model_facts(model).distrust(
-            call, f"{fault}; give whole prompts, or try another version of transformer-lens"
+def require_cache(model: Model, call: str, *, chunk: int | None = None, longest: int = 0) -> None:
+    """Refuse a call that feeds a model in chunks where that makes another function of it.
+
+    Args:
+        chunk: tokens of the first chunk, and ``longest`` of the longest prompt.
+    """
+    facts = model_facts(model)
+    if chunk is not None and facts.mixes_rotary(chunk, longest):
+        limit = facts.rotary_limit or 0
+        facts.distrust(
+            call,
+            f"its rotary factors are others in calls that reach beyond {limit} tokens, and a prompt has "
+            f"{longest}; give whole prompts, or chunk={limit + 1} or more",
         )
+    if (fault := cache_fault(model)) is not None:
+        facts.distrust(call, f"{fault}; give whole prompts, or try another version of transformer-lens")
 
 
 def _check(
@@ -186,7 +212,7 @@ def _check(
 ) -> ModelFacts:
     refuse_unsuited(model, name)
     hooks, (failed, learned_sink) = torch_hooks(model), self_check(model)
-    windows, attention_chunk = _attention_spans(model)
+    windows, attention_chunk = attention_spans(model)
     processing, dtype, device = _state(model)
     facts = ModelFacts(
         name=name,
@@ -202,8 +228,11 @@ def _check(
         load_options=load_options or {},
         attention_chunk=attention_chunk,
         max_positions=_max_positions(model),
+        rotary_limit=rotary_limit(model),
+        unchecked_lengths=checked_lengths(model).unchecked,
     )
     _KNOWN[model] = _Record(facts, hooks)
+    warn_of_doubts(doubts(facts.attributes()))
     return facts
 
 
@@ -225,33 +254,12 @@ def _processing(model: Model) -> str:
     return ", ".join(done) or "raw"
 
 
-def _attention_spans(model: Model) -> tuple[tuple[int | None, ...], int | None]:
-    """The sliding window of each layer, and the chunk that some layers' attention stays within."""
-    if backend_of(model) == "hooked_transformer":
-        kinds = model.cfg.attn_types or ["global"] * model.cfg.n_layers
-        return tuple(model.cfg.window_size if kind == "local" else None for kind in kinds), None
-    config = model.original_model.config.get_text_config(decoder=True)
-    has_chunks = "chunked_attention" in (getattr(config, "layer_types", None) or ())
-    chunk = getattr(config, "attention_chunk_size", None) if has_chunks else None
-    return layer_windows(config, model.cfg.n_layers), chunk
-
-
 def _max_positions(model: Model) -> int | None:
     """What the configuration names; HookedTransformer keeps only what it allows itself."""
     if backend_of(model) == "hooked_transformer":
         return None
     config = model.original_model.config.get_text_config(decoder=True)
     return getattr(config, "max_position_embeddings", None)
-
-
-def layer_windows(config: Any, n_layers: int) -> tuple[int | None, ...]:
-    """Sliding window of each layer by a Hugging Face configuration; ``None`` where attention is global."""
-    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
-    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
-    if kinds is None:
-        is_local = window and getattr(config, "use_sliding_window", True)
-        kinds = ["local" if is_local else "global"] * n_layers
-    return tuple(window if kind in ("sliding_attention", "local") else None for kind in kinds)
 
 
 def _in_words(value: Any) -> str:

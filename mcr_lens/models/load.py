@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from mcr_lens.models.load_checks import (
     complete_weights,
     model_folder,
     no_decoder,
+    refuse_adapter,
     refuse_folder,
     refuse_unsuited,
     tensors_only,
@@ -76,7 +78,9 @@ def load_model(
                 f"the model given is a {backend_of(source)}, not a {backend}: load it by name instead"
             )
         refuse_unsuited(source, type(source).__name__)  # its weights may have gone since it was checked
-        follow(source, model_facts(source).failed_checks)
+        facts = model_facts(source)
+        facts.require("batch_mates", "anything measured")
+        follow(source, facts.failed_checks)
         return source
     check_device(device)
     options = {"dtype": _dtype(dtype), "device": device, **kwargs}
@@ -90,8 +94,11 @@ def load_model(
     model = _load(name, backend, revision, options)
     if str(model.cfg.device) == "meta":  # offloaded to disk as a whole: it computes on the CPU
         model.cfg.device = "cpu"
+    if name == "tiny":  # it is a Qwen2 by its configuration, but every text that it was trained on has a BOS
+        model.cfg.default_prepend_bos = True
     facts = record_origin(model, name, revision, kwargs)
-    facts.require("own_attention", "anything measured")
+    for check in ("own_attention", "batch_mates"):
+        facts.require(check, "anything measured")
     follow(model, facts.failed_checks)
     return model
 
@@ -112,6 +119,7 @@ def _load(name: str, backend: str, revision: str | None, options: dict[str, Any]
     if backend == "hooked_transformer" and not hooked_transformer.supports_name(name):
         raise InputError(f"{name}: not a HookedTransformer name; use backend='bridge'")
     with hub_or_cache() as silence, _plain_errors(name, silence), _loaders():
+        refuse_adapter(name, revision)
         if backend == "hooked_transformer":
             assert HookedTransformer is not None
             # Left out, transformers would ask on a terminal whether to run a repository's code.
@@ -123,7 +131,7 @@ def _load(name: str, backend: str, revision: str | None, options: dict[str, Any]
 
 def _from_folder(folder: Path, backend: str, options: dict[str, Any]) -> Model:
     with _plain_errors(str(folder)), _loaders():
-        refuse_folder(folder, options)
+        refuse_folder(folder, {**options, "backend": backend})
         if backend == "hooked_transformer":
             return hooked_transformer.from_folder(folder, options)
         return TransformerBridge.boot_transformers(str(folder), **options)
@@ -146,7 +154,8 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:  # three libraries and their file formats raise what they like
         words, failure = str(error), f"{source}: could not be loaded"
-        reason = f"({type(error).__name__}: {one_line(error, 200 if silence else 400)})"
+        said = one_line(error, 200 if silence else 400) or "it does not say why"
+        reason = f"({type(error).__name__}: {said})"
         if "HookedEncoder" in words:
             raise no_decoder(source, "its architecture") from error
         if "trust_remote_code" in words:
@@ -156,17 +165,32 @@ def _plain_errors(source: str, silence: str | None = None) -> Iterator[None]:
             )
         elif Path(source).is_dir():
             way_out = "mend the folder"
-            if "tokenizer" in words and not list(Path(source).glob("*token*")):
-                way_out = "the folder has no tokenizer: pass load_model tokenizer=..."
+            if "tokenizer" in words:
+                way_out = "mend its tokenizer, or pass load_model tokenizer=..."
+            elif _raised_by(error) == "transformer_lens":
+                way_out = (
+                    "TransformerLens does not take this variant of the architecture; another version may"
+                )
             message = f"{failure} {reason}; {way_out}"
         else:
             names = ["tiny", *hooked_transformer.official_names()]
-            place = f" from the local cache, and {silence}, or" if silence else ";"
+            place = f" {reason};"
+            if silence:  # a client's own words about that are long
+                place = f" from the local cache, and {silence}, or"
+            guess = "" if source in names else did_you_mean(source, names)
             message = (
-                f"{failure} {reason}{place} use 'tiny', a local Hugging Face folder, or a name that "
-                f"TransformerLens supports{did_you_mean(source, names)}"
+                f"{failure}{place} use 'tiny', a local Hugging Face folder, or a name that "
+                f"TransformerLens supports{guess}"
             )
         raise InputError(message) from error
+
+
+def _raised_by(error: Exception) -> str | None:
+    """The library whose own code an error came out of, deepest down."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    libraries = (name.partition(".")[0] for name in frames)
+    ours = ("transformers", "transformer_lens", "safetensors", "huggingface_hub", "tokenizers")
+    return next(reversed([name for name in libraries if name in ours]), None)
 
 
 @contextlib.contextmanager

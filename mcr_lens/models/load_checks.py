@@ -8,6 +8,7 @@ has not asked for, and make up no weights.
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,7 +16,9 @@ from unittest import mock
 import psutil
 import torch
 from torch import nn
+from transformer_lens.model_bridge.sources.transformers import determine_architecture_from_hf_config
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, modeling_utils
+from transformers.utils.hub import cached_file
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.host import cuda_devices, free_memory, host_memory, in_words
@@ -27,19 +30,31 @@ __all__ = [
     "check_device",
     "complete_weights",
     "empty_model",
+    "has_tokenizer",
     "model_folder",
     "no_decoder",
+    "refuse_adapter",
     "refuse_encoder",
     "refuse_folder",
+    "refuse_unknown",
     "refuse_unsuited",
     "tensors_only",
 ]
 
 _MOST_LAYERS = 2_000
+_ADAPTER = "adapter_config.json"
+# What cannot be had is no adapter: the loader says what is wrong with the name.
+_WHERE_IT_CAN_BE_HAD: dict[str, Any] = {
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
 # Options with which weights need not all be in memory, or are there already.
 _PLACED_ELSEWHERE = (
     "device_map", "hf_model", "quantization_config", "load_in_4bit", "load_in_8bit", "max_memory",
 )  # fmt: skip
+# Files of which a tokenizer is made.
+_TOKENIZERS = ("tokenizer.json", "*.model", "vocab*", "*vocab", "*.tiktoken", "tokenization*.py")
 # The least that a quantised weight takes.
 _QUANTISED_BYTES = 0.125
 
@@ -69,14 +84,24 @@ def model_folder(source: str, revision: str | None = None) -> Path | None:
         raise InputError(f"revision {revision!r}: {source} has none; revisions are those of names on the hub")
     if not folder.is_dir():
         raise InputError(f"{source}: not a folder; give a Hugging Face model folder or a model name")
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{source}: adapter_config.json: the folder holds an adapter, which would be left out; merge it "
-            "into its base model (peft's merge_and_unload), save that, and load the new folder"
-        )
+    if (folder / _ADAPTER).is_file():
+        raise _adapter(source)
     if not (folder / "config.json").is_file():
         raise InputError(f"{source}: no config.json in this folder; give a Hugging Face model folder")
     return folder
+
+
+def refuse_adapter(name: str, revision: str | None = None) -> None:
+    """Refuse a name on the hub whose files are an adapter: without peft it would be left out in silence."""
+    if cached_file(name, _ADAPTER, revision=revision, **_WHERE_IT_CAN_BE_HAD) is not None:
+        raise _adapter(name)
+
+
+def _adapter(source: str) -> InputError:
+    return InputError(
+        f"{source}: {_ADAPTER}: it holds an adapter, which would be left out; merge it into its base model "
+        "(pip install peft; merge_and_unload), save that, and load the new folder"
+    )
 
 
 def bundled_step(revision: str) -> int:
@@ -97,6 +122,13 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
     trust_remote_code = bool(options.get("trust_remote_code"))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     refuse_encoder(config, str(folder))
+    if options.get("backend", "bridge") == "bridge":
+        refuse_unknown(config, str(folder))
+        if options.get("tokenizer") is None and not has_tokenizer(folder):
+            raise InputError(
+                f"{folder}: the folder has no tokenizer: pass load_model tokenizer=..., such as "
+                "transformers.AutoTokenizer.from_pretrained of the model that it was made from"
+            )
     pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if pickled and options.get("hf_model") is None and not list(folder.glob("model*.safetensors*")):
         raise InputError(
@@ -106,6 +138,23 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
         )
     if not trust_remote_code and all(options.get(name) is None for name in _PLACED_ELSEWHERE):
         _refuse_too_large(folder, config, options["dtype"])
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Does a folder hold a file that a tokenizer can be made of?"""
+    return any(path for name in _TOKENIZERS for path in folder.glob(name))
+
+
+def refuse_unknown(config: PreTrainedConfig, name: str) -> None:
+    """Refuse a configuration whose architecture TransformerLens's bridge does not know."""
+    try:
+        determine_architecture_from_hf_config(config)
+    except ValueError as error:
+        architecture = ", ".join(config.architectures or ()) or config.model_type
+        raise InputError(
+            f"{name}: TransformerLens {version('transformer-lens')} does not know {architecture}; another "
+            "version of transformer-lens may"
+        ) from error
 
 
 def refuse_encoder(config: PreTrainedConfig, name: str, architecture: str | None = None) -> None:

@@ -208,7 +208,8 @@ def auto_chunk(
         on_device = [(need.work - need.moment) / len(devices) + need.moment for need in needs]
         return max(on_device) <= device_room and all(need.host <= host_room for need in needs)
 
-    chunks = [chunk for chunk in CHUNKS if chunk < max(lengths)]
+    longest = max(lengths)
+    chunks = [each for each in CHUNKS if each < longest and not facts.mixes_rotary(each, longest)]
     if fits(None) or not chunks or cache_fault(model) is not None:
         return None
     return next(filter(fits, chunks), chunks[-1])

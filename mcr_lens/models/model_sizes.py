@@ -9,9 +9,10 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model
+from mcr_lens.models.boundaries import layer_windows
 from mcr_lens.models.hub import hub_or_cache
-from mcr_lens.models.info import layer_windows, model_facts
-from mcr_lens.models.load_checks import empty_model, model_folder, refuse_encoder
+from mcr_lens.models.info import model_facts
+from mcr_lens.models.load_checks import empty_model, model_folder, refuse_encoder, refuse_unknown
 
 __all__ = ["ModelSizes", "configured_sizes", "loaded_sizes", "read_sizes"]
 
@@ -91,6 +92,8 @@ def read_sizes(
             with hub_or_cache():
                 config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         refuse_encoder(config, name)
+        if config.architectures:  # a configuration made by hand names none
+            refuse_unknown(config, name)
         return name, config, configured_sizes(config)
     except InputError:
         raise

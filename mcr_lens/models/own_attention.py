@@ -61,8 +61,7 @@ def attention_check(model: Model) -> Iterator[dict[str, str]]:
             failed.setdefault(
                 "own_attention",
                 f"the attention that TransformerLens computes in block {layer} differs from the Hugging Face "
-                f"module's by {error:.2g}; another version of transformer-lens, or "
-                "backend='hooked_transformer', may get it right",
+                f"module's by {error:.2g}; another version of transformer-lens may get it right",
             )
 
     with ExitStack() as hooks:
@@ -77,4 +76,4 @@ def attention_check(model: Model) -> Iterator[dict[str, str]]:
 
 
 def _write(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output

@@ -1,6 +1,6 @@
 """What a loaded model must satisfy for its hooks to mean what their names say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.backend import Model, as_module, evaluation_mode, new_cache, run
+from mcr_lens.models.boundaries import checked_lengths, rotary_limit
 from mcr_lens.models.own_attention import attention_check, relative_error, tolerance_of
 from mcr_lens.models.unembed import logit_error, read_out
 from mcr_lens.models.user_hooks import points_set_aside
@@ -34,17 +35,20 @@ class SelfCheck(NamedTuple):
 def self_check(model: Model) -> SelfCheck:
     """Compare a model's hooks with each other on a few tokens, once, right after it was loaded.
 
-    Six checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under a learned sink),
-    ``value_rows`` (the pattern times the value vectors is what the heads give), ``residual_sum`` (pre +
-    attention write + MLP write = post in every block), ``final_readout`` (the unembedding of the last depth
-    is the logits), ``pattern_edits`` (an edited pattern changes the logits) and ``own_attention`` (what a
-    bridge computes in place of a Hugging Face module is what that module gives; ``asked_attention`` where
+    On a few tokens, or on as many as lie beyond the windows and the like that the configuration names
+    (``checked_lengths``). Seven checks: ``pattern_rows`` (rows of every pattern sum to one, or to less under
+    a learned sink), ``value_rows`` (the pattern times the value vectors is what the heads give),
+    ``residual_sum`` (pre + attention write + MLP write = post in every block), ``final_readout`` (the
+    unembedding of the last depth is the logits), ``pattern_edits`` (an edited pattern changes the logits),
+    ``batch_mates`` (a prompt's logits are the same alone and beside longer ones) and ``own_attention`` (what
+    a bridge computes in place of a Hugging Face module is what that module gives; ``asked_attention`` where
     the module cannot be asked). Hooks at the model's hook points are set aside: the outcome is the model's.
 
     Raises:
-        InputError: for a model that cannot be run at all.
+        InputError: for a model that cannot be run at all, or whose residual stream cannot be read.
     """
-    tokens = _tokens(model)
+    lengths = checked_lengths(model).lengths
+    tokens = _tokens(model, lengths[-1])
     blocks: Blocks = [{} for _ in range(model.cfg.n_layers)]
 
     def keep(tensor: Tensor, hook: object, layer: int, name: str) -> None:
@@ -64,45 +68,101 @@ def self_check(model: Model) -> SelfCheck:
         except Exception as error:  # whatever an architecture, or a hook of the user's, may raise
             raise InputError(
                 f"{model.cfg.model_name}: TransformerLens cannot run this model ({type(error).__name__}: "
-                f"{one_line(error, 200)}); another version of it, or its other model class, may"
+                f"{one_line(error, 200)}); another version of it may"
             ) from error
+        _refuse_unseen_depths(model, blocks)
         tolerance = tolerance_of(logits)
         sums = [block[_PATTERN].float().sum(-1) for block in blocks if _PATTERN in block]
         # A logit a head that takes part in the softmax and is dropped: both model classes call them sinks.
         has_sinks = any(name.endswith(".sinks") for name, _ in as_module(model).named_parameters())
         learned_sink = has_sinks and _leave_room(sums, tolerance)
         faults = {
-            "pattern_rows": _pattern_rows(sums, model.cfg.n_layers, learned_sink, tolerance),
+            "pattern_rows": _pattern_rows(sums, model, learned_sink, tolerance),
             "value_rows": _value_rows(blocks, tolerance),
             "residual_sum": _residual_sum(blocks, tolerance),
             "final_readout": _final_readout(model, blocks[-1].get("hook_resid_post"), logits),
             "pattern_edits": _pattern_edits(model, tokens, logits),
+            "batch_mates": _batch_mates(model, tokens, lengths),
         }
     failed = {name: fault for name, fault in faults.items() if fault is not None}
     return SelfCheck(failed | failed_attention, learned_sink)
 
 
+def _refuse_unseen_depths(model: Model, blocks: Blocks) -> None:
+    """Some blocks give what they leave in another form than a tensor, and their hook point stays silent."""
+    points = [*((layer, "hook_resid_pre") for layer in range(len(blocks))), (-1, "hook_resid_post")]
+    if silent := [(layer % len(blocks), name) for layer, name in points if name not in blocks[layer]]:
+        raise InputError(
+            f"{model.cfg.model_name}: TransformerLens does not show the residual stream of this model "
+            f"(blocks.{silent[0][0]}.{silent[0][1]} does not fire); another version of it may"
+        )
+
+
 def cache_check(model: Model) -> str | None:
     """What goes wrong when a model is fed in chunks; ``None`` when all is well.
 
-    Six tokens, whole and as two and four, must give the same logits for the last four. So a position or a
-    mask that forgets what the cache holds is found; what only happens beyond a sliding window is not.
+    Prompts of a few tokens, and of lengths on both sides of every boundary within reach, must give the same
+    logits whole and in two chunks. So a position, a window or a mask that forgets what the cache holds is
+    found. The first chunk lies on the same side of a change of rotary factors as the whole.
     """
-    tokens = _tokens(model)
+    limit = rotary_limit(model)
     with evaluation_mode(model):
-        whole = run(model, tokens, [])
-        try:
-            cache = new_cache(model, 1)
-            run(model, tokens[:, :2], [], cache=cache)
-            rest = run(model, tokens[:, 2:], [], cache=cache)
-        except Exception as error:  # an architecture may have another kind of memory, or none
-            return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
-    error = logit_error(rest, whole[:, 2:])
-    return None if error <= tolerance_of(whole) else f"through its KV cache the logits differ by {error:.2g}"
+        for length in checked_lengths(model).lengths[1:]:
+            tokens = _tokens(model, length)
+            first = length // 3 if limit is None or length <= limit else limit + 1
+            whole = run(model, tokens, [])
+            try:
+                cache = new_cache(model, 1)
+                run(model, tokens[:, :first], [], cache=cache)
+                rest = run(model, tokens[:, first:], [], cache=cache)
+            except Exception as error:  # an architecture may have another kind of memory, or none
+                return f"it does not run through a KV cache ({type(error).__name__}: {one_line(error, 200)})"
+            error = logit_error(rest, whole[:, first:])
+            if not error <= tolerance_of(whole):
+                beyond = f" of a prompt of {length} tokens" if length > 6 else ""
+                return f"through its KV cache the logits{beyond} differ by {error:.2g}"
+    return None
 
 
-def _tokens(model: Model) -> Int[Tensor, "1 pos"]:
-    return torch.arange(1, 7, device=model.cfg.device)[None] % model.cfg.d_vocab
+def _tokens(model: Model, length: int) -> Int[Tensor, "1 pos"]:
+    return torch.arange(1, length + 1, device=model.cfg.device)[None] % model.cfg.d_vocab
+
+
+def _batch_mates(model: Model, tokens: Int[Tensor, "1 pos"], lengths: Sequence[int]) -> str | None:
+    """Each prompt alone, and padded beside the longest on its side of a change of rotary factors."""
+    limit = rotary_limit(model) or 0
+    for side in ([n for n in lengths if n <= limit], [n for n in lengths if n > limit]):
+        if len(side) < 2:
+            continue
+        # Padded as ``Prompts.batches`` does it.
+        ends = torch.tensor(side, device=tokens.device)[:, None] - 1
+        places = torch.arange(side[-1], device=tokens.device)[None].minimum(ends)
+        together = run(model, tokens[0][places], [])
+        for row, length in enumerate(side):
+            alone = run(model, tokens[:, :length], [])
+            error = logit_error(together[row : row + 1, :length], alone)
+            if error > _batch_tolerance(model, alone):
+                return (
+                    f"beside one of {side[-1]} tokens a prompt of {length} has other logits than alone, by "
+                    f"{error:.2g}, as if its tokens saw what comes after them{_eager(model)}"
+                )
+    return None
+
+
+def _eager(model: Model) -> str:
+    """The way out where the fused attention of a Hugging Face model gives no pattern, or no mask."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    kind = getattr(config, "_attn_implementation", None) or "eager"
+    if kind == "eager":
+        return ""
+    return f"; it runs with {kind!r}: load the Hugging Face model with attn_implementation='eager'"
+
+
+def _batch_tolerance(model: Model, logits: Tensor) -> float:
+    """Few bits, in quantised modules too, are rounded anew in other company, which may pick other experts."""
+    kinds = {type(part).__module__ for part in as_module(model).modules()}
+    is_quantised = any("quant" in kind or "bitsandbytes" in kind for kind in kinds)
+    return max(tolerance_of(logits), 0.2 if is_quantised or logits.dtype.itemsize < 4 else 0.0)
 
 
 def _leave_room(sums: list[Tensor], tolerance: float) -> bool:
@@ -111,9 +171,10 @@ def _leave_room(sums: list[Tensor], tolerance: float) -> bool:
     return allowed and any(bool((rows < 1 - 2 * tolerance).any()) for rows in sums)
 
 
-def _pattern_rows(sums: list[Tensor], n_layers: int, learned_sink: bool, tolerance: float) -> str | None:
+def _pattern_rows(sums: list[Tensor], model: Model, learned_sink: bool, tolerance: float) -> str | None:
+    n_layers = model.cfg.n_layers
     if not sums:
-        return "no attention pattern fires"
+        return f"no attention pattern fires{_eager(model)}"
     if len(sums) < n_layers:  # blocks of another kind between those with attention
         return f"{n_layers - len(sums)} of {n_layers} blocks have no attention pattern"
     error = _largest([(rows - 1).abs().max().cpu() for rows in sums])

@@ -36,10 +36,12 @@ class BatchCost(NamedTuple):
     Attributes:
         per_batch: as many padded tokens as one more batch costs.
         max_tokens: padded tokens that a batch may have; one prompt alone may have more.
+        boundary: prompts of more tokens never share a batch with others: the model computes them otherwise.
     """
 
     per_batch: int = 64
     max_tokens: int = 1024
+    boundary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,11 @@ class Prompts:
         does not suffice, that shows at once.
         """
         order = sorted(range(len(self)), key=lambda i: -self.lengths[i])
+        n_long = sum(cost.boundary is not None and length > cost.boundary for length in self.lengths)
+        for side in filter(None, (order[:n_long], order[n_long:])):
+            yield from self._batches(side, batch_size, cost)
+
+    def _batches(self, order: Sequence[int], batch_size: int | None, cost: BatchCost) -> Iterator[Batch]:
         if batch_size is None:
             sizes = _cheapest_sizes([self.lengths[i] for i in order], cost)
         else:

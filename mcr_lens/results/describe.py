@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 import mcr_lens as mcr
+from mcr_lens.doubts import doubts
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
 from mcr_lens.phases.curves import primary_sink
@@ -46,11 +47,11 @@ def _norm(profile: mcr.Profile) -> list[str]:
     token = f"token at position {position}" if position else "first token"
     top, median = (profile[name].isel(depth=peak) for name in ("top_activation", "median_activation"))
     both = top.notnull() & median.notnull()
+    last = "not known" if np.isnan(ratio[-1]) else f"{float(ratio[-1]):.1f} times"
     massive = float(((top > MASSIVE) & (top > MASSIVE_RATIO * median)).where(both).mean())
     return [
         f"The {token}'s norm is {float(ratio[0]):.1f} times the mean of the others at depth 0 and "
-        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is "
-        f"{float(ratio[-1]):.1f} times.",
+        f"peaks at {float(ratio[peak]):.1f} times at depth {peak}; at the last depth it is {last}.",
         f"Largest activation there: {float(top.mean()):.0f}, {float((top / median).mean()):.0f} times "
         f"the median; massive (above {MASSIVE:g} and {MASSIVE_RATIO:,g} times the median) in {massive:.0%} "
         "of the prompts.",
@@ -196,8 +197,7 @@ def _caveats(data: xr.Dataset, attributes: dict[str, Any]) -> Iterator[str]:
             f"A learned sink that is no token takes {float(mass.mean()):.0%} of the attention, up to "
             f"{float(mass.max()):.0%} of a head: no sink score counts it, learned_sink_mass does."
         )
-    for check, why in (attributes.get("failed_checks") or {}).items():
-        yield f"The model failed a check ({check}): {why}"
+    yield from doubts(attributes, int(data.n_tokens.max()))
     if attributes.get("interventions"):
         yield f"The model was edited while it was measured, by {len(attributes['interventions'])} hooks."
     if hooks := attributes.get("attached_hooks"):

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import pandas as pd
 import xarray as xr
 
+from mcr_lens.doubts import doubts
 from mcr_lens.errors import InputError
 from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import tables
@@ -79,9 +80,13 @@ class Result:
         return []
 
     def caveats(self) -> list[str]:
-        """What to beware of, one sentence each; here: which prompts hold Inf or NaN and are left out."""
+        """What to beware of, one sentence each: prompts that hold Inf or NaN, and doubts about the model."""
         note = not_finite_note(self.data, self.data.attrs.get("dtype"))
-        return [note] if note else []
+        lengths = self.data.coords.get("n_tokens")
+        return [
+            *([note] if note else []),
+            *doubts(self.data.attrs, None if lengths is None else int(lengths.max())),
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write one netCDF 4 file, whole or not at all; xarray can edit it, ``mcr_lens.load`` opens it.

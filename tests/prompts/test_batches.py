@@ -166,7 +166,12 @@ def test_attributes_say_what_was_done(llama: Any) -> None:
 LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=30)
 
 
-COSTS = st.builds(BatchCost, per_batch=st.integers(0, 50), max_tokens=st.integers(1, 200))
+COSTS = st.builds(
+    BatchCost,
+    per_batch=st.integers(0, 50),
+    max_tokens=st.integers(1, 200),
+    boundary=st.none() | st.integers(1, 40),
+)
 
 
 @given(lengths=LENGTHS, batch_size=st.one_of(st.none(), st.integers(1, 7)), cost=COSTS)
@@ -202,8 +207,11 @@ def cost_of(sizes: list[int], lengths: list[int], cost: BatchCost) -> float:
     """What batches of these sizes cost, longest first; infinite where one is too large."""
     total, rest = 0.0, sorted(lengths, reverse=True)
     for size in sizes:
-        padded, rest = size * rest[0], rest[size:]
-        total += cost.per_batch + (padded if size == 1 or padded <= cost.max_tokens else float("inf"))
+        batch, rest = rest[:size], rest[size:]
+        padded = size * batch[0]
+        is_mixed = cost.boundary is not None and batch[-1] <= cost.boundary < batch[0]
+        is_allowed = not is_mixed and (size == 1 or padded <= cost.max_tokens)
+        total += cost.per_batch + (padded if is_allowed else float("inf"))
     return total
 
 

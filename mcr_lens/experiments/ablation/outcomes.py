@@ -32,7 +32,7 @@ def outcomes_of(data: xr.Dataset, attributes: Mapping[str, Any]) -> xr.Dataset:
         "depth"
     )
     score = data["sink_score"].sel(layer=sink_layers(data.layer.values.tolist(), attributes))
-    rate = (score > SINK_THRESHOLD).where(score.notnull())
+    rate = (score >= SINK_THRESHOLD).where(score.notnull())
     outcomes |= {"sink_rate": rate.mean(["layer", "head"]), "sink_score": score.mean(["layer", "head"])}
     outcomes["loss"] = data["lens_loss"].isel(depth=-1, drop=True)
     table = xr.Dataset({name: outcomes[name] for name in OUTCOMES})

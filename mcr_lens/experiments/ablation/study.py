@@ -13,7 +13,6 @@ from mcr_lens.experiments.ablation.arms import OTHER_TOKEN, RANDOM_DIRECTION
 from mcr_lens.experiments.ablation.claims import PRIMARY, Claim, claims_of, primary_arms, verdict_table
 from mcr_lens.experiments.ablation.clusters import SHARED, cluster_labels
 from mcr_lens.experiments.ablation.outcomes import OUTCOMES, outcomes_of, reference_of
-from mcr_lens.not_finite import not_finite_note
 from mcr_lens.results import Result
 from mcr_lens.results.tables import count
 from mcr_lens.stats import PairedEffect, adjusted, bootstrap_interval, paired_effect
@@ -170,9 +169,9 @@ class AblationStudy(Result):
         return [str(claim) for claim in self.claims()]
 
     def caveats(self) -> list[str]:
-        """What to beware of: nothing to remove, near-copies among the prompts, Inf or NaN."""
+        """What to beware of: nothing to remove, near-copies among the prompts, and what any result has."""
         attributes = self.data.attrs
-        notes = [attributes.get("below_gate"), not_finite_note(self.data, attributes.get("dtype"))]
+        notes = [attributes["below_gate"]] if attributes.get("below_gate") else []
         shared = attributes.get("shared_tokens", 0.0)
         if shared > SHARED and self._cluster() is None:
             notes.append(
@@ -180,7 +179,7 @@ class AblationStudy(Result):
                 "intervals too short and verdicts too sure; give cluster=, one label for each template or "
                 "document"
             )
-        return [note for note in notes if note]
+        return [*notes, *super().caveats()]
 
     @property
     def headline(self) -> str:
