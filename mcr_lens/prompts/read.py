@@ -3,7 +3,7 @@
 import itertools
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
 
 
 def load_prompts(
-    source: str | Path | Sequence[str],
+    source: str | Path | Sequence[str] | Sequence[Sequence[Mapping[str, Any]]],
     model: Any,
     *,
     field: str | None = None,
@@ -98,13 +98,11 @@ def load_prompts(
     if seed is not None and not is_whole(seed):
         raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
     template = ChatTemplate(model) if chat_template else None
-    is_file = isinstance(source, str | os.PathLike)
-    name = os.fspath(source) if is_file else "list of strings"
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "list of strings"
     texts: Iterator[str]
-    if not is_file and template is None:
-        texts = iter(check_texts(source, name))
-    elif not is_file:
-        texts = map(template.text, source, itertools.repeat(f"conversation of {name}"))
+    if not isinstance(source, str | os.PathLike):
+        listed: Any = source
+        texts = iter(check_texts(listed, name)) if template is None else _texts(listed, None, template, name)
     elif n is not None and seed is None and name.startswith("hf:"):
         texts = _streamed(name, field, template, config, split)
     else:

@@ -41,7 +41,8 @@ def padding_alone(llama: Any, set_padding: Callable[[str], None]) -> int:
 def test_row_3_padding_is_not_measured_as_text(side: str, llama: Any, padding_alone: int) -> None:
     right = mcr.profile(llama, mcr.Prompts.from_texts(TEXTS, llama), progress=False).data
     ids = padded(llama, padding_alone, side)
-    for given in (mcr.Prompts.from_tokens(ids), ids, ids.tolist(), ids.numpy()):
+    forms: list[Any] = [mcr.Prompts.from_tokens(ids), ids, ids.tolist(), ids.numpy()]
+    for given in forms:
         with pytest.warns(UserWarning, match=r"1 of 2 rows .* padding id 63") as told:
             measured = mcr.profile(llama, given, progress=False).data
         assert len(told) == 1
@@ -91,10 +92,10 @@ def test_one_bos_or_eos_in_every_row_is_text(llama: Any, set_padding: Callable[[
 
 def test_padded_pairs(llama: Any, padding_alone: int) -> None:
     ids = padded(llama, padding_alone, "right")
-    sides = [mcr.Prompts.from_tokens(ids), mcr.Prompts.from_tokens(ids)]
+    clean, corrupt = mcr.Prompts.from_tokens(ids), mcr.Prompts.from_tokens(ids)
     with pytest.warns(UserWarning, match="padding id"):
         result = mcr.activation_patching(
-            llama, mcr.PromptPairs(*sides, (4, 5), (5, 6)), layers=0, progress=False
+            llama, mcr.PromptPairs(clean, corrupt, (4, 5), (5, 6)), layers=0, progress=False
         )
     assert result.data.n_tokens.values.tolist() == [6, 3]
 
