@@ -26,7 +26,6 @@ app = typer.Typer(
     name="mcr-lens",
     help="Where attention sinks, massive activations and compression valleys begin in a language model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

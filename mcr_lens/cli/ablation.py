@@ -10,6 +10,8 @@ import mcr_lens as mcr
 from mcr_lens.cli.options import ModelOptions, Overwrite, PromptOptions, RunOptions, numbers, words
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.cli.together import appearing_together, check_folder
+from mcr_lens.errors import InputError
+from mcr_lens.validate import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,13 +55,21 @@ def ablate(
     check_folder(out, list(FILES), overwrite)
     places: Any = layers if layers == "emergence" else numbers("--layers", layers, int, "1,4, or 'emergence'")
     shares = numbers("--doses", doses, float, "0,0.5,1")
+    if not all(0 <= share <= 1 for share in shares) or not any(shares):
+        raise InputError(f"--doses {doses}: use shares from 0 to 1, at least one above 0, such as 0,0.5,1")
+    kinds = ARMS if arms is None else words(arms)
+    for kind in kinds:
+        if kind not in ARMS:
+            names = [arm.replace(" ", "-") for arm in ARMS]
+            near = did_you_mean(kind.replace(" ", "-"), names)
+            raise InputError(f"--arms {arms}: no arm {kind!r}; there are {', '.join(names)}{near}")
     loaded = model.load()
     study = mcr.ablation_study(
         loaded,
         prompts.load(loaded),
         places,
         shares,
-        ARMS if arms is None else words(arms),
+        kinds,
         sink_position=sink_position,
         max_ratio=max_ratio,
         seed=control_seed,

@@ -4,8 +4,9 @@ import contextlib
 import functools
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -35,9 +36,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         if not sys.stderr.isatty():
             # Bars of the libraries that are imported from here on.
-            for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            for variable in (
+                "TQDM_DISABLE",
+                "HF_HUB_DISABLE_PROGRESS_BARS",
+                "HF_DATASETS_DISABLE_PROGRESS_BARS",
+            ):
                 os.environ.setdefault(variable, "1")
-        with exit_codes():
+        with exit_codes([parameter.name for parameter in spread]):
             grouped = {
                 name: group(**{field: values.pop(field) for field in fields[name]})
                 for name, group in groups.items()
@@ -51,14 +56,18 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Exit code 2 and one line for bad input, 1 and one line for a failed run, 130 for Ctrl-C."""
+def exit_codes(options: Iterable[str] = ()) -> Iterator[None]:
+    """Exit code 2 and one line for bad input, 1 and one line for a failed run, 130 for Ctrl-C.
+
+    Args:
+        options: names of the command's options, for messages that advise Python.
+    """
     try:
         yield
     except typer.Exit:
         raise
     except InputError as error:
-        typer.echo(f"mcr-lens: {error}", err=True)
+        typer.echo(f"mcr-lens: {_in_the_shell(str(error), options)}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         typer.echo("mcr-lens: interrupted, nothing was saved", err=True)
@@ -70,3 +79,17 @@ def exit_codes() -> Iterator[None]:
     except Exception as error:
         typer.echo(f"mcr-lens: the run failed: {type(error).__name__}: {one_line(error)}", err=True)
         raise typer.Exit(1) from error
+
+
+def _in_the_shell(message: str, options: Iterable[str]) -> str:
+    """Advice such as ``max_tokens=64`` as it is typed here, where the command has that option.
+
+    Example:
+        >>> _in_the_shell("choose a split (split=...), or chat_template=True", ["split", "chat_template"])
+        'choose a split (--split ...), or --chat-template'
+    """
+    for name in options:
+        option = "--" + name.replace("_", "-")
+        message = re.sub(rf"\b{name}=True\b(?: \({option}\))?", option, message)
+        message = re.sub(rf"\b{name}=(?=[\w.])(?!None\b|False\b)", f"{option} ", message)
+    return message

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mcr_lens as mcr
-from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions
+from mcr_lens.cli.options import ModelOptions, PromptOptions, ResultFile, RunOptions
 from mcr_lens.cli.show import show_list, show_table, showing
 
 
@@ -14,7 +14,7 @@ def lens(
     model: ModelOptions,
     prompts: PromptOptions,
     run: RunOptions,
-    out: Annotated[Path, typer.Option(help="Where to save the lens (netCDF).")],
+    result: ResultFile,
     translators: Annotated[
         Path | None, typer.Option(help="Folder of a tuned lens; without it, the logit lens.")
     ] = None,
@@ -24,16 +24,13 @@ def lens(
     ] = False,
 ) -> None:
     """Read every depth of a model out through its last step: loss, entropy, rank of the next token."""
-    from mcr_lens.results import check_place
-
-    check_place(out, is_result=True)
     tuned = None if translators is None else mcr.hooks.Translators.load(translators)
     loaded = model.load()
     texts = prompts.load(loaded)
     lens = mcr.logit_lens(
         loaded, texts, translators=tuned, top_k=top_k, per_token=per_token, **run.settings()
     )
-    path = lens.save(out)
+    path = lens.save(result.out)
     with showing(path):
         title = (
             f"{lens.data.attrs['lens']['kind'].capitalize()} lens of {lens.model_name}, "

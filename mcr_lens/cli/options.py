@@ -16,6 +16,21 @@ Number = TypeVar("Number", int, float)
 model_option = partial(typer.Option, rich_help_panel="mcr.models.Model")
 prompt_option = partial(typer.Option, rich_help_panel="mcr.Prompts")
 _run_option = partial(typer.Option, rich_help_panel="Run")
+# Endings that nobody gives to a folder.
+_OF_FILES = (
+    ".nc",
+    ".html",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".txt",
+    ".md",
+    ".toml",
+    ".png",
+    ".svg",
+    ".pdf",
+)
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 
 
@@ -47,8 +62,11 @@ class ModelOptions(ModelName):
 class PromptShape:
     """What is read of prompts, and how many; checked before a model is loaded."""
 
-    field: Annotated[str | None, prompt_option(help="Column that holds the text.")] = None
-    n: Annotated[int | None, prompt_option(help="Number of prompts.")] = None
+    field: Annotated[str | None, prompt_option(help="Column that holds the text; a.b: b inside a.")] = None
+    chat_template: Annotated[
+        bool, prompt_option("--chat-template", help="The field holds conversations: the model's template.")
+    ] = False
+    n: Annotated[int | None, prompt_option(help="Number of prompts that can be used.")] = None
     max_tokens: Annotated[int | None, prompt_option(help="Cut prompts to this many tokens.")] = None
     config: Annotated[str | None, prompt_option(help="Configuration of an hf: data set.")] = None
     split: Annotated[str | None, prompt_option(help="Split of an hf: data set.")] = None
@@ -76,7 +94,9 @@ class PromptOptions(PromptShape):
     def load(self, model: "mcr.models.Model") -> "mcr.Prompts":
         """The prompts in the model's tokens; errors as ``mcr_lens.load_prompts``."""
         options = {**vars(self)}
-        return mcr.load_prompts(options.pop("prompts"), model, **options)
+        prompts = mcr.load_prompts(options.pop("prompts"), model, **options)
+        say_skipped(prompts, self.n)
+        return prompts
 
 
 @dataclass(frozen=True)
@@ -90,12 +110,8 @@ class ResultFile:
         from mcr_lens.results import check_place
 
         check_place(self.out, is_result=True)
-        if self.out.suffix != ".nc":
-            raise InputError(f"--out {self.out}: a result is netCDF; name it {self.out.with_suffix('.nc')}")
-        if self.out.expanduser().is_file() and not self.overwrite:
-            raise InputError(
-                f"{self.out}: already there; choose another name, or replace it with --overwrite"
-            )
+        check_ending(self.out, ".nc", "a result is netCDF")
+        check_free(self.out, self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,37 @@ class RunOptions:
         """As the engine and the experiments take them."""
         chunk = None if self.chunk is None else _auto_or_count("--chunk", self.chunk, "tokens")
         return {"batch_size": _auto_or_count("--batch-size", self.batch_size, "prompts"), "chunk": chunk}
+
+
+def check_ending(out: Path, ending: str, what: str) -> None:
+    """Raise ``InputError`` unless a file has the ending of what is written."""
+    if out.suffix.lower() != ending:
+        raise InputError(f"--out {out}: {what}; name it {out.with_suffix(ending)}")
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise ``InputError`` for a file that is there and is not to be replaced."""
+    if out.expanduser().is_file() and not overwrite:
+        raise InputError(f"{out}: already there; choose another name, or replace it with --overwrite")
+
+
+def check_is_folder(out: Path) -> None:
+    """Raise ``InputError`` for a folder to write that is named like one of the files in it."""
+    if out.suffix.lower() in _OF_FILES and not out.expanduser().exists():
+        raise InputError(
+            f"--out {out}: a folder is written, not a {out.suffix} file; use {out.with_suffix('')}"
+        )
+
+
+def say_skipped(prompts: "mcr.Prompts", n: int | None) -> None:
+    """Rows that are no prompts, and prompts that were asked for and are not there, in one line."""
+    parts = []
+    if prompts.dropped:
+        parts.append(f"{prompts.dropped} rows skipped (blank, or fewer than 2 tokens)")
+    if n is not None and len(prompts) < n:
+        parts.append(f"{len(prompts)} prompts, not {n}: there are no more")
+    if parts:
+        typer.echo(f"mcr-lens: {prompts.source}: {'; '.join(parts)}", err=True)
 
 
 def _auto_or_count(option: str, text: str, noun: str) -> Literal["auto"] | int:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mcr_lens.cli.options import check_ending
 from mcr_lens.cli.show import show_text, showing
 
 
@@ -28,7 +29,10 @@ def report(
     Several profiles are compared. The page needs no network, and nothing in a result file can run.
     """
     from mcr_lens.viz import report as write_report
+    from mcr_lens.viz._report import check_page
 
+    check_page(out, overwrite)
+    check_ending(out, ".html", "a report is a page")
     path = write_report(list(runs), out, model, prompt, overwrite=overwrite)
     with showing(path):
         show_text(said_of_report(path))

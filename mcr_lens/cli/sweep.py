@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mcr_lens.cli.options import check_is_folder
 from mcr_lens.cli.show import show_text, showing
 from mcr_lens.errors import InputError
 
@@ -64,6 +65,7 @@ def sweep(
     """
     from mcr_lens import sweeps
 
+    check_is_folder(out)
     run_by = _engine(engine, _without_none(vars(ray)))
     # Models of the grid that others replace run nothing, whatever they ask for.
     trust_remote_code = trust_remote_code or bool(model)

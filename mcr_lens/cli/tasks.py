@@ -77,11 +77,12 @@ def tasks(
     if not 0 < keep <= 1:
         raise InputError(f"--keep {keep}: use a share above 0 and up to 1, such as 0.95")
     check_folder(out, FILES, overwrite)
+    tuned = None if options.translators is None else mcr.hooks.Translators.load(options.translators)
     loaded = model.load()
     results: dict[str, Any] = {}
     uses: list[mcr.experiments.Use] = []
     try:
-        for name, result in _results(loaded, options, run.settings()):
+        for name, result in _results(loaded, options, tuned, run.settings()):
             results[name] = result
             uses += result.uses(options.metric) if name == "choices.nc" else result.uses()
         quality, best = mcr.tasks.quality_by_depth(uses), mcr.tasks.best_depth(uses, keep)
@@ -109,12 +110,14 @@ def _save(results: "dict[str, mcr.results.Result]", paths: Sequence[Path]) -> No
 
 
 def _results(
-    model: "mcr.models.Model", options: TaskOptions, settings: dict[str, Any]
+    model: "mcr.models.Model",
+    options: TaskOptions,
+    tuned: "mcr.hooks.Translators | None",
+    settings: dict[str, Any],
 ) -> Iterator[tuple[str, Any]]:
     """The result of each part that was asked for, by file name, as soon as it is there."""
     from mcr_lens.experiments.tasks import read_documents
 
-    tuned = None if options.translators is None else mcr.hooks.Translators.load(options.translators)
     if options.text is not None:
         where = {"config": options.text_config, "split": options.text_split}
         texts = read_documents(options.text, field=options.field, n=options.n, **where)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mcr_lens.cli.options import check_is_folder
 from mcr_lens.errors import InputError
 
 
@@ -16,6 +17,7 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     """
     from mcr_lens.results import check_place
 
+    check_is_folder(folder)
     folder = folder.expanduser()
     for name in names:
         check_place(folder / name)

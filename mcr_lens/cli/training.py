@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import mcr_lens as mcr
-from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, numbers
+from mcr_lens.cli.options import ModelOptions, PromptOptions, RunOptions, check_is_folder, numbers
 from mcr_lens.cli.show import show_list, show_table, show_text, showing
 from mcr_lens.errors import InputError
 
@@ -32,6 +32,7 @@ def training(
 
     if model.revision is not None:
         raise InputError(f"--revision {model.revision}: the steps are the revisions here, use --steps")
+    check_is_folder(out)
     check_place(out / FIGURE)
     choice: Any = steps
     if steps not in ("all", "thinned"):

@@ -193,7 +193,7 @@ def _grown(
             for index, ids in zip(group, tokens.tolist(), strict=True):
                 texts[index] = ids
             bar.update(len(group))
-    return Prompts.from_tokens(texts)
+    return Prompts(tuple(map(tuple, texts)))
 
 
 def _next_token(logits: Tensor, temperature: float, sampler: torch.Generator) -> Tensor:

@@ -83,7 +83,7 @@ def fit_tuned_lens(
     random.Random(seed).shuffle(order)
     n_held = min(max(1, round(held_out * len(prompts))), len(prompts) - 1)
     held_indices, training = sorted(order[:n_held]), sorted(order[n_held:])
-    held_prompts = Prompts.from_tokens([prompts.tokens[i] for i in held_indices])
+    held_prompts = Prompts(tuple(prompts.tokens[i] for i in held_indices))
     batches = _batches([prompts.tokens[i] for i in training], tokens_per_step, seed, batch_cost(model))
     # Leaves of their own, one pair a depth: a gradient step holds no more than one of them.
     pairs = [

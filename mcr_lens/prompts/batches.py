@@ -9,6 +9,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
+from mcr_lens.prompts.checks import check_texts, has_bos_of_its_own
+from mcr_lens.prompts.padding import real_tokens
 from mcr_lens.validate import is_whole
 
-__all__ = ["Batch", "BatchCost", "Prompts", "check_number", "check_texts"]
+__all__ = ["Batch", "BatchCost", "Prompts", "check_number"]
 
 
 class Batch(NamedTuple):
@@ -55,7 +58,9 @@ class Prompts:
             BOS), ``"in the text"``, ``"none"``, or ``"given"`` (tokens came from the user).
         options: how they were chosen: field, number, seed, split and the like, for the record.
         truncated: how many prompts were cut to ``max_tokens``.
-        dropped: how many texts were left out because they had fewer than 2 tokens.
+        dropped: how many texts were left out because they were blank or had fewer than 2 tokens.
+        maybe_padded: whether they are rows of one rectangular batch of ids whose padding nobody named; where
+            the model is known, runs of its padding id at their ends are left out (``prompts.padding``).
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -64,6 +69,7 @@ class Prompts:
     truncated: int = 0
     dropped: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    maybe_padded: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -77,9 +83,10 @@ class Prompts:
     @classmethod
     def from_texts(
         cls,
-        texts: Sequence[str],
+        texts: Iterable[str],
         model: Any,
         *,
+        n: int | None = None,
         max_tokens: int | None = None,
         prepend_bos: bool | None = None,
         source: str = "texts",
@@ -88,6 +95,7 @@ class Prompts:
         """Tokenise texts with the model's tokenizer.
 
         Args:
+            n: take so many prompts, the first that have 2 tokens; what follows is not read.
             max_tokens: longer prompts are cut to this many tokens, BOS included, and counted.
             prepend_bos: put the BOS first; ``None``: when the tokenizer has one of its own (for one without,
                 TransformerLens puts its EOS in that place: ``True`` takes that). A BOS that a text
@@ -97,21 +105,26 @@ class Prompts:
             InputError: for a single string or what is no string, a model without a tokenizer, a BOS that is
                 asked for and missing, or when no text has 2 tokens.
         """
-        texts = check_texts(texts, source)
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise InputError(f"texts is a {type(texts).__name__}: give a list of strings, such as [text]")
         check_number("max_tokens", max_tokens, 2, "a prompt needs at least 2 tokens")
         tokenizer = getattr(model, "tokenizer", None)
         if tokenizer is None:
             raise InputError("the model has no tokenizer: use Prompts.from_tokens")
-        bos, is_own = tokenizer.bos_token_id, _has_bos_of_its_own(tokenizer)
+        bos, is_own = tokenizer.bos_token_id, has_bos_of_its_own(tokenizer)
         if prepend_bos and bos is None:
             raise InputError("the tokenizer has no BOS token: use prepend_bos=False")
         first = [bos] if bos is not None and (is_own if prepend_bos is None else prepend_bos) else []
-        # An empty list is one that some tokenizers cannot take.
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        whole = [ids if ids[:1] == first else first + ids for ids in encoded]
-        rows = tuple(tuple(ids[:max_tokens]) for ids in whole if len(ids) >= 2)
-        if not rows:
+        left, n_texts = iter(texts), 0
+        whole: list[list[int]] = []
+        while block := check_texts(islice(left, None if n is None else n - len(whole)), source, n_texts):
+            n_texts += len(block)
+            encoded = tokenizer(block, add_special_tokens=False, verbose=False)["input_ids"]
+            with_bos = (ids if ids[:1] == first else first + ids for ids in encoded)
+            whole += [ids for ids in with_bos if len(ids) >= 2]
+        if not whole:
             raise InputError(f"no text of {source} has 2 tokens or more: nothing to measure")
+        rows = tuple(tuple(ids[:max_tokens]) for ids in whole)
         if first:
             policy = "prepended" if is_own else "eos prepended"
         else:
@@ -122,22 +135,45 @@ class Prompts:
             bos=policy,
             options={"max_tokens": max_tokens, **(options or {})},
             truncated=sum(max_tokens is not None and len(ids) > max_tokens for ids in whole),
-            dropped=len(whole) - len(rows),
+            dropped=n_texts - len(rows),
         )
 
     @classmethod
-    def from_tokens(cls, tokens: Sequence[Sequence[int]] | Tensor, source: str = "tokens") -> Prompts:
+    def from_tokens(
+        cls,
+        tokens: Sequence[Sequence[int]] | Tensor,
+        source: str = "tokens",
+        *,
+        lengths: Sequence[int] | Tensor | None = None,
+        attention_mask: Sequence[Sequence[int]] | Tensor | None = None,
+    ) -> Prompts:
         """Token lists as they are, for a model without a tokenizer or a policy of your own.
 
+        Args:
+            lengths: real tokens of each row of a right-padded batch.
+            attention_mask: 1 for each real token of a batch that is padded at either end, 0 for padding.
+
+        A batch whose padding is not named is looked at where it is measured: runs of the padding id of the
+        model's tokenizer at the ends of rows are left out, with a warning. Where that id is the BOS or EOS as
+        well, as in GPT-2, such a batch is refused there: give ``lengths`` or ``attention_mask``.
+
         Raises:
-            InputError: for anything but lists of whole numbers, or a list of fewer than 2.
+            InputError: for anything but lists of whole numbers, a list of fewer than 2, or lengths or a mask
+                that do not fit them.
         """
         try:
             rows = tokens.tolist() if isinstance(tokens, Tensor) else tokens
             ids = tuple(tuple(operator.index(token) for token in row) for row in rows)
         except TypeError as error:
             raise InputError(f"{source}: give lists of token ids, one a prompt ({error})") from error
-        return cls(ids, source=source)
+        named = {"lengths": lengths, "attention_mask": attention_mask}
+        names = [name for name, values in named.items() if values is not None]
+        return cls(
+            real_tokens(ids, source, **named),
+            source=source,
+            options={"padding": f"named by {names[0]}"} if names else {},
+            maybe_padded=not names and len({*map(len, ids)}) == 1,
+        )
 
     def __repr__(self) -> str:
         return (
@@ -255,31 +291,3 @@ def check_number(name: str, number: int | None, least: int, why: str) -> None:
     """Raise ``InputError`` unless a number was left out or is whole and large enough."""
     if number is not None and not is_whole(number, least):
         raise InputError(f"{name} = {number!r}: {why}; use a whole number from {least}, or leave it out")
-
-
-def check_texts(texts: Iterable[str], source: str) -> list[str]:
-    """A list of texts as a list; ``InputError`` for anything else."""
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise InputError(f"texts is a {type(texts).__name__}: give a list of strings, such as [text]")
-    listed = list(texts)
-    for i, text in enumerate(listed):
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise InputError(
-                f"text {i} of {source} is a {kind}: give strings only; for ids use Prompts.from_tokens"
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text {i} of {source} has half a surrogate pair at {error.start}: leave it out"
-            ) from error
-    return listed
-
-
-def _has_bos_of_its_own(tokenizer: Any) -> bool:
-    """False for a BOS that TransformerLens made of the EOS, because the tokenizer was saved without one."""
-    if tokenizer.bos_token_id is None:
-        return False
-    saved = getattr(tokenizer, "init_kwargs", {}).get("bos_token")
-    return saved is not None or tokenizer.bos_token_id != tokenizer.eos_token_id

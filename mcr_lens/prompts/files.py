@@ -6,17 +6,29 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.models.hub import hub_or_cache
+from mcr_lens.validate import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["check_source", "column_of", "load_split", "name_list", "read_table", "read_text"]
+__all__ = [
+    "check_source",
+    "column_of",
+    "field_of",
+    "load_split",
+    "name_list",
+    "read_table",
+    "read_text",
+    "rows_of_split",
+]
 
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -95,10 +107,48 @@ def read_table(
 
 
 def column_of(table: pandas.DataFrame, column: str | int, source: object) -> list[Any]:
-    """The values of a column; ``InputError`` with the names of the others where it does not exist."""
-    if column not in table.columns:
-        raise InputError(f"{source}: no field {column!r}; there are {name_list(table.columns)}")
-    return table[column].tolist()
+    """The values of a column, or of a field inside it (``a.b``); arrays of other libraries are lists.
+
+    Raises:
+        InputError: with the names of the others where it does not exist.
+    """
+    if column in table.columns:
+        return [_plain(value) for value in table[column].tolist()]
+    outer, _, inner = str(column).partition(".")
+    if not inner or outer not in table.columns:
+        raise _no_field(source, column, table.columns)
+    return [field_of({outer: value}, str(column), source) for value in table[outer].tolist()]
+
+
+def field_of(row: Mapping[str, Any], field: str, source: object) -> Any:
+    """A field of a row, or one inside it: ``a.b``, and ``a.0.b`` in a list.
+
+    Raises:
+        InputError: with the names of the others where it does not exist.
+    """
+    if field in row:
+        return _plain(row[field])
+    value: Any = row
+    for name in field.split("."):
+        value = _plain(value)
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            raise _no_field(source, field, value if isinstance(value, Mapping) else row, name)
+    return _plain(value)
+
+
+def _no_field(source: object, field: object, names: Iterable[object], part: str | None = None) -> InputError:
+    inside = f" ({part!r} is not there)" if part not in (None, field) else ""
+    near = did_you_mean(str(part or field), map(str, names))
+    return InputError(f"{source}: no field {field!r}{inside}; there are {name_list(names)}{near}")
+
+
+def _plain(value: Any) -> Any:
+    """Lists in place of the arrays that parquet files are read as."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _json_table(text: str, kind: str) -> pandas.DataFrame:
@@ -118,7 +168,9 @@ def _json_table(text: str, kind: str) -> pandas.DataFrame:
             raise ValueError(f"it holds a {type(rows).__name__}, not a list of texts or of objects")
     if all(isinstance(row, str) for row in rows):
         return pandas.DataFrame({"text": rows}, dtype=object)
-    for number, row in enumerate(rows):
+    if kind == ".jsonl" and len(rows) == 1 and isinstance(rows[0], list):
+        raise ValueError("it holds one JSON list: name it .json")
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"row {number} is a {type(row).__name__}; give objects alone, or texts alone")
     return pandas.DataFrame(rows, dtype=object)
@@ -155,15 +207,19 @@ def _delimiter(text: str) -> str:
     """The one that the first line has; of several, the one that is as frequent in the lines that follow."""
     first = text.split("\n", 1)[0]
     candidates = [sign for sign in ",;\t|" if sign in first]
-    if len(candidates) == 1:
-        return candidates[0]
-    with contextlib.suppress(csv.Error):  # a single column has no delimiter, or the lines do not agree
+    if len(candidates) < 2:  # a single column has none
+        return (*candidates, ",")[0]
+    with contextlib.suppress(csv.Error):  # the lines do not agree
         return csv.Sniffer().sniff(text[:10_000], "".join(candidates)).delimiter
     return ","
 
 
-def load_split(name: str, config: str | None, split: str | None) -> Any:
-    """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read."""
+def load_split(name: str, config: str | None, split: str | None, *, streaming: bool = False) -> Any:
+    """A split of a data set of the hub, or of a folder that ``datasets`` saved or can read.
+
+    Args:
+        streaming: rows are fetched as they are read; otherwise the whole data set is.
+    """
     import datasets
 
     if not name.strip():
@@ -173,20 +229,41 @@ def load_split(name: str, config: str | None, split: str | None) -> Any:
     # What is on the disk needs no hub.
     with contextlib.nullcontext() if folder.exists() else hub_or_cache() as silence:
         try:
-            data = datasets.load_from_disk(str(folder)) if is_saved else datasets.load_dataset(name, config)
+            if is_saved:
+                data = datasets.load_from_disk(str(folder))
+            else:
+                data = datasets.load_dataset(name, config, streaming=streaming)
         except Exception as error:  # the many errors of a library that reads the hub and the disk
-            way_out = ", or ".join(filter(None, [silence, "give a local folder"]))
-            if folder.exists():
-                way_out = "give a folder of data files, or name one of its configurations (config=...)"
-            raise InputError(f"hf:{name}: could not be loaded ({one_line(error, 200)}); {way_out}") from error
-    if not isinstance(data, datasets.DatasetDict):
+            raise _not_loaded(name, error, silence) from error
+    if not isinstance(data, dict):
         return data
     splits = [str(each) for each in data]
     if split is None and len(splits) > 1:
         raise InputError(f"hf:{name}: choose a split (split=...): choose one of {name_list(splits)}")
     if split not in (None, *splits):
-        raise InputError(f"hf:{name}: no split {split!r}; there are {name_list(splits)}")
+        near = did_you_mean(str(split), splits)
+        raise InputError(f"hf:{name}: no split {split!r}; there are {name_list(splits)}{near}")
     return data[split or splits[0]]
+
+
+def rows_of_split(name: str, config: str | None, split: str | None) -> Iterator[Mapping[str, Any]]:
+    """The rows of a split, fetched as they are read; arguments and errors as in ``load_split``."""
+    rows = iter(load_split(name, config, split, streaming=True))
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # a file of the data set that is broken, or a hub that is gone
+            raise _not_loaded(name, error, None) from error
+        yield row
+
+
+def _not_loaded(name: str, error: Exception, silence: str | None) -> InputError:
+    way_out = ", or ".join(filter(None, [silence, "give a local folder"]))
+    if Path(name).expanduser().exists():
+        way_out = "give a folder of data files, or name one of its configurations (config=...)"
+    return InputError(f"hf:{name}: could not be loaded ({one_line(error, 200)}); {way_out}")
 
 
 def name_list(names: Iterable[object], most: int = 200) -> str:

@@ -59,7 +59,8 @@ def load_labelled(
         label: the column of the labels, likewise.
         group: a column of what rows may share, such as their author or the text that they were cut from,
             likewise; it becomes ``groups``.
-        n: how many rows to take: the first ones, or a random sample when ``seed`` is given.
+        n: how many prompts to take: the first ones that can be used, or a random sample when ``seed`` is
+            given.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: as in ``load_prompts``.
 
@@ -95,14 +96,15 @@ def load_labelled(
     _check_rows(rows, name)
     if seed is not None:
         random.Random(seed).shuffle(rows)
-    texts = [row[0] for row in rows[:n]]
+    texts = [row[0] for row in rows]
     options = {"text": text, "label": label, "n": n, "seed": seed, "config": config, "split": split}
     options |= {} if group is None else {"group": group}
     prompts = Prompts.from_texts(
-        texts, model, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name, options=options
+        texts, model, n=n, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name, options=options
     )
-    dropped = set(too_short(texts, model, prompts))
-    rows = [row for place, row in enumerate(rows[:n]) if place not in dropped]
+    n_read = len(prompts) + prompts.dropped
+    dropped = set(too_short(texts[:n_read], model, prompts))
+    rows = [row for place, row in enumerate(rows[:n_read]) if place not in dropped]
     return Labelled(prompts, [row[1] for row in rows], None if group is None else [row[2] for row in rows])
 
 
@@ -120,7 +122,7 @@ def too_short(texts: Sequence[str], model: Model, prompts: Prompts) -> list[int]
 
 def _check_rows(rows: Sequence[tuple[Any, ...]], name: str) -> None:
     """Every row has a text, and a label and a group that are each one value."""
-    for number, (text, *others) in enumerate(rows):
+    for number, (text, *others) in enumerate(rows, start=1):
         # A label that is missing at the end of a line of a .csv is an empty text.
         lacks = any(not pd.api.types.is_scalar(value) or pd.isna(value) or value == "" for value in others)
         if lacks or not isinstance(text, str):

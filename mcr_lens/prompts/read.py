@@ -1,8 +1,9 @@
 """``load_prompts``: files, lists and Hugging Face data sets of texts, to tokenised prompts."""
 
+import itertools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,19 @@ import numpy as np
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.prompts.batches import Prompts, check_number, check_texts
-from mcr_lens.prompts.files import check_source, column_of, name_list, read_table, read_text
+from mcr_lens.prompts.batches import Prompts, check_number
+from mcr_lens.prompts.checks import check_texts
+from mcr_lens.prompts.conversations import ChatTemplate
+from mcr_lens.prompts.files import (
+    check_source,
+    column_of,
+    field_of,
+    name_list,
+    read_table,
+    read_text,
+    rows_of_split,
+)
+from mcr_lens.prompts.padding import without_padding
 from mcr_lens.validate import is_whole
 
 __all__ = ["PromptsLike", "as_prompts", "load_prompts", "read_texts"]
@@ -25,11 +37,14 @@ PromptsLike = Prompts | str | Sequence[str] | Sequence[int] | Sequence[Sequence[
 def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
     """``Prompts`` of what stands for them: a text, several texts, the token ids of one prompt or of several.
 
+    Padding of a batch of ids is left out where it can be told (see ``Prompts.from_tokens``).
+
     Raises:
-        InputError: for anything else, and for what ``Prompts.from_texts`` and ``from_tokens`` refuse.
+        InputError: for anything else, for what ``Prompts.from_texts`` and ``from_tokens`` refuse, and for a
+            batch of ids whose padding cannot be told from its text.
     """
     if isinstance(prompts, Prompts):
-        return prompts
+        return without_padding(prompts, model)
     if isinstance(prompts, str):
         return Prompts.from_texts([prompts], model, source="text")
     listed: Any = prompts.tolist() if isinstance(prompts, Tensor | np.ndarray) else prompts
@@ -37,19 +52,20 @@ def as_prompts(prompts: PromptsLike, model: Any) -> Prompts:
     if isinstance(first, str):
         return Prompts.from_texts(listed, model)
     if isinstance(first, list | tuple | Tensor | np.ndarray):
-        return Prompts.from_tokens(listed)
+        return without_padding(Prompts.from_tokens(listed), model)
     if is_whole(first):
-        return Prompts.from_tokens([listed])
+        return without_padding(Prompts.from_tokens([listed]), model)
     raise InputError(
         f"prompts is a {type(prompts).__name__}: give a text, texts, token ids, or Prompts (see load_prompts)"
     )
 
 
 def load_prompts(
-    source: str | Path | Sequence[str],
+    source: str | Path | Sequence[str] | Sequence[Sequence[Mapping[str, Any]]],
     model: Any,
     *,
     field: str | None = None,
+    chat_template: bool = False,
     n: int | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
@@ -64,9 +80,14 @@ def load_prompts(
             paragraph when the file has blank lines between them, else a prompt a line), a list of strings,
             or ``"hf:NAME_OR_FOLDER"`` for ``datasets`` (with ``config`` and ``split``).
         model: whose tokenizer is used.
-        field: the column that holds the text; may be left out where there is only one.
-        n: how many prompts to take, blank texts not counted: the first ones, or a random sample when
-            ``seed`` is given.
+        field: the column that holds the text; may be left out where there is only one. ``"a.b"`` is the field
+            ``b`` inside column ``a``.
+        chat_template: the field holds conversations: lists of ``{"role": ..., "content": ...}``, or of
+            ``{"from": ..., "value": ...}`` as ShareGPT has them. The tokenizer's chat template makes texts
+            of them; ``options["chat_template"]`` of the prompts says what it added.
+        n: how many prompts to take: the first ones that can be used, or a random sample when ``seed`` is
+            given. Rows that are blank or have fewer than 2 tokens do not count; ``dropped`` says how many.
+            Without a seed a data set is read no further than needed.
         max_tokens: longer prompts are cut to this many tokens and counted.
         prepend_bos: ``None``: the tokenizer's BOS first, where it has one.
 
@@ -74,26 +95,38 @@ def load_prompts(
         InputError: one line that names the file, what is wrong with it and what would be right.
     """
     check_number("n", n, 1, "ask for at least one prompt")
-    if isinstance(source, str | os.PathLike):
-        texts, name = read_texts(source, field, config=config, split=split), os.fspath(source)
+    if seed is not None and not is_whole(seed):
+        raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
+    template = ChatTemplate(model) if chat_template else None
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "list of strings"
+    texts: Iterator[str]
+    if not isinstance(source, str | os.PathLike):
+        listed: Any = source
+        texts = iter(check_texts(listed, name)) if template is None else _texts(listed, None, template, name)
+    elif n is not None and seed is None and name.startswith("hf:"):
+        texts = _streamed(name, field, template, config, split)
     else:
-        name = "list of strings"
-        texts = check_texts(source, name)
+        texts = iter(_read(source, field, template, config, split))
     if seed is not None:
-        if not is_whole(seed):
-            raise InputError(f"seed {seed!r}: use a whole number, or None for the first prompts")
-        random.Random(seed).shuffle(texts)
-    # Blank rows are no prompts: they do not count among the n, and are counted as dropped.
-    places = range(len(texts)) if n is None else [i for i, text in enumerate(texts) if text.strip()][:n]
-    n_blank = places[-1] + 1 - len(places) if places else 0
+        shuffled = list(texts)
+        random.Random(seed).shuffle(shuffled)
+        texts = iter(shuffled)
+    n_blank = 0
+
+    def written() -> Iterator[str]:
+        nonlocal n_blank
+        for text in texts:
+            if text.strip():
+                yield text
+            else:
+                n_blank += 1
+
+    options = {"field": field, "n": n, "seed": seed, "config": config, "split": split}
     prompts = Prompts.from_texts(
-        [texts[i] for i in places],
-        model,
-        max_tokens=max_tokens,
-        prepend_bos=prepend_bos,
-        source=name,
-        options={"field": field, "n": n, "seed": seed, "config": config, "split": split},
+        written(), model, n=n, max_tokens=max_tokens, prepend_bos=prepend_bos, source=name, options=options
     )
+    if template is not None:
+        prompts = replace(prompts, options={**prompts.options, "chat_template": template.attributes()})
     return replace(prompts, dropped=prompts.dropped + n_blank)
 
 
@@ -105,6 +138,16 @@ def read_texts(
     split: str | None = None,
 ) -> list[str]:
     """The texts of a file or data set, untokenised; arguments and errors as in ``load_prompts``."""
+    return _read(source, field, None, config, split)
+
+
+def _read(
+    source: str | Path,
+    field: str | None,
+    template: ChatTemplate | None,
+    config: str | None,
+    split: str | None,
+) -> list[str]:
     if not isinstance(source, str | os.PathLike):
         raise InputError(
             f"texts are read from a file, not a {type(source).__name__}: give its path, or 'hf:NAME'"
@@ -115,14 +158,44 @@ def read_texts(
         parts = text.split("\n\n") if "\n\n" in text.strip() else text.split("\n")
         return [part.strip() for part in parts if part.strip()]
     table = read_table(source, config, split)
-    columns = list(table.columns)
+    values = column_of(table, _field(field, list(table.columns), source), source)
+    return [*_texts(values, field, template, source)]
+
+
+def _streamed(
+    source: str, field: str | None, template: ChatTemplate | None, config: str | None, split: str | None
+) -> Iterator[str]:
+    """The texts of a data set, row by row as they are asked for."""
+    rows = rows_of_split(source.removeprefix("hf:"), config, split)
+    first = next(rows, None)
+    if first is None:
+        return
+    name = _field(field, list(first), source)
+    values = (field_of(row, name, source) for row in itertools.chain([first], rows))
+    yield from _texts(values, name, template, source)
+
+
+def _field(field: str | None, columns: list[str], source: object) -> str:
     if field is None and len(columns) == 1:
-        field = columns[0]
+        return columns[0]
     if field is None:
         raise InputError(f"{source}: choose a field, one of {name_list(columns)}")
-    texts = column_of(table, field, source)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            kind = "missing" if text is None or text != text else f"a {type(text).__name__}, not a text"
-            raise InputError(f"{source}: field {field!r} of row {number} is {kind}")
-    return texts
+    return field
+
+
+def _texts(
+    values: Iterable[Any], field: str | None, template: ChatTemplate | None, source: object
+) -> Iterator[str]:
+    """The text of every row; rows count from 1 in messages, as in an editor."""
+    for number, value in enumerate(values, start=1):
+        where = f"{source}: field {field!r} of row {number}"
+        if template is not None:
+            yield template.text(value, where)
+        elif isinstance(value, str):
+            yield value
+        elif value is None or value != value:
+            raise InputError(f"{where} is missing: leave the row out, or give an empty text")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            raise InputError(f"{where} is a conversation, not a text: use chat_template=True")
+        else:
+            raise InputError(f"{where} is a {type(value).__name__}, not a text")

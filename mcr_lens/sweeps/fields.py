@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError
 from mcr_lens.paths import plain_path
+from mcr_lens.validate import did_you_mean
 
 __all__ = ["Count", "Several", "Text", "table", "table_of"]
 
@@ -85,7 +86,7 @@ def _one_line(errors: list[Any], names: list[str]) -> str:
     if first["type"] == "missing":
         return f"{name} is missing"
     if name not in names:
-        return f"unknown key {name!r}; use some of {', '.join(names)}"
+        return f"unknown key {name!r}; use some of {', '.join(names)}{did_you_mean(str(name), names)}"
     if inside and isinstance(inside[0], int):
         name = f"{name}[{inside[0]}]"
     if isinstance(first.get("ctx", {}).get("error"), InputError):

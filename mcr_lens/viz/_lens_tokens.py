@@ -59,7 +59,7 @@ def lens_tokens(
     n_depths = mcr.models.model_facts(model).n_layers + 1
     spread = np.linspace(0, n_depths - 1, min(n_depths, _MOST_DEPTHS)).round().astype(int)
     rows = check_indices("depths", spread.tolist() if depths is None else depths, n_depths)
-    cut = mcr.Prompts.from_tokens([ids], prompts.source)
+    cut = mcr.Prompts((ids,), prompts.source)
     options = {"translators": translators, "top_k": top_k, "per_token": True, "progress": False}
     data = mcr.logit_lens(model, cut, interventions=interventions, **options).data.isel(prompt=0)
     title = f"{mcr.models.model_facts(model).name}: {data.attrs['lens']['kind']} lens, next token by depth"

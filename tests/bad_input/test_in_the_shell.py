@@ -37,8 +37,8 @@ PROMPTS: dict[str, tuple[str, bytes | None, list[str], list[str]]] = {
     "of a wrong field": ("p.jsonl", ROW.encode(), ["--field", "q"], ["no field 'q'", "text, answer"]),
     "invalid on line 3": ("p.jsonl", b"\n".join([ROW.encode()] * 2 + [b'{"text']), [], ["line 3"]),
     "invalid with Windows ends": ("p.jsonl", b"\r\n".join([ROW.encode()] * 4 + [b"{"]), [], ["line 5"]),
-    "no texts": ("p.jsonl", b"3\n4\n", [], ["row 0 is a int"]),
-    "longer than the context": ("p.txt", LONG.encode(), [], ["401 tokens", "256", "max_tokens=256"]),
+    "no texts": ("p.jsonl", b"3\n4\n", [], ["row 1 is a int"]),
+    "longer than the context": ("p.txt", LONG.encode(), [], ["401 tokens", "256", "--max-tokens 256"]),
     "too short to tokenise": ("p.txt", b"w1\n", ["--max-tokens", "1"], ["--max-tokens = 1", "from 2"]),
     "of no number": ("p.txt", b"w1 w2\n", ["--n", "0"], ["n = 0"]),
 }

@@ -60,7 +60,7 @@ def test_the_line_of_invalid_json_is_named_by_both_readers(
     ("name", "content", "parts"),
     [
         ("a.csv", "text,label\nw1 w2,1,2\nw1 w2,1,2\n", ["line 2", "saw 3"]),
-        ("a.csv", "text,label\nw1 w2\nw1 w2,1\n", ["row 0 lacks a text, or a label"]),
+        ("a.csv", "text,label\nw1 w2\nw1 w2,1\n", ["row 1 lacks a text, or a label"]),
         ("a.csv", "text,text,label\nw1,w2,1\n", ["'text'", "twice"]),
         ("a.tsv", "text\tlabel\nw1 w2\t1\t2\n", ["line 2", "saw 3"]),
         ("a.json", '{"text": "w1 w2", "label": 1}', ["holds a dict", "list"]),
@@ -68,8 +68,8 @@ def test_the_line_of_invalid_json_is_named_by_both_readers(
         ("a.json", '[{"text": "w1", "text": "w2"}]', ["'text' stands there twice"]),
         ("a.jsonl", '{"text": "w1", "label": 1, "text": "w2"}\n', ["line 1", "'text' stands there twice"]),
         ("a.jsonl", '"w1 w2"\n', ["no field 'label'", "text"]),
-        ("a.jsonl", '{"text": "w1 w2", "label": 1}\n3\n', ["row 1 is a int"]),
-        ("a.jsonl", "null\n", ["row 0 is a NoneType"]),
+        ("a.jsonl", '{"text": "w1 w2", "label": 1}\n3\n', ["row 2 is a int"]),
+        ("a.jsonl", "null\n", ["row 1 is a NoneType"]),
     ],
 )
 def test_labelled_rows_are_never_shifted_or_lost(

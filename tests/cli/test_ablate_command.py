@@ -104,8 +104,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     good = ["ablate", llama_folder, questions, "--out", out, "--field", "question", "--n", 3]
     assert_refused(run(*good, "--layers", 99), 2, "layers [99]", "0..2")
     layer = [*good, "--layers", 1]
-    assert_refused(run(*layer, "--arms", "write,foo"), 2, "foo", *ARMS)
-    assert_refused(run(*layer, "--doses", "2"), 2, "2.0", "from 0 to 1")
+    assert_refused(run(*layer, "--arms", "write,foo"), 2, "foo", *(arm.replace(" ", "-") for arm in ARMS))
+    assert_refused(run(*layer, "--doses", "2"), 2, "2", "from 0 to 1")
     assert_refused(run(*layer, "--sink-position", 500), 2, "sink_position 500")
     assert_refused(run(*layer, "--max-ratio", -1), 2, "max_ratio -1")
     assert_refused(run(*layer, "--chunk", 0), 2, "chunk '0'")

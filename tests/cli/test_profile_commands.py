@@ -154,7 +154,7 @@ def test_a_prompt_longer_than_the_context(llama_folder: Path, tmp_path: Path) ->
     (tmp_path / "long.txt").write_text("w1 " * 300)
     out = tmp_path / "run.nc"
     arguments = ["profile", llama_folder, tmp_path / "long.txt", "--out", out]
-    assert_refused(run(*arguments), 2, "301 tokens", "256", "max_tokens=256")
+    assert_refused(run(*arguments), 2, "301 tokens", "256", "--max-tokens 256")
     assert not out.exists()
     assert run(*arguments, "--max-tokens", "256").exit_code == 0
     assert mcr.Profile.load(out).data.attrs["prompts"]["truncated"] == 1

@@ -12,7 +12,7 @@ from transformer_lens import patching
 
 import mcr_lens as mcr
 from mcr_lens.errors import InputError
-from mcr_lens.experiments import kl_divergence, logit_difference
+from mcr_lens.experiments import kl_divergence, logit_difference, logits_at
 from mcr_lens.hooks import BatchContext, current_context
 from mcr_lens.models.backend import as_module
 from mcr_lens.results import load_dataset, save_dataset
@@ -244,6 +244,46 @@ def test_a_metric_of_ones_own_and_the_divergence(model: Any) -> None:
     np.testing.assert_allclose(result.clean, 0, atol=1e-6)
     np.testing.assert_allclose(result.patched.sel(layer=0)[:, 2], 0, atol=1e-5)
     assert (result.corrupt > 0).all()
+
+
+RAGGED = ([[1, 7, 9, 23, 5, 40], [1, 8, 30]], [[1, 7, 19, 23, 5, 40], [1, 8, 31]])
+
+
+def test_row_6_a_metric_that_reads_padding_is_nan_and_says_why(model: Any) -> None:
+    def last(logits: torch.Tensor, pairs: Any) -> torch.Tensor:
+        return logits[:, -1].logsumexp(-1)
+
+    def last_real(logits: torch.Tensor, pairs: Any) -> torch.Tensor:
+        return logits_at(logits, pairs.lengths).logsumexp(-1)
+
+    options: dict[str, Any] = {"layers": 1, "progress": False, "batch_size": 2}
+    with pytest.warns(UserWarning, match=r"last reads logits behind .* 1 of 2 prompts.*logits_at") as told:
+        wrong = mcr.activation_patching(model, pairs_of(*RAGGED), metric=last, **options).data
+    assert len(told) == 1
+    assert "\n" not in str(told[0].message)
+    right = mcr.activation_patching(model, pairs_of(*RAGGED), metric=last_real, **options).data
+    alone = mcr.activation_patching(
+        model, pairs_of(*RAGGED), metric=last, **{**options, "batch_size": 1}
+    ).data
+    for name in ("clean", "corrupt", "patched"):
+        assert wrong[name].sel(prompt=1).isnull().all()
+        np.testing.assert_allclose(wrong[name].sel(prompt=0), right[name].sel(prompt=0), atol=1e-6)
+        np.testing.assert_allclose(alone[name], right[name], atol=1e-5)
+
+
+def test_an_accuracy_that_reads_padding_is_found_out_too(model: Any) -> None:
+    with torch.no_grad():
+        short = RAGGED[0][1]
+        truth = int(model(torch.tensor([short]))[0, -1].argmax())
+
+    def is_right(logits: torch.Tensor, pairs: Any) -> torch.Tensor:
+        return (logits[:, -1].argmax(-1) == truth).float()
+
+    with pytest.warns(UserWarning, match="is_right reads logits behind"):
+        result = mcr.activation_patching(
+            model, pairs_of(*RAGGED), metric=is_right, layers=0, batch_size=2, progress=False
+        ).data
+    assert result.clean.isnull().values.tolist() == [False, True]
 
 
 def test_bad_pairs_are_refused(model: Any) -> None:

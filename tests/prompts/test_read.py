@@ -189,13 +189,14 @@ def test_invalid_json_names_the_line(write: Callable[..., Path]) -> None:
     ("rows", "parts"),
     [
         ([{"q": "a"}, {"p": "b"}], ["choose a field", "q, p"]),
-        ([{"q": "a"}, {"q": 3}], ["row 1", "int"]),
-        ([{"q": None}], ["row 0", "missing"]),
-        ([{"q": ["a"]}], ["row 0", "list"]),
-        ([{"q": "a"}, 3], ["row 1", "int"]),
-        ([{"q": "a"}, "b"], ["row 1", "str", "alone"]),
-        (["a", {"q": "b"}], ["row 0", "str", "alone"]),
-        ([[1, 2]], ["row 0", "list"]),
+        ([{"q": "a"}, {"q": 3}], ["row 2", "int"]),
+        ([{"q": None}], ["row 1", "missing"]),
+        ([{"q": ["a"]}], ["row 1", "list"]),
+        ([{"q": "a"}, 3], ["row 2", "int"]),
+        ([{"q": "a"}, "b"], ["row 2", "str", "alone"]),
+        (["a", {"q": "b"}], ["row 1", "str", "alone"]),
+        ([[1, 2]], ["JSON list", "name it .json"]),
+        ([[1, 2], [3]], ["row 1", "list"]),
         ([{}], ["choose a field"]),
     ],
 )
@@ -354,3 +355,65 @@ def test_no_file_raises_anything_else_at_length(
     kind: str, content: bytes, field: str | None, tmp_path: Path
 ) -> None:
     fuzz_file(kind, content, field, tmp_path)
+
+
+def test_row_8_n_usable_prompts_whatever_stands_before_them(llama: Any, write: Callable[..., Path]) -> None:
+    rows = ["", "w9", " ", "w1 w2", "\n", "w3 w4", "w5 w6"]
+    path = write("p.jsonl", as_jsonl([{"text": text} for text in rows]))
+    # Without a BOS a heading of one token is no prompt.
+    prompts = mcr.load_prompts(path, llama, n=2, prepend_bos=False)
+    assert prompts.tokens == ((4, 5), (6, 7))
+    assert prompts.dropped == 4
+    assert "4 dropped" in repr(prompts)
+    everything = mcr.load_prompts(path, llama, prepend_bos=False)
+    assert everything.tokens == ((4, 5), (6, 7), (8, 9))
+    assert everything.dropped == 4
+
+
+def test_a_data_set_is_read_no_further_than_needed(
+    llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcr_lens.prompts import files
+
+    rows = ["", "w1 w2", "w3 w4", *["w5 w6"] * 1000]
+    (tmp_path / "train.jsonl").write_text(as_jsonl([{"a": {"b": text}} for text in rows]))
+    n_read = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_read
+        for row in load_split(*arguments, **options):
+            n_read += 1
+            yield row
+
+    load_split = files.load_split
+    monkeypatch.setattr(files, "load_split", counted)
+    prompts = mcr.load_prompts(f"hf:{tmp_path}", llama, field="a.b", n=2)
+    assert prompts.tokens == ((1, 4, 5), (1, 6, 7))
+    assert prompts.dropped == 1
+    assert n_read == 3
+    with pytest.raises(mcr.InputError, match=r"no field 'a.c'.*there are b"):
+        mcr.load_prompts(f"hf:{tmp_path}", llama, field="a.c", n=2)
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_a_field_inside_a_column(kind: str, llama: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"p{kind}"
+    rows = [{"a": {"b": "w1 w2"}, "turns": ["w3 w4", "w5"]}, {"a": {"b": "w3 w4"}, "turns": ["w1 w2"]}]
+    if kind == ".jsonl":
+        path.write_text(as_jsonl(rows))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    assert mcr.load_prompts(path, llama, field="a.b").tokens == ((1, 4, 5), (1, 6, 7))
+    assert mcr.load_prompts(path, llama, field="turns.0").tokens == ((1, 6, 7), (1, 4, 5))
+    for field in ("a.c", "b.a", "turns.1"):
+        with pytest.raises(mcr.InputError, match=f"no field '{field}'"):
+            mcr.load_prompts(path, llama, field=field)
+    with pytest.raises(mcr.InputError, match="did you mean 'turns'"):
+        mcr.load_prompts(path, llama, field="turn")
+
+
+def test_missing_texts_of_a_table_are_counted_from_1(tmp_path: Path, llama: Any) -> None:
+    path = tmp_path / "p.parquet"
+    pd.DataFrame({"text": ["w1 w2", None]}).to_parquet(path)
+    with pytest.raises(mcr.InputError, match="row 2 is missing"):
+        mcr.load_prompts(path, llama)

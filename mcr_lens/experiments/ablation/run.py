@@ -23,7 +23,7 @@ from mcr_lens.hooks.observers.base import depth_hook_name
 from mcr_lens.models import Model, model_facts, require
 from mcr_lens.prompts import PromptsLike, as_prompts
 from mcr_lens.results import Profile
-from mcr_lens.validate import check_count, check_indices, check_positive, is_number
+from mcr_lens.validate import check_count, check_indices, check_positive, did_you_mean, is_number
 
 __all__ = ["ablation_study"]
 
@@ -97,7 +97,8 @@ def ablation_study(
     doses = sorted({float(dose) for dose in numbers if dose > 0})
     unknown = [name for name in arms if name not in ARMS]
     if unknown or not arms:
-        raise InputError(f"arms {list(unknown or arms)}: use some of {', '.join(ARMS)}")
+        near = did_you_mean(str(unknown[0]), ARMS) if unknown else ""
+        raise InputError(f"arms {list(unknown or arms)}: use some of {', '.join(ARMS)}{near}")
     if set(arms) == {"random direction"}:
         raise InputError(f"arms {list(arms)}: name a treatment, too")
     by_name = tuple(arms) != ARMS

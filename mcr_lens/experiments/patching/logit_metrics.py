@@ -1,8 +1,9 @@
 """Metrics of logits: what a patch is judged by, one number a prompt.
 
 A metric is any function ``(logits [batch, pos, d_vocab], pairs) -> [batch]``, where ``pairs`` is the
-``PairBatch`` that the logits belong to. Rows behind a prompt's last real token are padding: ``logits_at``
-picks the right one. For another position than the last, ``functools.partial(logit_difference, position=-3)``.
+``PairBatch`` that the logits belong to. Rows behind a prompt's last real token are padding and hold NaN:
+``logits_at`` picks the right one. With padding a metric is called twice, to see that it reads none.
+For another position than the last, ``functools.partial(logit_difference, position=-3)``.
 """
 
 from collections.abc import Callable

@@ -60,6 +60,8 @@ def activation_patching(
         layers: blocks, counted from 0; ``None`` for all.
         metric: ``logit_difference``, ``kl_divergence``, ``answer_loss``, or any function
             ``(logits [batch, pos, d_vocab], pairs) -> [batch]``; see ``mcr_lens.experiments.patching``.
+            Logits at padding are NaN: a metric that reads them, such as one of ``logits[:, -1]`` on pairs of
+            several lengths, is NaN there, which a warning tells; ``logits_at`` reads the last real token.
         direction: ``"denoise"`` or ``"noise"``.
         clean_interventions: hooks that edit the clean run, patched or not.
         corrupt_interventions: hooks that edit the corrupt run. The two runs may differ in these alone: pairs
@@ -105,6 +107,7 @@ def activation_patching(
         "corrupt": list(corrupt_interventions),
     }
     runs = PairRuns(model, pairs, metric, batch_size, interventions)
+    pairs = runs.pairs
     swept = tuple(over)
     if isinstance(over, str) or swept[:1] != ("layer",) or sorted(swept) != sorted({*swept} & {*_AXES}):
         raise InputError(f"over={over!r}: use ('layer', 'position'), ('layer', 'head'), or all three")

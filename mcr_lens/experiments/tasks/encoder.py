@@ -87,7 +87,7 @@ class TextStates:
         """What the model gives for tokens that are always the same: other weights, other numbers."""
         facts = model_facts(self.model)
         tokens = [token % facts.d_vocab for token in range(min(_FIXED_TOKENS, facts.n_ctx))]
-        return self._measure(Prompts.from_tokens([tokens]))[0]
+        return self._measure(Prompts((tuple(tokens),)))[0]
 
     def place(self, depth: int, pooling: str) -> tuple[int, int]:
         """Where a depth and a pooling stand among those that are held; ``InputError`` where one does not."""

@@ -196,7 +196,7 @@ class LensLanguageModel(TemplateLM):  # type: ignore[valid-type, misc]
             prompt = prompts.setdefault(tokens[: max(2, len(tokens) - 1)], len(prompts))
             answers.append(Answer(prompt, position, tuple(continuation)))
         lens = AnswerLens(self._model, len(prompts), answers, self.depths, self.translators)
-        sequences = Prompts.from_tokens(list(prompts), source="lm_eval")
+        sequences = Prompts(tuple(prompts), source="lm_eval")
         data = measure(self._model, sequences, [lens], interventions=self.interventions, **self._options)
         self._first_tokens += sequences.first_tokens
         begins = data.not_finite_depth.values[[answer.prompt for answer in answers], None]
