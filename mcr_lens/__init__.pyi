@@ -9,7 +9,7 @@ from . import (
     sweeps,
     viz,
 )
-from .engine import measure, profile, record
+from .engine import measure, profile
 from .errors import InputError
 from .experiments import (
     PromptPairs,
@@ -34,6 +34,7 @@ from .hooks import (
 )
 from .models import load_model
 from .prompts import Prompts, load_prompts
+from .recording import record
 from .results import Profile, load
 
 __all__ = [

@@ -15,7 +15,6 @@ from mcr_lens.hooks.observers.attention import AttentionObserver
 from mcr_lens.hooks.observers.base import Observer
 from mcr_lens.hooks.observers.nonfinite import NonFinite
 from mcr_lens.hooks.observers.residual import ResidualObserver, WriteObserver
-from mcr_lens.hooks.record import ActivationRecorder, Activations
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.metrics.rows import MAX_SINKS, sink_set
 from mcr_lens.models import Hook, Model, ModelFacts, batch_cost, model_facts
@@ -27,7 +26,7 @@ from mcr_lens.prompts import Batch, Prompts, PromptsLike, as_prompts
 from mcr_lens.results import Profile
 from mcr_lens.validate import is_whole
 
-__all__ = ["check_prompts", "measure", "profile", "record"]
+__all__ = ["check_prompts", "measure", "profile"]
 
 
 def profile(
@@ -225,38 +224,6 @@ def _refuse_attention_in_chunks(facts: ModelFacts, longest: int) -> None:
             f"load the prompts with max_tokens={facts.attention_chunk}, or measure other observers than "
             "AttentionObserver's"
         )
-
-
-def record(
-    model: Model,
-    prompts: PromptsLike,
-    hook_names: Sequence[str],
-    *,
-    interventions: Sequence[Hook] = (),
-    batch_size: int | Literal["auto"] = "auto",
-) -> Activations:
-    """Run prompts and keep whole activations, as sources for patching.
-
-    Args:
-        hook_names: the hook points to keep, such as ``["blocks.3.hook_resid_pre"]``. Mind the memory.
-
-    Returns:
-        A mapping from hook name to ``(prompt, pos, ...)``, padded with zeros, with the prompts' ``lengths``.
-
-    Raises:
-        InputError: as ``measure``.
-
-    Example:
-        >>> import mcr_lens as mcr
-        >>> model = mcr.load_model("tiny")
-        >>> prompts = mcr.Prompts.from_tokens([[0, 11, 12, 13], [0, 21, 22]])
-        >>> recorded = mcr.record(model, prompts, ["blocks.2.hook_mlp_out"])
-        >>> recorded["blocks.2.hook_mlp_out"].shape == (2, 4, model.cfg.d_model)
-        True
-    """
-    recorder = ActivationRecorder(hook_names)
-    measure(model, prompts, [recorder], interventions=interventions, batch_size=batch_size, progress=False)
-    return recorder.activations()
 
 
 def _run_batch(

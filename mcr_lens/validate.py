@@ -2,8 +2,10 @@
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex, cast
 
 from mcr_lens.errors import InputError
@@ -17,6 +19,7 @@ __all__ = [
     "did_you_mean",
     "is_number",
     "is_whole",
+    "plain_path",
 ]
 
 
@@ -116,3 +119,14 @@ def check_indices(
         last = ", or -1 for the last" if from_end else ""
         raise InputError(f"{name} {values!r}: use one or several of {span}{last}, each once")
     return indices
+
+
+def plain_path(path: str | Path) -> Path:
+    """A path with the user's home in the place of ``~``; no such home leaves it as it is.
+
+    Raises:
+        InputError: for what is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise InputError(f"{path!r}: not a path; give the name of a file or folder, such as 'run.nc'")
+    return Path(os.path.expanduser(path))

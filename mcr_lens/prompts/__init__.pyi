@@ -1,6 +1,7 @@
 from .batches import Batch, BatchCost, Prompts
+from .forms import PromptsLike, as_prompts
 from .labelled import Labelled, load_labelled
-from .read import PromptsLike, as_prompts, load_prompts, read_texts
+from .read import load_prompts, read_texts
 from .sample_texts import library_code, word_problems
 
 __all__ = [

@@ -18,8 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mcr_lens.errors import InputError
-from mcr_lens.prompts.checks import check_texts, has_bos_of_its_own
-from mcr_lens.prompts.padding import real_tokens
+from mcr_lens.prompts.checks import check_texts, has_bos_of_its_own, real_tokens
 from mcr_lens.validate import is_whole
 
 __all__ = ["Batch", "BatchCost", "Prompts", "check_number"]
@@ -60,7 +59,7 @@ class Prompts:
         truncated: how many prompts were cut to ``max_tokens``.
         dropped: how many texts were left out because they were blank or had fewer than 2 tokens.
         maybe_padded: whether they are rows of one rectangular batch of ids whose padding nobody named; where
-            the model is known, runs of its padding id at their ends are left out (``prompts.padding``).
+            the model is known, runs of its padding id at their ends are left out (``prompts.checks``).
     """
 
     tokens: tuple[tuple[int, ...], ...]

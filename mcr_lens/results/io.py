@@ -22,7 +22,7 @@ import xarray as xr
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.host import host_memory, in_words
-from mcr_lens.paths import plain_path
+from mcr_lens.validate import plain_path
 
 __all__ = ["SCHEMA", "atomic_write", "check_place", "load_dataset", "save_dataset"]
 

@@ -15,11 +15,11 @@ from mcr_lens.engine import profile
 from mcr_lens.errors import InputError, warnings_about
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model
-from mcr_lens.paths import plain_path
 from mcr_lens.prompts import Prompts
 from mcr_lens.results import Profile
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.grid import Grid, SweepModel, SweepPrompts
+from mcr_lens.validate import plain_path
 
 __all__ = ["Cell", "cells", "compute"]
 

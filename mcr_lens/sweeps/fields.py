@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 
 from mcr_lens.errors import InputError
-from mcr_lens.paths import plain_path
-from mcr_lens.validate import did_you_mean
+from mcr_lens.validate import did_you_mean, plain_path
 
 __all__ = ["Count", "Several", "Text", "table", "table_of"]
 

@@ -13,10 +13,10 @@ from pydantic import Field
 from mcr_lens.errors import InputError
 from mcr_lens.metrics.estimator import Estimator
 from mcr_lens.models import Model, load_model
-from mcr_lens.paths import plain_path
 from mcr_lens.prompts import Prompts, library_code, load_prompts, word_problems
 from mcr_lens.sweeps.arms import SweepArm
 from mcr_lens.sweeps.fields import Count, Several, Text, table, table_of
+from mcr_lens.validate import plain_path
 
 __all__ = ["BUNDLED", "Grid", "SweepModel", "SweepPrompts"]
 

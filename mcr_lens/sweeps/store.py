@@ -15,10 +15,10 @@ import pandas as pd
 
 from mcr_lens.errors import InputError, one_line
 from mcr_lens.not_finite import NotFiniteWarning, not_finite_note
-from mcr_lens.paths import plain_path
 from mcr_lens.results import Profile, check_place
 from mcr_lens.sweeps.cells import Cell
 from mcr_lens.sweeps.shards import merged
+from mcr_lens.validate import plain_path
 
 __all__ = ["ResultFolder"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.paths import plain_path
 from mcr_lens.prompts.files import read_text
 from mcr_lens.sweeps.grid import Grid
+from mcr_lens.validate import plain_path
 
 __all__ = ["read_grid"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from mcr_lens.errors import InputError
-from mcr_lens.paths import plain_path
 from mcr_lens.results import atomic_write
 from mcr_lens.results.html import templates
+from mcr_lens.validate import plain_path
 from mcr_lens.viz._tokens import visible
 
 

@@ -9,7 +9,6 @@ import xarray as xr
 from tqdm.auto import tqdm
 from transformer_lens.utilities.components_utils import get_act_name
 
-from mcr_lens.engine import record
 from mcr_lens.errors import InputError
 from mcr_lens.experiments.patching.logit_metrics import LogitMetric, logit_difference
 from mcr_lens.experiments.patching.pair_runs import PairRuns, Side, metric_name
@@ -19,6 +18,7 @@ from mcr_lens.hooks.interventions import check_hooks, described, patch_activatio
 from mcr_lens.hooks.record import is_pattern
 from mcr_lens.models import Hook, Model, model_facts, require
 from mcr_lens.models.backend import evaluation_mode
+from mcr_lens.recording import record
 from mcr_lens.validate import check_indices
 
 __all__ = ["activation_patching"]

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mcr_lens.errors import InputError, one_line
-from mcr_lens.paths import plain_path
 from mcr_lens.results import atomic_write
+from mcr_lens.validate import plain_path
 
 __all__ = ["Translators", "translate"]
 
