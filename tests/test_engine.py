@@ -282,7 +282,7 @@ def test_what_a_profile_says_of_its_making(load: Any) -> None:
     assert data.attrs["backend"] == "bridge"
     assert data.attrs["processing"] == "raw"
     assert data.attrs["prompts"]["digest"] == prompts.digest
-    assert set(data.attrs["versions"]) == {"mcr-lens", "transformer-lens", "torch", "transformers", "numpy"}
+    assert {"mcr-lens", "transformer-lens", "torch", "transformers", "numpy"} <= set(data.attrs["versions"])
     assert data.n_tokens.values.tolist() == list(prompts.lengths)
     assert (data.first_token == 1).all()
     assert data.sizes == {"prompt": 3, "depth": 4, "layer": 3, "head": 4, "rank": 4}

@@ -124,17 +124,18 @@ def refuse_folder(folder: Path, options: Mapping[str, Any]) -> None:
     refuse_encoder(config, str(folder))
     if options.get("backend", "bridge") == "bridge":
         refuse_unknown(config, str(folder))
-        if options.get("tokenizer") is None and not has_tokenizer(folder):
-            raise InputError(
-                f"{folder}: the folder has no tokenizer: pass load_model tokenizer=..., such as "
-                "transformers.AutoTokenizer.from_pretrained of the model that it was made from"
-            )
     pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if pickled and options.get("hf_model") is None and not list(folder.glob("model*.safetensors*")):
         raise InputError(
             f"{folder}: could not be loaded safely: its weights are pickled ({pickled[0]}), which can run "
             "code when read; if you trust them, convert them to model.safetensors (save_pretrained of "
             "transformers)"
+        )
+    needs_tokenizer = options.get("backend", "bridge") == "bridge" and options.get("tokenizer") is None
+    if needs_tokenizer and not has_tokenizer(folder):
+        raise InputError(
+            f"{folder}: the folder has no tokenizer: pass load_model tokenizer=..., such as "
+            "transformers.AutoTokenizer.from_pretrained of the model that it was made from"
         )
     if not trust_remote_code and all(options.get(name) is None for name in _PLACED_ELSEWHERE):
         _refuse_too_large(folder, config, options["dtype"])

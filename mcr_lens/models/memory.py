@@ -119,8 +119,8 @@ def memory_needed(
     }
     # Variables of a prompt, a depth, a layer and a head, eight bytes each; the four leading columns of a
     # layer, with a float32 for every head.
-    of_layers = sizes.n_layers * (5 * 8 + 4 * 2 * 8 + n_heads * (11 * 8 + 4 * 4))
-    result = n_prompts * (5 * 8 + (sizes.n_layers + 1) * 18 * 8 + of_layers)
+    of_layers = sizes.n_layers * (5 * 8 + 4 * 2 * 8 + n_heads * (12 * 8 + 4 * 4))
+    result = n_prompts * (9 * 8 + (sizes.n_layers + 1) * 22 * 8 + of_layers)
     # One prompt on the host: the Gram and its work space, and rows joined with the sink first.
     n = min(longest, d_model)
     spectrum = 2 * _FLOAT64 * (n * n + (0 if is_long else longest * d_model))

@@ -113,7 +113,7 @@ class SweepArm:
                 behind them.
         """
         # Experiments use sweeps themselves.
-        from mcr_lens.experiments.ablation.arms import massive_dimensions, writes_of
+        from mcr_lens.experiments.ablation.arms import massive_dimensions
 
         if self.is_baseline:
             return []
@@ -122,7 +122,12 @@ class SweepArm:
             raise InputError(f"arm {self.label!r} needs its baseline, which has failed: see its own record")
         if baseline is not None:
             if isinstance(self.layers, str):
-                arguments["layers"] = list(writes_of(baseline, "emergence"))
+                arguments["layers"] = baseline.emergence_layers()
+                if not arguments["layers"]:
+                    headline = baseline.phases(confidence=None).headline
+                    raise InputError(
+                        f"layers = {self.layers!r}: no layer makes the sink massive ({headline})"
+                    )
             if self.layers == "after emergence":
                 first, n_layers = min(arguments["layers"]), baseline.data.sizes["layer"]
                 arguments["layers"] = list(range(first + 1, n_layers))
