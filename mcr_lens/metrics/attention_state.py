@@ -52,7 +52,7 @@ class AttentionState:
         if window is not None and window < 1:
             raise InputError(f"window {window}: a query sees at least its own key, use 1 or more")
         self.window = window if window is not None else longest
-        # By key: the sum of the column, its entry on the diagonal, and whether its own row counts.
+        # By key: the sum of the rest of the column, its entry on the diagonal, and whether its own row counts.
         self._by_key: dict[str, Float[Tensor, "batch head key"]] = {}
         self._sums: dict[str, Float[Tensor, "batch head"]] = {}
 
@@ -80,7 +80,7 @@ class AttentionState:
         real = real_rows(self.lengths, queries, offset, pattern.device)[:, None] & (mass > 0)
         # NaN rows count, so that a broken pattern shows as NaN rather than vanishing.
         real |= real_rows(self.lengths, queries, offset, pattern.device)[:, None] & mass.isnan()
-        self._add_by_key("column", _column_sums(pattern, mass, real), first_key)
+        self._add_by_key("rest", _sums_of_rest(pattern, mass, real, offset - first_key), first_key)
         itself = _shifted_diagonal(pattern, offset - first_key)
         self._add_by_key("itself", torch.where(real, itself, 0.0), offset)
         self._add_by_key("row", real, offset)
@@ -98,7 +98,7 @@ class AttentionState:
 
     def column_means(self) -> Float[Tensor, "batch head key"]:
         """``C_k = (1/T) sum_q A_qk`` for every key position."""
-        return self._of_key("column") / self._sums["mass rows"][..., None]
+        return (self._of_key("rest") + self._of_key("itself")) / self._sums["mass rows"][..., None]
 
     def sink_score(self) -> Float[Tensor, "batch head"]:
         """The sum of the sinks' column means."""
@@ -111,9 +111,7 @@ class AttentionState:
         prompt are only comparable after this division; NaN where fewer than ``MIN_QUERIES`` see it.
         """
         queries = self._later_queries()
-        # Rounding must not make the rest of a column that holds its diagonal alone negative.
-        rest = (self._of_key("column") - self._of_key("itself")).clamp(min=0.0)
-        return (rest / queries).where(queries >= MIN_QUERIES, torch.nan)
+        return (self._of_key("rest") / queries).where(queries >= MIN_QUERIES, torch.nan)
 
     def top_columns(self, n: int = 4) -> TopColumns:
         """The ``n`` positions that later queries attend to most, strongest first.
@@ -239,16 +237,31 @@ class AttentionState:
         return until[..., last_seeing] - until
 
 
-def _column_sums(
+def _sums_of_rest(
     pattern: Float[Tensor, "batch head query key"],
     mass: Float[Tensor, "batch head query"],
     real: Bool[Tensor, "batch head query"],
+    shift: int,
 ) -> Float[Tensor, "batch head key"]:
-    """Sum over the rows that count."""
-    if pattern.device.type == "cpu" and bool((real | mass.isfinite()).all()):
-        # A product takes no copy. Rows that do not count are times 0, which Inf and NaN would survive.
-        return (real.to(pattern.dtype)[..., None, :] @ pattern).squeeze(-2)
-    return torch.where(real[..., None], pattern, 0.0).sum(-2)
+    """Sum of each column over the rows that count, its own row's entry left out.
+
+    Left out before the sum: taken off afterwards, a large entry would leave its rounding behind.
+    """
+    queries, keys = pattern.shape[-2:]
+    on_host = pattern.device.type == "cpu"
+    # A product takes no copy of what does not count, but times 0 Inf and NaN survive.
+    is_product = on_host and bool((real | mass.isfinite()).all())
+    sums, step = pattern.new_zeros(*pattern.shape[:2], keys), _ROWS if on_host else queries
+    for start in range(0, queries, step):
+        last = min(keys, shift + start + step)
+        rows = pattern[..., start : start + step, :last].clone()
+        rows.diagonal(offset=shift + start, dim1=-2, dim2=-1).zero_()
+        counts = real[..., start : start + step]
+        if is_product:
+            sums[..., :last] += (counts.to(pattern.dtype)[..., None, :] @ rows).squeeze(-2)
+        else:
+            sums[..., :last] += torch.where(counts[..., None], rows, 0.0).sum(-2)
+    return sums
 
 
 def _entropies(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query"]:
