@@ -120,8 +120,8 @@ def profile_generation(
         InputError: for options out of range, texts that outgrow the context, or a model whose cache is
         broken.
 
-    Not for models whose rotary depends on the length of the call: what a text looked like while it was
-    shorter cannot be read off its end.
+    A model whose rotary factors depend on the length of the call (longrope) is refused where a text would
+    grow beyond that length: what it looked like while it was shorter cannot be read off its end.
 
     Example:
         >>> import mcr_lens as mcr
@@ -141,6 +141,12 @@ def profile_generation(
         raise InputError(f"temperature {temperature}: use 0 for the most likely token, or more")
     with one_measurement(model) as facts:
         require_cache(model, "profile_generation")
+        if any(facts.mixes_rotary(length, length + max_new_tokens) for length in prompts.lengths):
+            facts.distrust(
+                "profile_generation",
+                f"its rotary factors are others in calls that reach beyond {facts.rotary_limit} tokens, so a "
+                "text that grows beyond them is another one from its first token on; stay on one side",
+            )
         grown = _grown(model, prompts, max_new_tokens, interventions, temperature, seed, progress)
         check_prompts(model, grown)
         data = measure(

@@ -83,6 +83,16 @@ def test_row_1_longrope_in_any_company(longrope: Any, longrope_folder: Path) -> 
     assert model_facts(longrope).failed_checks == {}
 
 
+def test_row_1_longrope_in_a_text_that_grows(longrope: Any) -> None:
+    """Beyond 12 tokens the first ones are computed otherwise, too."""
+    short = mcr.Prompts.from_tokens([[1, *range(5, 12)]])
+    grown = mcr.profile_generation(longrope, short, 4, steps=[0, 4], progress=False)
+    alone = mcr.profile(longrope, short, progress=False)
+    np.testing.assert_allclose(grown.data.norm_ratio.sel(step=0), alone["norm_ratio"], rtol=1e-5)
+    with pytest.raises(mcr.InputError, match="beyond 12 tokens"):
+        mcr.profile_generation(longrope, short, 5, progress=False)
+
+
 def test_row_1_longrope_in_chunks_that_mix_factors(longrope: Any, longrope_folder: Path) -> None:
     for chunk in (5, 12):
         with pytest.raises(
