@@ -52,7 +52,7 @@ class AttentionState:
         if window is not None and window < 1:
             raise InputError(f"window {window}: a query sees at least its own key, use 1 or more")
         self.window = window if window is not None else longest
-        # By key: the sum of the rest of the column, its entry on the diagonal, and whether its own row counts.
+        # By key: the sum of the column but for its own entry, that entry, and whether its own row counts.
         self._by_key: dict[str, Float[Tensor, "batch head key"]] = {}
         self._sums: dict[str, Float[Tensor, "batch head"]] = {}
 
