@@ -21,6 +21,8 @@ __all__ = [
     "typical_compression",
 ]
 
+# Of no more other tokens than these one may outweigh the rest by chance.
+_FEW_OTHERS = 4
 # Depths whose compression differs by less are as deep: the earliest stands for them.
 _TIE = 0.02
 
@@ -135,26 +137,32 @@ def _compresses(share: Float[np.ndarray, "*n"] | float, scale: Float[np.ndarray,
 def outweighs_others(profile: ProfileLike) -> xr.DataArray | None:
     """Whether the sink's row outweighs the strongest direction of all others, c > p_1(rest), (prompt, depth).
 
-    A criterion without parameters. ``None`` for a profile without ``anisotropy_without_sink``.
+    A criterion without parameters; NaN where kappa is, as of a prompt with a single other token. ``None`` for
+    a profile without ``anisotropy_without_sink``.
     """
     data = dataset_of(profile)
     if "anisotropy_without_sink" not in data:
         return None
     ratio, strongest = _mass_ratio(data), data.anisotropy_without_sink
-    return (ratio > strongest).where(ratio.notnull() & strongest.notnull())
+    known = ratio.notnull() & strongest.notnull()
+    if "entropy_without_sink" in data:
+        known &= data.entropy_without_sink >= MIN_REST_ENTROPY
+    return (ratio > strongest).where(known)
 
 
 def outweighing_token(profile: ProfileLike) -> int | None:
     """The position of another token that holds more than half of the others' mass, in most prompts.
 
     Then leaving out the sink alone says nothing of the rest. ``None`` where there is none, or where a profile
-    does not say (``largest_rest_share``).
+    does not say (``largest_rest_share``). Prompts with fewer than four other tokens are not asked: one of so
+    few may hold half of the mass by chance.
     """
     data = dataset_of(profile)
     if "largest_rest_share" not in data:
         return None
+    data = data.isel(prompt=(data.n_tokens > _FEW_OTHERS).values)
     heavy = (data.largest_rest_share > 0.5).values
-    if heavy.mean(0).max(initial=0) <= 0.5:
+    if not len(heavy) or heavy.mean(0).max() <= 0.5:
         return None
     positions = data.largest_rest_position.values[:, heavy.mean(0).argmax()]
     values, counts = np.unique(positions[positions >= 0], return_counts=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, joint_curves
+from mcr_lens.phases.curves import CURVES, ProfileLike, dataset_of, is_raw, joint_curves
 from mcr_lens.phases.intervals import Place, matched_places, place_intervals
 from mcr_lens.phases.phases import find_phases
 from mcr_lens.stats.bootstrap import mean_of_prompts, prompts_with_values, resampled_means
@@ -98,7 +98,7 @@ def change_points(
     default. A flat profile has no change point, however little noise there is; a long even slope is cut into
     a few steps, for which the intervals are wide.
 
-    **Against the phases.** ``find_phases`` defines the phases, by thresholds on norm and entropy. Change
+    **Against the phases.** ``find_phases`` defines the phases, by thresholds of kappa. Change
     points do without them and see attention too. A boundary that is also a change point (``table()`` names
     it) is an abrupt one; a boundary that is none lies on a slope; other change points are stages within a
     phase, or heads that change where neither norm nor entropy does.
@@ -119,7 +119,9 @@ def change_points(
     Example:
         >>> import xarray as xr
         >>> curves = {"norm_ratio": [[1, 1, 200, 210, 3], [1, 1, 180, 220, 4]],
-        ...           "normalized_entropy": [[0.9, 0.9, 0.2, 0.1, 0.8], [0.9, 0.8, 0.1, 0.1, 0.8]]}
+        ...           "normalized_entropy": [[0.9, 0.9, 0.2, 0.1, 0.8], [0.9, 0.8, 0.1, 0.1, 0.8]],
+        ...           "matrix_entropy": [[1.9, 1.9, 0.4, 0.2, 1.8], [1.9, 1.8, 0.2, 0.2, 1.8]],
+        ...           "entropy_without_sink": [[1.9, 1.9, 1.8, 1.8, 1.8], [1.9, 1.8, 1.8, 1.8, 1.8]]}
         >>> data = xr.Dataset({name: (("prompt", "depth"), values) for name, values in curves.items()})
         >>> print(change_points(data, confidence=None))
         2 change points (penalty 0.1): depth 2, 4
@@ -142,8 +144,10 @@ def change_points(
         again = segment(resampled_means(table, confidence, n_resamples, seed) / units, penalty)
         points = place_intervals(depths, matched_places(again, depths), n, confidence)
         same = float((again.sum(1) == len(depths)).mean())
-    phases = find_phases(data, confidence=None)
-    spans = {"compression": phases.compress, "refinement": phases.refine}
+    spans: dict[str, tuple[int, int] | None] = {}
+    if is_raw(data) and {"matrix_entropy", "entropy_without_sink"} <= set(data):
+        phases = find_phases(data, confidence=None)
+        spans = {"compression": phases.compress, "refinement": phases.refine}
     return ChangePoints(
         points=points,
         segments=_segments(mean, depths, names),
