@@ -244,12 +244,18 @@ def _reason(error: Exception) -> str:
 
 def _checksums(data: xr.Dataset, attributes: str) -> dict[str, int]:
     """CRC-32 of every variable as it is in memory, texts of any kind alike, and of the attributes."""
-    checksums = {_ATTRIBUTE: zlib.crc32(attributes.encode())}
+    # In a damaged file a text may hold half a surrogate pair.
+    checksums = {_ATTRIBUTE: zlib.crc32(attributes.encode(errors="surrogatepass"))}
     for name, values in data.variables.items():
         array = values.values
-        content = array.tobytes() if array.dtype.kind in "fiub" else str(array.tolist()).encode()
-        checksums[str(name)] = zlib.crc32(content, zlib.crc32(f"{values.dims} {array.shape}".encode()))
+        content = array.tobytes() if array.dtype.kind in "fiub" else _text_bytes(array)
+        shape = f"{values.dims} {array.shape}".encode(errors="surrogatepass")
+        checksums[str(name)] = zlib.crc32(content, zlib.crc32(shape))
     return checksums
+
+
+def _text_bytes(texts: np.ndarray) -> bytes:
+    return str(texts.tolist()).encode(errors="surrogatepass")
 
 
 def _plain(value: Any) -> Any:
