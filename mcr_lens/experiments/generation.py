@@ -24,6 +24,7 @@ from mcr_lens.metrics.residual_state import ResidualState
 from mcr_lens.models import Hook, Model, model_facts
 from mcr_lens.models.backend import evaluation_mode, new_cache, run
 from mcr_lens.models.info import one_measurement, require_cache
+from mcr_lens.phases.compression import typical_compression
 from mcr_lens.prompts import Prompts, PromptsLike, as_prompts
 from mcr_lens.results import Result
 from mcr_lens.validate import check_count, check_indices
@@ -60,7 +61,7 @@ class GenerationResult(Result):
         depth) are those of the new tokens since the step before.
         """
         data = self.data
-        kappa = self.sink_compression().clip(min=-1.0)
+        kappa = typical_compression(self.sink_compression())
         table = pd.DataFrame(
             {
                 "norm_ratio": data.norm_ratio.mean("prompt").max("depth").to_series(),

@@ -60,7 +60,7 @@ def typical_compression(kappa: xr.DataArray) -> xr.DataArray:
 
 
 def mass_share(profile: ProfileLike) -> xr.DataArray:
-    """W = c / (1 + c): the sinks' share of the squared mass of all tokens, (prompt, depth)."""
+    """The sinks' share of the squared mass of all tokens, w = c / (1 + c), (prompt, depth)."""
     ratio = _mass_ratio(dataset_of(profile))
     return (1 / (1 + 1 / ratio)).rename("mass_share")
 

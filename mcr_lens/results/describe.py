@@ -12,7 +12,7 @@ import xarray as xr
 import mcr_lens as mcr
 from mcr_lens.doubts import doubts
 from mcr_lens.not_finite import not_finite_note
-from mcr_lens.phases import MIN_SHARE, Stage, ratio_changes
+from mcr_lens.phases import MIN_SHARE, Phases, Stage, ratio_changes
 from mcr_lens.phases.curves import primary_sink
 from mcr_lens.results.tables import count, number
 from mcr_lens.thresholds import MASSIVE, MASSIVE_RATIO, SINK_THRESHOLD
@@ -31,11 +31,15 @@ _EVEN_TOKENS = 9
 
 def findings(profile: mcr.Profile) -> list[str]:
     """What a profile shows, one sentence a finding; the phases come last."""
-    return [*_norm(profile), *_stages(profile), *_sinks(profile), *_valley(profile), f"{_phases(profile)}."]
-
-
-def _phases(profile: mcr.Profile) -> str:
-    return f"Phases: {profile.sentences()[0]}"
+    phases = profile.phases(confidence=None) if profile.has_phases else None
+    headline = profile.sentences()[0] if phases is None else phases.headline
+    return [
+        *_norm(profile),
+        *_stages(profile, phases),
+        *_sinks(profile),
+        *_valley(profile, phases),
+        f"Phases: {headline}.",
+    ]
 
 
 def _norm(profile: mcr.Profile) -> list[str]:
@@ -58,26 +62,25 @@ def _norm(profile: mcr.Profile) -> list[str]:
     ]
 
 
-def _stages(profile: mcr.Profile) -> Iterator[str]:
+def _stages(profile: mcr.Profile, phases: Phases | None) -> Iterator[str]:
     if "mlp_write_along" not in profile.data:
         yield "The writes could not be read on this model (see failed_checks)."
     elif profile["mlp_write_along"].isnull().all():
         yield "What the layers write is not known."
-    elif profile.has_phases:
-        found = profile.phases(confidence=None)
-        written, removed = (
-            ", ".join(map(_stage, each or ())) for each in (found.emergence, found.dissipation)
+    elif phases is not None:
+        writes, removals = (
+            ", ".join(map(_stage, each or ())) for each in (phases.emergence, phases.dissipation)
         )
-        if written:
-            yield f"It is written by {written}" + (f" and taken back by {removed}." if removed else ".")
-        elif found.compress is None:
+        if writes:
+            yield f"It is written by {writes}" + (f" and taken back by {removals}." if removals else ".")
+        elif phases.compress is None:
             yield "No layer makes the sink token massive."
-        elif found.compress[0] == 0:
+        elif phases.compress[0] == 0:
             yield "The sink token is massive from the embeddings on: no layer writes it."
         else:
             yield f"No single layer writes {MIN_SHARE:.0%} of its norm: it grows in small stages."
-        if found.compress and found.refine:
-            yield _removed_or_diluted(profile, found.peak_depth, found.refine[1])
+        if phases.compress and phases.refine:
+            yield _removed_or_diluted(profile, phases.peak_depth, phases.refine[1])
 
 
 def _removed_or_diluted(profile: mcr.Profile, first: int, last: int) -> str:
@@ -114,23 +117,23 @@ def _sinks(profile: mcr.Profile) -> list[str]:
     ]
 
 
-def _valley(profile: mcr.Profile) -> Iterator[str]:
+def _valley(profile: mcr.Profile, phases: Phases | None) -> Iterator[str]:
     """Entropy where the sink compresses most, and what the other tokens' own entropy does."""
     names = ("normalized_entropy", "normalized_entropy_without_sink")
     whole, rest = (profile[name].mean("prompt") for name in names)
     if whole.isnull().all():
         yield "Normalized entropy is not known at any depth."
         return
-    if not profile.has_phases or np.isnan((found := profile.phases(confidence=None)).peak_compression):
+    if phases is None or np.isnan(phases.peak_compression):
         low = int(whole.fillna(float("inf")).values.argmin())
         yield f"Normalized entropy is lowest at depth {low}: {float(whole[low]):.2f}."
         return
-    depth = found.peak_depth
+    depth = phases.peak_depth
     yield (
-        f"At depth {depth} the sink destroys {found.peak_compression:.0%} of the other tokens' entropy: "
+        f"At depth {depth} the sink destroys {phases.peak_compression:.0%} of the other tokens' entropy: "
         f"normalized entropy is {float(whole[depth]):.2f}, without the sink token {float(rest[depth]):.2f}."
     )
-    if found.compress:
+    if phases.compress:
         yield from _reach(profile, depth)
     fall = np.fmax.accumulate(rest.values) - rest.values
     if np.nanmax(fall, initial=0.0) >= _OWN_FALL:
