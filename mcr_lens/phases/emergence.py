@@ -31,7 +31,7 @@ __all__ = [
     "dissipation_stages",
     "emergence_layers",
     "emergence_stages",
-    "lower_ends",
+    "means_and_low",
     "ratio_changes",
     "stages",
     "stages_of",
@@ -117,12 +117,13 @@ def boundaries(
     return Boundaries(begins, ends, compressed, *layers)
 
 
-def lower_ends(kappa: Float[np.ndarray, "prompt depth"], **resampling: float) -> np.ndarray | None:
-    """Lower end of the mean kappa at every depth; ``None`` for a single prompt."""
-    measured = kappa[~np.isnan(kappa).all(1)]
-    if len(measured) < 2:
-        return None
-    return bootstrap_interval(measured, **resampling)[0]  # type: ignore[arg-type]
+def means_and_low(
+    curves: Sequence[Float[np.ndarray, "prompt place"]], n_resamples: int = 999, seed: int = 0
+) -> tuple[list[Float[np.ndarray, "place"]], Float[np.ndarray, "depth"] | None]:
+    """Means over prompts of ``boundary_curves``, and the lower end of kappa; one prompt has no such end."""
+    kappa = curves[0][~np.isnan(curves[0]).all(1)]
+    low = bootstrap_interval(kappa, n_resamples=n_resamples, seed=seed)[0] if len(kappa) > 1 else None
+    return [mean_of_prompts(curve) for curve in curves], low
 
 
 def _named_layers(
@@ -207,8 +208,7 @@ def stages(profile: ProfileLike, **thresholds: float) -> tuple[list[Stage], list
     data = dataset_of(profile)
     if "mlp_write_norm" not in data:
         raise InputError("this profile has no writes (its self-check failed): no layers to name")
-    curves = boundary_curves(data)
-    means, low = [mean_of_prompts(curve) for curve in curves], lower_ends(curves[0], n_resamples=999)
+    means, low = means_and_low(boundary_curves(data))
     return stages_of(data, boundaries(means, Thresholds(**thresholds), low))
 
 

@@ -13,11 +13,10 @@ from mcr_lens.phases.emergence import (
     Thresholds,
     boundaries,
     boundary_curves,
-    lower_ends,
+    means_and_low,
     stages_of,
 )
 from mcr_lens.phases.intervals import PhaseIntervals, phase_intervals
-from mcr_lens.stats.bootstrap import mean_of_prompts
 
 __all__ = ["Phases", "find_phases", "phase_thresholds"]
 
@@ -138,10 +137,10 @@ def find_phases(
     """
     data = dataset_of(profile)
     curves = boundary_curves(data)
-    means = [mean_of_prompts(curve) for curve in curves]
+    means, low = means_and_low(curves, n_resamples, seed)
     kappa = means[0]
     thresholds = Thresholds(min_compression, min_share)
-    of_mean = boundaries(means, thresholds, low=lower_ends(curves[0], n_resamples=n_resamples, seed=seed))
+    of_mean = boundaries(means, thresholds, low)
     span = of_mean.span
     # A model that was stacked with deeper ones has no value at depths that it does not have.
     last = int(np.flatnonzero(~np.isnan(kappa)).max(initial=0))
@@ -169,8 +168,7 @@ def phase_thresholds(
 ) -> dict[float, tuple[int, int] | None]:
     """The compression phase by ``min_compression``, .02 to .5: how far the answer is from changing."""
     data = dataset_of(profile)
-    curves = boundary_curves(data)
-    means, low = [mean_of_prompts(curve) for curve in curves], lower_ends(curves[0], n_resamples=999)
+    means, low = means_and_low(boundary_curves(data))
     each = np.arange(0.02, 0.501, 0.02) if thresholds is None else thresholds
     return {round(float(at), 4): boundaries(means, Thresholds(float(at)), low).span for at in each}
 
